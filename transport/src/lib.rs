@@ -1,0 +1,1 @@
+//! One send/recv API.
