@@ -1,1 +1,62 @@
-//! Rings in shared memory.
+//! Rings in shared memory between processes of one host, right when processes die.
+//!
+//! This crate moves bytes; the crate `ringway` puts types and addresses on top, and is what most
+//! programs want. The path of a message:
+//!
+//! ```text
+//!   Producer::claim ── spsc::Writer::try_claim          Consumer::recv
+//!        │ full? wait::block (spin, sleep, probe)            │ empty? wait::block
+//!   Claim: the caller writes in place                   spsc::Reader::peek
+//!        │                                                   │
+//!   Claim::commit ── Writer::commit ══ the ring ════════▶ Received: the caller reads in place
+//!        │            (R1: header, Release)  (A1)            │
+//!        └─ wait::Ringer::ring ── futex ──▶ wakes ──────────┘ drop: Reader::release (R2 ▶ A2)
+//! ```
+//!
+//! Where things are: `layout` is the memory ABI, `spsc` the ring, `wait` the doorbell and the
+//! patience, `liveness` who is alive, `segment`, `control` and `registry` the files, `recover` what
+//! a death leaves behind.
+
+#[cfg(not(loom))]
+mod consumer;
+#[cfg(not(loom))]
+mod control;
+#[cfg(not(loom))]
+mod counters;
+pub mod error;
+pub mod fault;
+#[cfg(not(loom))]
+mod file;
+#[cfg(not(loom))]
+mod fork;
+pub mod futex;
+pub mod layout;
+#[cfg(not(loom))]
+mod liveness;
+pub mod memory;
+pub mod options;
+#[cfg(not(loom))]
+mod producer;
+#[cfg(not(loom))]
+mod recover;
+#[cfg(not(loom))]
+mod registry;
+#[cfg(not(loom))]
+mod segment;
+pub mod spsc;
+pub mod sync;
+pub mod wait;
+
+pub use error::{Error, ErrorKind, Fault, Peer, RecvError, SendError};
+pub use options::{Options, Schema, Wait};
+
+#[cfg(not(loom))]
+pub use consumer::{Batch, Consumer, Received};
+#[cfg(not(loom))]
+pub use counters::Stats;
+#[cfg(not(loom))]
+pub use producer::{ArrayClaim, Claim, Producer};
+#[cfg(not(loom))]
+pub use recover::remove;
+#[cfg(not(loom))]
+pub use spsc::Message;

@@ -1,0 +1,514 @@
+//! The receiving end of an SPSC channel: takes messages out of the producer's segments, one
+//! incarnation after the other, and waits for more.
+//!
+//! The ring itself is `spsc`. Nothing here knows what the bytes mean.
+
+use std::ops::Deref;
+use std::time::{Duration, Instant};
+
+use crate::control::{Control, Role};
+use crate::counters::Stats;
+use crate::error::{Error, ErrorKind, Fault, Peer, RecvError};
+use crate::fork::Birth;
+use crate::layout::{CLOSED, FINISHED};
+use crate::liveness::Identity;
+use crate::memory::RingMemory;
+use crate::options::{Options, Wait};
+use crate::recover;
+use crate::registry;
+use crate::segment::{self, Segment, SegmentMemory, Side};
+use crate::spsc::{Message, Reader};
+use crate::wait::{self, Nap, ProbeClock, Ringer, Waiter};
+
+/// The receiving end. One per channel; every method needs `&mut self`, so one thread at a time.
+#[derive(Debug)]
+pub struct Consumer {
+    /// The segment that is being read; `None` between incarnations of the producer.
+    current: Option<Current>,
+    birth: Birth,
+    /// Whether anybody on this channel ever sleeps.
+    sleepy: bool,
+    wait: Wait,
+    ringer: Ringer,
+    probe_clock: ProbeClock,
+    /// Number of the last segment this consumer is through with.
+    finished: u32,
+    control: Control,
+}
+
+#[derive(Debug)]
+struct Current {
+    reader: Reader<SegmentMemory>,
+    /// Messages below this number may have been seen by a consumer that died.
+    redelivered_below: u64,
+    number: u32,
+    segment: Segment,
+}
+
+impl Consumer {
+    /// Opens the channel for receiving, creating it if need be. Allocates, touches the file
+    /// system, and may wait up to ten seconds for others who are just opening or closing the
+    /// channel.
+    ///
+    /// # Errors
+    /// [`Error`], whose text names the remedy.
+    pub fn open(options: &Options) -> Result<Self, Error> {
+        options.check()?;
+        let directory = registry::lock_or_create(options)?;
+        let control = Control::open_or_create(directory.path(), options, Role::Consumer)?;
+        control.take(Role::Consumer, &Identity::of_this_process())?;
+        drop(directory);
+        let wait = control.wait();
+        let mut consumer = Self {
+            current: None,
+            birth: Birth::now(),
+            sleepy: wait != Wait::Spin,
+            wait,
+            ringer: Ringer::default(),
+            probe_clock: ProbeClock::start(),
+            finished: 0,
+            control,
+        };
+        consumer.open_next()?;
+        Ok(consumer)
+    }
+
+    /// The next message, in place. Never blocks, never allocates while one producer lives.
+    ///
+    /// # Errors
+    /// [`RecvError::Empty`], and how the producer ended.
+    #[inline]
+    pub fn try_recv(&mut self) -> Result<Received<'_>, RecvError> {
+        let message = self.try_message()?;
+        Ok(Received { consumer: self, message })
+    }
+
+    /// As [`Self::try_recv`], but waits for a message, or for a producer to come.
+    ///
+    /// # Errors
+    /// Never [`RecvError::Empty`].
+    #[inline]
+    pub fn recv(&mut self) -> Result<Received<'_>, RecvError> {
+        let message = self.message(None)?;
+        Ok(Received { consumer: self, message })
+    }
+
+    /// As [`Self::recv`], for at most `timeout`.
+    ///
+    /// # Errors
+    /// [`RecvError::Timeout`].
+    #[inline]
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Received<'_>, RecvError> {
+        let message = self.message(Some(timeout))?;
+        Ok(Received { consumer: self, message })
+    }
+
+    /// Up to `limit` messages that are there, released together when the batch is dropped. Does
+    /// not wait; a batch may be empty only if `limit` is 0.
+    ///
+    /// # Errors
+    /// As [`Self::try_recv`].
+    #[inline]
+    pub fn try_recv_batch(&mut self, limit: usize) -> Result<Batch<'_>, RecvError> {
+        self.try_message()?;
+        Ok(Batch::new(self, limit))
+    }
+
+    /// As [`Self::try_recv_batch`], but waits for the first message, for at most `timeout` if
+    /// there is one.
+    ///
+    /// # Errors
+    /// As [`Self::recv_timeout`].
+    #[inline]
+    pub fn recv_batch(
+        &mut self,
+        limit: usize,
+        timeout: Option<Duration>,
+    ) -> Result<Batch<'_>, RecvError> {
+        self.message(timeout)?;
+        Ok(Batch::new(self, limit))
+    }
+
+    /// The producer of the segment that is being read, if there is one.
+    pub fn peer(&self) -> Option<Peer> {
+        self.current.as_ref().map(|current| Peer { pid: current.segment.header().creator_pid })
+    }
+
+    /// What the segment that is being read has seen; zeros between two producers.
+    pub fn stats(&self) -> Stats {
+        match &self.current {
+            Some(current) => Stats::read(current.reader.memory()),
+            None => Stats::default(),
+        }
+    }
+
+    #[inline(always)]
+    fn try_message(&mut self) -> Result<Message, RecvError> {
+        if self.birth.is_foreign() {
+            return Err(RecvError::Forked);
+        }
+        match self.look()? {
+            Some(message) => Ok(message),
+            None => self.nothing_now(),
+        }
+    }
+
+    #[inline(always)]
+    fn message(&mut self, timeout: Option<Duration>) -> Result<Message, RecvError> {
+        if self.birth.is_foreign() {
+            return Err(RecvError::Forked);
+        }
+        match self.look()? {
+            Some(message) => Ok(message),
+            None => self.wait_for_message(timeout),
+        }
+    }
+
+    /// The next message, if it is there. Finding the ring empty publishes the head.
+    #[inline(always)]
+    fn look(&mut self) -> Result<Option<Message>, RecvError> {
+        let Some(current) = &mut self.current else { return self.look_for_producer() };
+        match current.reader.peek() {
+            Ok(Some(message)) => Ok(Some(message)),
+            Ok(None) => {
+                if current.reader.publish_head() {
+                    self.ring();
+                }
+                Ok(None)
+            }
+            Err(fault) => Err(self.poison(fault)),
+        }
+    }
+
+    #[cold]
+    fn look_for_producer(&mut self) -> Result<Option<Message>, RecvError> {
+        if self.control.producer().latest.number.load_relaxed() <= self.finished {
+            return Ok(None);
+        }
+        match self.open_next() {
+            Ok(()) => match &mut self.current {
+                Some(_) => self.look(),
+                None => Ok(None),
+            },
+            Err(error) => Err(RecvError::Open(error.kind())),
+        }
+    }
+
+    #[cold]
+    fn nothing_now(&mut self) -> Result<Message, RecvError> {
+        self.glance()?;
+        if self.probe_clock.is_due_after_poll() {
+            self.probe()?;
+        }
+        // The look at how the producer ended may have come after one more message.
+        self.look()?.ok_or(RecvError::Empty)
+    }
+
+    #[cold]
+    fn wait_for_message(&mut self, timeout: Option<Duration>) -> Result<Message, RecvError> {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        wait::block(self, self.wait, deadline)?.ok_or(RecvError::Timeout)
+    }
+
+    /// Opens the oldest segment that this consumer is not through with, if there is one.
+    fn open_next(&mut self) -> Result<(), Error> {
+        // A8, pairs with R8 in Producer::open: the segment of that number has its name.
+        self.control.producer().latest.number.load_acquire();
+        for number in registry::segments(self.control.directory())? {
+            if number <= self.finished {
+                continue;
+            }
+            match Segment::open(&self.control, number, Side::Consumer) {
+                // A new producer deleted it: it was drained.
+                Ok(None) => {}
+                Ok(Some(segment)) => {
+                    if self.attach(number, segment)? {
+                        return Ok(());
+                    }
+                }
+                Err(error) => {
+                    // What is wrong with the file stays wrong; what this process lacks may come.
+                    if !matches!(error.kind(), ErrorKind::Io | ErrorKind::Permission) {
+                        self.finished = number;
+                    }
+                    return Err(error);
+                }
+            }
+            self.finished = number;
+        }
+        Ok(())
+    }
+
+    /// Starts reading a segment. False: an earlier consumer is through with it.
+    fn attach(&mut self, number: u32, segment: Segment) -> Result<bool, Error> {
+        let memory = segment.memory();
+        let page = memory.consumer();
+        if page.end.state.load_relaxed() == FINISHED {
+            return Ok(false);
+        }
+        let reader = match Reader::attach(memory.clone(), segment.header().record_align.into()) {
+            Ok(reader) => reader,
+            Err(fault) => {
+                page.end.poisoned.store_release(fault as u64);
+                page.end.state.store_release(FINISHED);
+                self.finished = number;
+                return Err(segment::corrupt(self.control.directory(), number, fault));
+            }
+        };
+        let progress = &page.progress;
+        let redelivered_below = if progress.attached.load_relaxed() == 0 {
+            0
+        } else {
+            (reader.received() + 1).max(progress.lent.load_relaxed())
+        };
+        // A consumer that was killed in its sleep left its flag up.
+        let asleep = &page.bell.asleep;
+        asleep.store_relaxed(asleep.load_relaxed().next_multiple_of(2));
+        progress.attached.store_release(1);
+        let mut current = Current { reader, redelivered_below, number, segment };
+        // A producer may be asleep, out of room that the last consumer had released but not told.
+        current.reader.publish_head();
+        self.ringer = Ringer::default();
+        self.current = Some(current);
+        self.ring();
+        Ok(true)
+    }
+
+    /// Leaves a segment for good and tells why.
+    fn finish(&mut self, reason: RecvError) -> RecvError {
+        if let Some(current) = self.current.take() {
+            let page = current.reader.memory().consumer();
+            page.progress.attached.store_relaxed(0);
+            // R10, pairs with A10 in recover: a producer that sees it may delete the file.
+            page.end.state.store_release(FINISHED);
+            self.finished = current.number;
+        }
+        reason
+    }
+
+    #[cold]
+    fn poison(&mut self, fault: Fault) -> RecvError {
+        if let Some(current) = &self.current {
+            current.reader.memory().consumer().end.poisoned.store_release(fault as u64);
+        }
+        self.ring();
+        self.finish(RecvError::Corrupt(fault))
+    }
+
+    #[inline(always)]
+    fn release(&mut self) {
+        if let Some(current) = &mut self.current
+            && current.reader.release() {
+                self.ring();
+            }
+    }
+
+    /// After every publication of the head.
+    #[inline(always)]
+    fn ring(&mut self) {
+        if self.sleepy
+            && let Some(current) = &self.current {
+                let memory = current.reader.memory();
+                let asleep = &memory.producer().bell.asleep;
+                if self.ringer.ring(asleep, &memory.consumer().bell.rung) {
+                    memory.consumer().progress.wakes.bump(1);
+                }
+            }
+    }
+}
+
+impl Drop for Consumer {
+    /// Leaves. What was not received waits for the next consumer. In a forked child: does nothing.
+    fn drop(&mut self) {
+        if self.birth.is_foreign() {
+            return;
+        }
+        if let Some(current) = &mut self.current {
+            current.reader.publish_head();
+            current.reader.memory().consumer().progress.attached.store_release(0);
+        }
+        self.control.leave(Role::Consumer);
+        self.ring();
+        recover::clear_if_last(&self.control, Role::Consumer);
+    }
+}
+
+impl Waiter for Consumer {
+    type Out = Message;
+    type Error = RecvError;
+
+    #[inline(always)]
+    fn poll(&mut self) -> Result<Option<Message>, RecvError> {
+        self.look()
+    }
+
+    fn glance(&mut self) -> Result<(), RecvError> {
+        let Some(current) = &mut self.current else { return Ok(()) };
+        let end = &current.reader.memory().producer().end;
+        if end.poisoned.load_relaxed() != 0 {
+            return Err(self.poison(Fault::Poisoned));
+        }
+        // A9, pairs with R9 in Producer::drop: if there is nothing now, there never will be.
+        if end.state.load_acquire() == CLOSED && self.look()?.is_none() {
+            return Err(self.finish(RecvError::Disconnected));
+        }
+        Ok(())
+    }
+
+    fn probe(&mut self) -> Result<(), RecvError> {
+        let Some(current) = &self.current else { return Ok(()) };
+        if current.segment.producer_is_alive() {
+            return Ok(());
+        }
+        let peer = Peer { pid: current.segment.header().creator_pid };
+        // It is gone; it may have closed, and may have sent until a moment ago.
+        self.glance()?;
+        if self.current.is_some() && self.look()?.is_none() {
+            return Err(self.finish(RecvError::PeerDied { peer }));
+        }
+        Ok(())
+    }
+
+    fn announce(&mut self) -> Nap {
+        match &self.current {
+            Some(current) => {
+                let memory = current.reader.memory();
+                memory.consumer().progress.parks.bump(1);
+                wait::announce(&memory.consumer().bell.asleep, &memory.producer().bell.rung)
+            }
+            None => Nap::unannounced(self.control.producer().latest.number.load_acquire()),
+        }
+    }
+
+    fn sleep(&mut self, nap: &Nap, timeout: Duration) {
+        let word = match &self.current {
+            Some(current) => &current.reader.memory().producer().bell.rung,
+            None => &self.control.producer().latest.number,
+        };
+        wait::sleep(nap, word, timeout);
+    }
+
+    fn awake(&mut self, nap: &Nap) {
+        if let Some(current) = &self.current {
+            wait::awake(nap, &current.reader.memory().consumer().bell.asleep);
+        }
+    }
+
+    fn probe_clock(&mut self) -> &mut ProbeClock {
+        &mut self.probe_clock
+    }
+}
+
+/// A message, read in place; dropping it gives its room back.
+#[derive(Debug)]
+pub struct Received<'a> {
+    consumer: &'a mut Consumer,
+    message: Message,
+}
+
+impl<'a> Received<'a> {
+    /// Whether a consumer that died may have seen this message before.
+    pub fn redelivered(&self) -> bool {
+        self.consumer
+            .current
+            .as_ref()
+            .is_some_and(|current| self.message.sequence < current.redelivered_below)
+    }
+
+    /// Number of the message in its segment, from 0.
+    #[inline]
+    pub fn sequence(&self) -> u64 {
+        self.message.sequence
+    }
+}
+
+impl Deref for Received<'_> {
+    type Target = [u8];
+
+    #[inline(always)]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the reader checked that these bytes lie in the ring; the writer leaves them alone
+        // until they are released, which is when this guard is dropped. A peer of the same user
+        // that breaks the protocol is outside the trust model; `recv_copy` is for those.
+        unsafe { std::slice::from_raw_parts(self.message.payload, self.message.len) }
+    }
+}
+
+impl Drop for Received<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.consumer.birth.is_foreign() {
+            return;
+        }
+        if let Some(current) = &mut self.consumer.current {
+            current.reader.advance();
+        }
+        self.consumer.release();
+    }
+}
+
+/// Several messages, released together when it is dropped.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    consumer: &'a mut Consumer,
+    left: usize,
+}
+
+impl<'a> Batch<'a> {
+    #[inline(always)]
+    fn new(consumer: &'a mut Consumer, limit: usize) -> Self {
+        if let Some(current) = &consumer.current {
+            // Before any of them is shown: a successor must know which may have been seen.
+            let lent = current.reader.received().saturating_add(limit as u64);
+            current.reader.memory().consumer().progress.lent.store_release(lent);
+        }
+        Self { consumer, left: limit }
+    }
+
+    /// The next message of the batch, if there is one. It stays in place until the batch is
+    /// dropped.
+    ///
+    /// # Errors
+    /// [`RecvError::Corrupt`]; the end of a producer is left to the next call on the consumer.
+    #[inline(always)]
+    #[allow(clippy::should_implement_trait, reason = "lends, which Iterator can't")]
+    pub fn next(&mut self) -> Result<Option<Message>, RecvError> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        if self.consumer.birth.is_foreign() {
+            return Err(RecvError::Forked);
+        }
+        let Some(current) = &mut self.consumer.current else { return Ok(None) };
+        match current.reader.peek() {
+            Ok(Some(message)) => {
+                current.reader.advance();
+                self.left -= 1;
+                Ok(Some(message))
+            }
+            Ok(None) => Ok(None),
+            Err(fault) => Err(self.consumer.poison(fault)),
+        }
+    }
+
+    /// Whether a consumer that died may have seen `message` before.
+    pub fn redelivered(&self, message: &Message) -> bool {
+        self.consumer
+            .current
+            .as_ref()
+            .is_some_and(|current| message.sequence < current.redelivered_below)
+    }
+}
+
+impl Drop for Batch<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if !self.consumer.birth.is_foreign() {
+            self.consumer.release();
+        }
+    }
+}
+
+// SAFETY: everything but the raw pointer in `message` is Send, and that points into the mapping
+// which the borrowed consumer, itself Send, keeps.
+unsafe impl Send for Received<'_> {}

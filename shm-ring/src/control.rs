@@ -1,0 +1,369 @@
+//! The control file of a channel: what the channel is, who holds its roles, which segment is the
+//! newest. It outlives producers and consumers.
+//!
+//! Roles are taken and given back here; what a death leaves behind is repaired in `recover`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use memmap2::MmapRaw;
+
+use crate::error::{Error, ErrorKind};
+use crate::fault::{self, Point};
+use crate::file;
+use crate::fork::OwnFile;
+use crate::layout::{
+    CONTROL_MAGIC, ConsumerRole, FileHeader, PAGE, ProducerRole, RoleRecord, SECTION_CONSUMER,
+    SECTION_PRODUCER, SECTION_SCHEMA, Section,
+};
+use crate::liveness::{self, Holder, Identity};
+use crate::options::{DEFAULT_CAPACITY, DEFAULT_RECORD_ALIGN, MAX_SCHEMA_LEN, Options, Size, Wait};
+
+/// Name of the control file in a channel's directory.
+pub const CONTROL: &str = "control";
+
+/// The two ends of a channel. The discriminant is the byte of `control` whose lock is the role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Role {
+    /// Sends.
+    Producer = 0,
+    /// Receives.
+    Consumer = 1,
+}
+
+impl Role {
+    /// The other end.
+    pub fn peer(self) -> Self {
+        match self {
+            Self::Producer => Self::Consumer,
+            Self::Consumer => Self::Producer,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Producer => "producer",
+            Self::Consumer => "consumer",
+        }
+    }
+}
+
+/// An open control file. Each handle opens its own, because the lock that is the role belongs to
+/// the open file description.
+#[derive(Debug)]
+pub struct Control {
+    file: OwnFile,
+    directory: PathBuf,
+    header: FileHeader,
+    producer: MmapRaw,
+    consumer: MmapRaw,
+}
+
+impl Control {
+    /// Opens the channel's control file, or creates it from the options, and checks the options
+    /// against it. The caller holds the directory's lock. `role` tells which page may be written.
+    pub fn open_or_create(directory: &Path, options: &Options, role: Role) -> Result<Self, Error> {
+        let path = directory.join(CONTROL);
+        let file = match file::open(&path)? {
+            Some(file) => file,
+            None => create(directory, options)?,
+        };
+        let header = file::validate(&file, &path, CONTROL_MAGIC)?;
+        check_schema(&file, &path, &header, options)?;
+        check_options(&path, &header, options)?;
+        Self::map(file, directory, header, Some(role))
+    }
+
+    /// Opens the control file as it is, for a look or a removal. `None`: there is none.
+    pub fn open(directory: &Path) -> Result<Option<Self>, Error> {
+        let path = directory.join(CONTROL);
+        let Some(file) = file::open(&path)? else { return Ok(None) };
+        let header = file::validate(&file, &path, CONTROL_MAGIC)?;
+        Self::map(file, directory, header, None).map(Some)
+    }
+
+    fn map(
+        file: OwnFile,
+        directory: &Path,
+        header: FileHeader,
+        role: Option<Role>,
+    ) -> Result<Self, Error> {
+        let path = directory.join(CONTROL);
+        let page = |kind, writable| {
+            let Some(section) = header.section(kind).filter(|section| section.len == PAGE) else {
+                return Err(Error::new(
+                    ErrorKind::Damaged,
+                    format!("opening {}", path.display()),
+                    "it lacks a section",
+                    format!("If no program uses the channel: rm -r {}", directory.display()),
+                ));
+            };
+            file::map(&file, &path, section.offset, PAGE, writable)
+        };
+        let producer = page(SECTION_PRODUCER, role == Some(Role::Producer))?;
+        let consumer = page(SECTION_CONSUMER, role == Some(Role::Consumer))?;
+        Ok(Self { directory: directory.to_owned(), header, producer, consumer, file })
+    }
+
+    /// Takes the role, or tells who has it.
+    pub fn take(&self, role: Role, who: &Identity) -> Result<(), Error> {
+        let tried = || format!("becoming the {} of {}", role.name(), self.directory.display());
+        if !liveness::try_lock(&self.file, role as u64)
+            .map_err(|error| Error::io(tried(), error))?
+        {
+            let holder = Holder::read(self.record(role));
+            let found = if holder.attached {
+                format!("it has one: {}", holder.describe())
+            } else {
+                "another process is just taking that role".to_owned()
+            };
+            return Err(Error::new(
+                ErrorKind::RoleTaken,
+                tried(),
+                found,
+                "End that process, or use another channel name: a channel has one producer and \
+                 one consumer",
+            ));
+        }
+        if role == Role::Consumer {
+            self.note_dead_consumer();
+        }
+        liveness::join(self.record(role), who);
+        Ok(())
+    }
+
+    /// Leaves the role in good order: the peer is told "closed", not "died".
+    pub fn leave(&self, role: Role) {
+        liveness::leave(self.record(role));
+    }
+
+    /// Gives the role back. After `leave` and any clean-up under it.
+    pub fn unlock(&self, role: Role) {
+        liveness::unlock(&self.file, role as u64);
+    }
+
+    /// Whether a living process other than through this handle has the role.
+    pub fn is_held(&self, role: Role) -> bool {
+        // A failing look proves nothing: then nobody may be called dead.
+        liveness::is_locked(&self.file, role as u64).unwrap_or(true)
+    }
+
+    /// What is written about the role's holder.
+    pub fn holder(&self, role: Role) -> Holder {
+        Holder::read(self.record(role))
+    }
+
+    /// The channel's directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The validated header.
+    pub fn header(&self) -> &FileHeader {
+        &self.header
+    }
+
+    /// How both sides wait.
+    pub fn wait(&self) -> Wait {
+        Wait::from_code(self.header.wait).unwrap_or_default()
+    }
+
+    /// The producer's page.
+    #[inline(always)]
+    pub fn producer(&self) -> &ProducerRole {
+        // SAFETY: `map` checked that the page is there; it is made of atomics, so other processes
+        // may write it, and any bytes are valid.
+        unsafe { &*self.producer.as_ptr().cast::<ProducerRole>() }
+    }
+
+    /// The consumer's page.
+    #[inline(always)]
+    pub fn consumer(&self) -> &ConsumerRole {
+        // SAFETY: as for the producer's page.
+        unsafe { &*self.consumer.as_ptr().cast::<ConsumerRole>() }
+    }
+
+    fn record(&self, role: Role) -> &RoleRecord {
+        match role {
+            Role::Producer => &self.producer().record,
+            Role::Consumer => &self.consumer().record,
+        }
+    }
+
+    /// A predecessor that did not leave has died: the producer may not have looked in between.
+    fn note_dead_consumer(&self) {
+        let before = self.holder(Role::Consumer);
+        if before.attached {
+            let dead = &self.consumer().dead;
+            dead.pid.store_relaxed(before.pid.into());
+            // R6, pairs with A6 in Producer::check_peer.
+            dead.epoch.store_release(before.epoch);
+        }
+    }
+}
+
+/// Builds and places the control file. The loser of a race takes the winner's.
+fn create(directory: &Path, options: &Options) -> Result<OwnFile, Error> {
+    let schema = &options.schema;
+    let schema_len = (schema.text.len() as u64).next_multiple_of(PAGE).max(PAGE);
+    let sections = [
+        Section { kind: SECTION_SCHEMA, reserved: 0, offset: PAGE, len: schema_len },
+        Section { kind: SECTION_PRODUCER, reserved: 0, offset: PAGE + schema_len, len: PAGE },
+        Section { kind: SECTION_CONSUMER, reserved: 0, offset: 2 * PAGE + schema_len, len: PAGE },
+    ];
+    let header = FileHeader {
+        wait: options.wait.unwrap_or_default().code(),
+        record_align: options.record_align.unwrap_or(DEFAULT_RECORD_ALIGN),
+        capacity: options.capacity.unwrap_or(DEFAULT_CAPACITY),
+        schema: schema.fingerprint,
+        schema_len: schema.text.len() as u32,
+        schema_crc: crc32c::crc32c(schema.text.as_bytes()),
+        ..file::blank_header(CONTROL_MAGIC, &sections, &Identity::of_this_process())
+    };
+    let path = directory.join(CONTROL);
+    let file = file::build(directory, header, 3 * PAGE + schema_len)?;
+    std::os::unix::fs::FileExt::write_all_at(&*file, schema.text.as_bytes(), PAGE)
+        .map_err(|error| Error::io(format!("writing {}", path.display()), error))?;
+    fault::point(Point::ControlBuilt);
+    let file = if file::place(&file, &path)? {
+        file
+    } else {
+        file::open(&path)?.ok_or_else(|| {
+            Error::new(
+                ErrorKind::Busy,
+                format!("opening {}", path.display()),
+                "it went away as soon as it was there",
+                "Try again; if it persists, look which program removes files there",
+            )
+        })?
+    };
+    fault::point(Point::ControlPlaced);
+    Ok(file)
+}
+
+fn check_schema(
+    file: &OwnFile,
+    path: &Path,
+    header: &FileHeader,
+    options: &Options,
+) -> Result<(), Error> {
+    let tried = || format!("opening {}", path.display());
+    let theirs = read_schema(file, header).map_err(|found| {
+        Error::new(
+            ErrorKind::Damaged,
+            tried(),
+            found,
+            format!("If no program uses the channel: rm -r {}", parent(path).display()),
+        )
+    })?;
+    if header.schema == options.schema.fingerprint {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::SchemaMismatch,
+        tried(),
+        format!(
+            "its messages are of another type (lines with `-` are the channel's alone, lines \
+             with `+` this program's)\n{}",
+            difference(&theirs, &options.schema.text)
+        ),
+        format!(
+            "Build both sides from one definition, or use another name; to start over, end the \
+             programs and: rm -r {}",
+            parent(path).display()
+        ),
+    ))
+}
+
+fn read_schema(file: &OwnFile, header: &FileHeader) -> Result<String, String> {
+    let section = header.section(SECTION_SCHEMA).ok_or("it has no schema")?;
+    let len = header.schema_len as usize;
+    if len > MAX_SCHEMA_LEN || len as u64 > section.len {
+        return Err("its schema is too long".into());
+    }
+    let mut text = vec![0; len];
+    std::os::unix::fs::FileExt::read_exact_at(&**file, &mut text, section.offset)
+        .map_err(|error| format!("its schema can't be read: {error}"))?;
+    if crc32c::crc32c(&text) != header.schema_crc {
+        return Err("its schema is damaged".into());
+    }
+    String::from_utf8(text).map_err(|_| "its schema is no text".into())
+}
+
+/// The lines of both texts, in order, marked with who has them.
+fn difference(theirs: &str, ours: &str) -> String {
+    let (theirs, ours): (Vec<&str>, Vec<&str>) = (theirs.lines().collect(), ours.lines().collect());
+    let mut lines = Vec::new();
+    let mut next = 0;
+    for line in &theirs {
+        if let Some(skipped) = ours[next..].iter().position(|other| other == line) {
+            lines.extend(ours[next..next + skipped].iter().map(|line| format!("  + {line}\n")));
+            lines.push(format!("    {line}\n"));
+            next += skipped + 1;
+        } else {
+            lines.push(format!("  - {line}\n"));
+        }
+    }
+    lines.extend(ours[next..].iter().map(|line| format!("  + {line}\n")));
+    lines.concat().trim_end().to_owned()
+}
+
+fn check_options(path: &Path, header: &FileHeader, options: &Options) -> Result<(), Error> {
+    let wait = Wait::from_code(header.wait).unwrap_or_default();
+    let asked = |name: &str, value: Option<String>| value.map(|value| format!("{name}={value}"));
+    let rows = [
+        (
+            options.capacity.is_some_and(|capacity| capacity != header.capacity),
+            format!("capacity={}", Size(header.capacity)),
+            asked("capacity", options.capacity.map(|capacity| Size(capacity).to_string())),
+        ),
+        (
+            options.record_align.is_some_and(|align| align != header.record_align),
+            format!("align={}", header.record_align),
+            asked("align", options.record_align.map(|align| align.to_string())),
+        ),
+        (
+            options.wait.is_some_and(|asked| asked != wait),
+            format!("wait={wait}"),
+            asked("wait", options.wait.map(|wait| wait.to_string())),
+        ),
+    ];
+    if rows.iter().all(|(differs, ..)| !differs) {
+        return Ok(());
+    }
+    let list = |texts: Vec<String>| texts.join("&");
+    Err(Error::new(
+        ErrorKind::OptionMismatch,
+        format!("opening {}", path.display()),
+        format!(
+            "the channel has {}, this program asks for {}",
+            list(rows.iter().map(|(_, has, _)| has.clone()).collect()),
+            list(rows.iter().filter_map(|(_, _, asks)| asks.clone()).collect()),
+        ),
+        "Ask for the same, or leave the option out to take what the channel has (whoever opens it \
+         first decides)",
+    ))
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(path)
+}
+
+/// Whether the name is one that Ringway gives to files in a channel's directory.
+pub fn is_own_file(entry: &fs::DirEntry) -> bool {
+    let name = entry.file_name();
+    let Some(name) = name.to_str() else { return false };
+    name == CONTROL || (name.len() >= 6 && name.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::difference;
+
+    #[test]
+    fn a_difference_keeps_what_is_common_in_place() {
+        assert_eq!(difference("a\nb\nc", "a\nx\nc\nd"), "    a\n  - b\n  + x\n    c\n  + d");
+        assert_eq!(difference("", "a"), "  + a");
+    }
+}

@@ -1,0 +1,53 @@
+//! What a channel has done so far: a snapshot of the counters that both sides keep in the segment.
+//!
+//! Each counter has one writer and is a plain word, so a snapshot is exact for the caller's own
+//! side and up to a moment old for the other.
+
+use crate::memory::RingMemory;
+
+/// Counters of one segment, that is, of one incarnation of the producer; they start from 0 in each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Messages sent, queued ones included.
+    pub sent: u64,
+    /// Messages released by the consumer.
+    pub received: u64,
+    /// Payload bytes sent.
+    pub bytes: u64,
+    /// Bytes in the ring now, with headers and padding, as far as the producer has been told; at
+    /// most an eighth of the capacity above the truth.
+    pub depth: u64,
+    /// Most bytes ever in the ring, as seen when the producer looked.
+    pub depth_max: u64,
+    /// Times the producer found no room.
+    pub full_waits: u64,
+    /// Times the producer went to sleep.
+    pub producer_parks: u64,
+    /// Times the producer woke the consumer.
+    pub producer_wakes: u64,
+    /// Times the consumer went to sleep.
+    pub consumer_parks: u64,
+    /// Times the consumer woke the producer.
+    pub consumer_wakes: u64,
+}
+
+impl Stats {
+    /// Reads the counters; `depth` is the caller's to fill in.
+    pub(crate) fn read(memory: &impl RingMemory) -> Self {
+        let producer = &memory.producer().counters;
+        let consumer = &memory.consumer().progress;
+        Self {
+            sent: producer.sent.load_relaxed(),
+            received: consumer.received.load_relaxed(),
+            bytes: producer.bytes.load_relaxed(),
+            depth: 0,
+            depth_max: producer.depth_max.load_relaxed(),
+            full_waits: producer.full_waits.load_relaxed(),
+            producer_parks: producer.parks.load_relaxed(),
+            producer_wakes: producer.wakes.load_relaxed(),
+            consumer_parks: consumer.parks.load_relaxed(),
+            consumer_wakes: consumer.wakes.load_relaxed(),
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! What can go wrong, in words that tell what was tried, what was found and what to type next.
+//!
+//! [`Error`] is for set-up and may allocate; [`SendError`] and [`RecvError`] are for the hot path
+//! and never do.
+
+use std::fmt;
+use std::io;
+
+/// Why a channel could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("{tried}: {found}. {remedy}")]
+pub struct Error {
+    kind: ErrorKind,
+    tried: String,
+    found: String,
+    remedy: String,
+    source: Option<io::Error>,
+}
+
+/// What sort of [`Error`] it is, for programs; people read its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The channel's name breaks the rules.
+    BadName,
+    /// An option has a value that is never valid.
+    BadOption,
+    /// The channel exists with other options than those asked for.
+    OptionMismatch,
+    /// The channel carries messages of another type.
+    SchemaMismatch,
+    /// Another process or handle holds the role.
+    RoleTaken,
+    /// The file system has too little room.
+    NoSpace,
+    /// A directory is missing, or is not one.
+    NoDirectory,
+    /// The file system refused access.
+    Permission,
+    /// A file is not what its name says: truncated, foreign, half-written, bit-flipped.
+    Damaged,
+    /// A file was made by a version with another memory layout.
+    AbiMismatch,
+    /// A file was made before the last reboot.
+    Stale,
+    /// Another process kept the channel's lock for too long.
+    Busy,
+    /// Too many dead producers' messages wait for a consumer.
+    Undrained,
+    /// The file system lacks something that a channel needs.
+    Unsupported,
+    /// Something else that the system reported.
+    Io,
+}
+
+impl Error {
+    /// An error from its three sentences, without full stops: what was tried, what was found, and
+    /// what to type next.
+    pub fn new(
+        kind: ErrorKind,
+        tried: impl Into<String>,
+        found: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        let (tried, found, remedy) = (tried.into(), found.into(), remedy.into());
+        Self { kind, tried, found, remedy, source: None }
+    }
+
+    /// What the system said no to, with the remedy for the usual reasons.
+    pub(crate) fn io(tried: impl Into<String>, error: io::Error) -> Self {
+        let (kind, remedy) = match error.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => (
+                ErrorKind::Permission,
+                "Run as the user that owns the directory, or point RINGWAY_DIR at a writable one",
+            ),
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => (
+                ErrorKind::NoDirectory,
+                "Create the directory, or point RINGWAY_DIR at one that exists",
+            ),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                (ErrorKind::NoSpace, "Free some memory there, or use a smaller `capacity`")
+            }
+            _ => match error.raw_os_error() {
+                Some(libc::EMFILE | libc::ENFILE) => {
+                    (ErrorKind::Io, "Raise the limit of open files (`ulimit -n`)")
+                }
+                Some(libc::ENOMEM) => {
+                    (ErrorKind::Io, "Free some memory, or raise `vm.max_map_count`")
+                }
+                _ => (ErrorKind::Io, "Look the error up in `man errno`"),
+            },
+        };
+        let found = error.to_string();
+        Self { source: Some(error), ..Self::new(kind, tried, found, remedy) }
+    }
+
+    /// What sort of error it is.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+}
+
+/// A process at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Peer {
+    /// Its process id, in its own pid namespace.
+    pub pid: u32,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {}", self.pid)
+    }
+}
+
+/// Why a message was not sent. The message is still the caller's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// No room, and the call does not wait.
+    #[error("the ring is full; {}", Waiting(.peer))]
+    Full {
+        /// The consumer, if one is attached.
+        peer: Option<Peer>,
+    },
+    /// No room came within the time allowed.
+    #[error("timed out: the ring stayed full; {}", Waiting(.peer))]
+    Timeout {
+        /// The consumer, if one is attached.
+        peer: Option<Peer>,
+    },
+    /// The message can never fit.
+    #[error(
+        "a message of {len} bytes is larger than the channel takes ({max} bytes, half its \
+         capacity less a header); open the channel with a larger `capacity`"
+    )]
+    TooLarge {
+        /// Bytes of the message.
+        len: usize,
+        /// Most bytes that a message on this channel may have.
+        max: usize,
+    },
+    /// The consumer closed while the ring was full. Told once; the next call waits for another.
+    #[error(
+        "the consumer has closed its end and the ring is full; the next call waits for another consumer"
+    )]
+    Disconnected,
+    /// The consumer died. Told once; the next call waits for its successor.
+    #[error("the consumer ({peer}) died; its successor gets what it left, the next call goes on")]
+    PeerDied {
+        /// Who died.
+        peer: Peer,
+    },
+    /// The consumer's memory makes no sense, or the consumer says so of this side's.
+    #[error("the segment is corrupt: {0}; drop this handle and open the channel again")]
+    Corrupt(Fault),
+    /// This process is a fork of the one that opened the handle.
+    #[error("this handle was opened before fork(); open the channel again in the child")]
+    Forked,
+}
+
+struct Waiting<'a>(&'a Option<Peer>);
+
+impl fmt::Display for Waiting<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(peer) => write!(f, "the consumer ({peer}) has not made room"),
+            None => f.write_str("no consumer is attached"),
+        }
+    }
+}
+
+/// Why no message was received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecvError {
+    /// Nothing there, and the call does not wait.
+    #[error("no message is waiting")]
+    Empty,
+    /// Nothing came within the time allowed.
+    #[error("timed out: no message came")]
+    Timeout,
+    /// The producer closed, and everything it sent has been received. Told once; the next call
+    /// waits for another producer.
+    #[error("the producer has closed; everything it sent was received")]
+    Disconnected,
+    /// The producer died, and everything it committed has been received. Told once; the next call
+    /// waits for its successor.
+    #[error("the producer ({peer}) died; everything it committed was received")]
+    PeerDied {
+        /// Who died.
+        peer: Peer,
+    },
+    /// The segment makes no sense. It is given up; the next call waits for another producer.
+    #[error("the segment is corrupt: {0}; it is given up, restart the producer")]
+    Corrupt(Fault),
+    /// A producer is there, but its segment could not be opened. Of [`ErrorKind::Damaged`] and
+    /// other defects of the file it is told once, and the segment is passed over; a lack of
+    /// descriptors or memory is tried again by the next call.
+    #[error("the producer's segment could not be opened ({0:?}); `ringway::receiver` tells more")]
+    Open(ErrorKind),
+    /// This process is a fork of the one that opened the handle.
+    #[error("this handle was opened before fork(); open the channel again in the child")]
+    Forked,
+}
+
+/// What was wrong in memory that the other side wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[repr(u64)]
+pub enum Fault {
+    /// A record of an unknown kind.
+    Kind = 1,
+    /// A record from another lap of the ring.
+    Lap = 2,
+    /// A record longer than the ring has room for.
+    Length = 3,
+    /// A record whose sequence number is not the next.
+    Sequence = 4,
+    /// An array record whose elements do not fill it.
+    Array = 5,
+    /// Padding that does not reach the end of the ring, or has nothing behind it.
+    Padding = 6,
+    /// A head that the producer has not reached yet, or that went back.
+    Gate = 7,
+    /// A consumer position off every record boundary, or beyond what was sent.
+    Position = 8,
+    /// The other side found this side's memory corrupt.
+    Poisoned = 9,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kind => "a record of an unknown kind",
+            Self::Lap => "a record from another lap of the ring",
+            Self::Length => "a record longer than the ring has room for",
+            Self::Sequence => "a record out of sequence",
+            Self::Array => "an array record whose elements do not fill it",
+            Self::Padding => "padding that does not end where the ring ends",
+            Self::Gate => "a consumer's head outside of what was sent",
+            Self::Position => "a consumer's position off every record boundary",
+            Self::Poisoned => "the other side found it corrupt",
+        })
+    }
+}

@@ -1,0 +1,371 @@
+//! The memory ABI: every struct, magic number and bit field that two processes must agree on.
+//!
+//! Nothing here computes or decides; `segment` and `control` validate, `spsc` moves messages.
+//! `docs/SEGMENT.md` draws what is declared here, and `tests/golden.rs` pins the bytes: change all
+//! three in one commit, and raise [`ABI_MAJOR`] or [`ABI_MINOR`].
+//!
+//! Hot words sit on lines of their own, 128 bytes apart, because the adjacent-line prefetcher pulls
+//! pairs of 64-byte lines. `repr(align(128))` spells that out: `CachePadded` changes its size with
+//! the target, and an ABI must not.
+
+use crate::sync::{Word, Word32};
+
+/// First bytes of a data segment.
+pub const SEGMENT_MAGIC: [u8; 8] = *b"RWAYSEG\0";
+/// First bytes of a channel's control file.
+pub const CONTROL_MAGIC: [u8; 8] = *b"RWAYCTL\0";
+/// Raised when an older reader would misread the memory.
+pub const ABI_MAJOR: u16 = 1;
+/// Raised when something is added that an older reader may ignore.
+pub const ABI_MINOR: u16 = 0;
+/// Reads back as another number on a machine of the other byte order.
+pub const ENDIAN_TAG: u32 = 0x0102_0304;
+/// The unit of mapping and of write permission: what one side writes shares no page with what the
+/// other side writes.
+pub const PAGE: u64 = 4096;
+
+/// [`FileHeader::kind`]: one producer, one consumer, variable-length records.
+pub const KIND_SPSC: u32 = 1;
+
+/// Section kinds in [`FileHeader::sections`].
+pub const SECTION_PRODUCER: u32 = 1;
+/// The page that the consumer writes.
+pub const SECTION_CONSUMER: u32 = 2;
+/// The ring's bytes.
+pub const SECTION_RING: u32 = 3;
+/// The schema, as text.
+pub const SECTION_SCHEMA: u32 = 4;
+
+/// Where a part of the file lies. `kind` 0 is an unused entry.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Section {
+    /// One of `SECTION_*`.
+    pub kind: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Bytes from the start of the file, a multiple of [`PAGE`] for mutable sections.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u64,
+}
+
+/// ```text
+/// offset  bytes  the first page of `control` and of every segment; written once, before the file
+///                gets its name
+///      0      8  magic           SEGMENT_MAGIC or CONTROL_MAGIC
+///      8      2  abi_major       differs: refused
+///     10      2  abi_minor       newer: accepted
+///     12      4  header_len      sizeof(FileHeader)
+///     16      4  endian          ENDIAN_TAG
+///     20      4  kind            KIND_*
+///     24      4  wait            Wait as a number; 0 spin: nobody on this channel ever sleeps
+///     28      4  record_align    16 or 64
+///     32      8  capacity        bytes of ring, a power of two
+///     40      8  generation      the segment's number; 0 in `control`
+///     48      8  schema          fingerprint
+///     56      4  schema_len      bytes of text in SECTION_SCHEMA (control)
+///     60      4  schema_crc      crc32c of that text
+///     64     16  boot_id         of the kernel that the file was made under
+///     80      8  creator_start   start time of the creator, clock ticks since boot
+///     88      8  creator_pid_ns  inode of its pid namespace
+///     96      8  created_ns      CLOCK_REALTIME
+///    104      4  creator_pid
+///    108      4  section_count
+///    112     96  sections        4 x Section
+///    208     44  reserved        zero
+///    252      4  crc             crc32c of the 252 bytes before it
+/// ```
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "drawn above")]
+pub struct FileHeader {
+    pub magic: [u8; 8],
+    pub abi_major: u16,
+    pub abi_minor: u16,
+    pub header_len: u32,
+    pub endian: u32,
+    pub kind: u32,
+    pub wait: u32,
+    pub record_align: u32,
+    pub capacity: u64,
+    pub generation: u64,
+    pub schema: u64,
+    pub schema_len: u32,
+    pub schema_crc: u32,
+    pub boot_id: [u8; 16],
+    pub creator_start: u64,
+    pub creator_pid_ns: u64,
+    pub created_ns: u64,
+    pub creator_pid: u32,
+    pub section_count: u32,
+    pub sections: [Section; 4],
+    pub reserved: [u8; 44],
+    pub crc: u32,
+}
+
+/// Bytes of a [`FileHeader`].
+pub const HEADER_LEN: usize = 256;
+
+const _: () = {
+    use std::mem::{offset_of, size_of};
+    assert!(size_of::<Section>() == 24);
+    assert!(size_of::<FileHeader>() == HEADER_LEN);
+    assert!(offset_of!(FileHeader, wait) == 24);
+    assert!(offset_of!(FileHeader, capacity) == 32);
+    assert!(offset_of!(FileHeader, schema) == 48);
+    assert!(offset_of!(FileHeader, boot_id) == 64);
+    assert!(offset_of!(FileHeader, created_ns) == 96);
+    assert!(offset_of!(FileHeader, sections) == 112);
+    assert!(offset_of!(FileHeader, reserved) == 208);
+    assert!(offset_of!(FileHeader, crc) == 252);
+};
+
+impl FileHeader {
+    /// The header as it lies in the file.
+    pub fn to_bytes(&self) -> [u8; HEADER_LEN] {
+        // SAFETY: FileHeader is repr(C), made of integers and byte arrays, and the asserts above
+        // leave no padding between its fields.
+        unsafe { std::mem::transmute::<Self, [u8; HEADER_LEN]>(*self) }
+    }
+
+    /// Reads a header; nothing is checked, every byte pattern is a value.
+    pub fn from_bytes(bytes: &[u8; HEADER_LEN]) -> Self {
+        // SAFETY: as in `to_bytes`; integers take every bit pattern, and transmute copies, so the
+        // source needs no alignment.
+        unsafe { std::mem::transmute::<[u8; HEADER_LEN], Self>(*bytes) }
+    }
+
+    /// What `crc` has to be.
+    pub fn expected_crc(&self) -> u32 {
+        crc32c::crc32c(&self.to_bytes()[..HEADER_LEN - 4])
+    }
+
+    /// The section of that kind, if the table lists it.
+    pub fn section(&self, kind: u32) -> Option<Section> {
+        self.sections.iter().copied().find(|section| section.kind == kind)
+    }
+}
+
+/// The producer's page of a segment. Only the producer writes it.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct ProducerPage {
+    /// Read by the consumer when it finds the ring empty, written twice in a segment's life.
+    pub end: End,
+    /// Doorbell line: read by the consumer at each head publication, seldom written.
+    pub bell: Bell,
+    /// Written per message, read by tools only.
+    pub counters: ProducerCounters,
+}
+
+/// The consumer's page of a segment. Only the consumer writes it.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct ConsumerPage {
+    /// The line that a producer out of room reads.
+    pub gate: Gate,
+    /// Doorbell line: read by the producer at each publication, seldom written.
+    pub bell: Bell,
+    /// Written per message; read by successors and tools, never by the producer.
+    pub progress: Progress,
+    /// Read by the producer when it finds the ring full, and by a later producer.
+    pub end: End,
+}
+
+/// How this side of the segment ended.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct End {
+    /// 0 while in use, [`CLOSED`] after a clean close by the producer, [`FINISHED`] once the
+    /// consumer has taken everything out and told its caller.
+    pub state: Word,
+    /// 0, or the `Fault` that this side found in the other side's memory.
+    pub poisoned: Word,
+}
+
+/// [`End::state`] of a producer that closed.
+pub const CLOSED: u64 = 1;
+/// [`End::state`] of a consumer that is through with the segment.
+pub const FINISHED: u64 = 2;
+
+/// One direction of sleeping and waking; `wait` tells the protocol.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct Bell {
+    /// The owner of this page sleeps while this is odd; each sleep has a number of its own.
+    pub asleep: Word32,
+    /// Counts the wakes that the owner of this page gave; the other side sleeps on it.
+    pub rung: Word32,
+}
+
+/// How far the producer may write.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct Gate {
+    /// Bytes released for reuse, a lower bound of [`Progress::position`].
+    pub head: Word,
+}
+
+/// Where exactly the consumer is.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct Progress {
+    /// Messages released. With the sequence in the record at `position`, this alone decides what
+    /// a successor gets: it is written first and may be one record ahead of `position`.
+    pub received: Word,
+    /// Byte position of the oldest record not wholly released.
+    pub position: Word,
+    /// Messages handed out up to here by a batch that may still be held (0: at most one).
+    pub lent: Word,
+    /// 1 while a consumer reads this segment, 0 after it left cleanly. A newcomer that finds 1
+    /// follows a dead one, whose unreleased messages come again.
+    pub attached: Word,
+    /// Times the consumer went to sleep.
+    pub parks: Word,
+    /// Times the consumer woke a sleeping producer.
+    pub wakes: Word,
+}
+
+/// What the producer did. `sent` counts from 0 in each segment.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct ProducerCounters {
+    /// Messages published or queued.
+    pub sent: Word,
+    /// Bytes of their payloads.
+    pub bytes: Word,
+    /// Times a claim found no room even after a look at the gate.
+    pub full_waits: Word,
+    /// Times the producer went to sleep.
+    pub parks: Word,
+    /// Times the producer woke a sleeping consumer.
+    pub wakes: Word,
+    /// Most bytes ever in the ring, as seen when the gate was read.
+    pub depth_max: Word,
+}
+
+/// The producer's page of `control`.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct ProducerRole {
+    /// Who produces, or did last.
+    pub record: RoleRecord,
+    /// Number of the newest segment; consumers without one sleep on it.
+    pub latest: Latest,
+}
+
+/// The consumer's page of `control`.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct ConsumerRole {
+    /// Who consumes, or did last.
+    pub record: RoleRecord,
+    /// The last consumer that was found dead by its successor.
+    pub dead: DeadRecord,
+}
+
+/// Who holds a role. Trust it only beside a look at the role's lock.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct RoleRecord {
+    /// Counts the holders; written last when one joins.
+    pub epoch: Word,
+    /// [`ATTACHED`] or [`DETACHED`]; 0 before the first holder.
+    pub state: Word,
+    /// In the holder's own pid namespace.
+    pub pid: Word,
+    /// Start time, clock ticks since boot: tells a reused pid apart.
+    pub start: Word,
+    /// Inode of the pid namespace.
+    pub pid_ns: Word,
+    /// CLOCK_REALTIME at joining, in nanoseconds.
+    pub since_ns: Word,
+    /// The command's name, zero padded.
+    pub command: [Word; 2],
+}
+
+/// [`RoleRecord::state`]: the holder joined and has not left cleanly.
+pub const ATTACHED: u64 = 1;
+/// [`RoleRecord::state`]: the holder left cleanly.
+pub const DETACHED: u64 = 2;
+
+/// The last holder whose death a successor noticed.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct DeadRecord {
+    /// Its epoch; written last.
+    pub epoch: Word,
+    /// Its pid.
+    pub pid: Word,
+}
+
+/// A number that sleepers wait on.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct Latest {
+    /// Number of the newest segment, 0 before the first.
+    pub number: Word32,
+}
+
+#[cfg(not(loom))]
+const _: () = {
+    use std::mem::{offset_of, size_of};
+    assert!(size_of::<ProducerPage>() == 384);
+    assert!(offset_of!(ProducerPage, bell) == 128);
+    assert!(offset_of!(ProducerPage, counters) == 256);
+    assert!(size_of::<ConsumerPage>() == 512);
+    assert!(offset_of!(ConsumerPage, bell) == 128);
+    assert!(offset_of!(ConsumerPage, progress) == 256);
+    assert!(offset_of!(ConsumerPage, end) == 384);
+    assert!(size_of::<ProducerRole>() == 256);
+    assert!(offset_of!(ProducerRole, latest) == 128);
+    assert!(size_of::<ConsumerRole>() == 256);
+    assert!(offset_of!(ConsumerRole, dead) == 128);
+    assert!(size_of::<ConsumerPage>() as u64 <= PAGE);
+};
+
+/// Bytes of a record's header: word 0 (see [`RecordHeader`]) and word 1, the sequence number of
+/// its first message.
+pub const RECORD_HEADER: u64 = 16;
+
+/// Bytes at the start of an array record's payload: `element_len | count << 32`, and a zero word
+/// that keeps the elements on 16 bytes.
+pub const ARRAY_HEADER: u64 = 16;
+
+/// Word 0 of a record: `len` in bits 0..32, kind in 32..40, lap in 40..64. Zero: not committed yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordHeader(pub u64);
+
+/// One message.
+pub const RECORD_MESSAGE: u8 = 1;
+/// Nothing: the reader skips to the start of the ring.
+pub const RECORD_PADDING: u8 = 2;
+/// `count` messages of one length behind an [`ARRAY_HEADER`].
+pub const RECORD_ARRAY: u8 = 3;
+
+impl RecordHeader {
+    /// `len` counts the bytes behind the record header.
+    #[inline(always)]
+    pub fn new(len: u32, kind: u8, lap: u64) -> Self {
+        Self(u64::from(len) | u64::from(kind) << 32 | lap << 40)
+    }
+
+    /// Bytes behind the record header, without the rounding up to the record alignment.
+    #[inline(always)]
+    pub fn body_len(self) -> u64 {
+        self.0 & 0xffff_ffff
+    }
+
+    /// One of `RECORD_*` in a sound ring.
+    #[inline(always)]
+    pub fn kind(self) -> u8 {
+        (self.0 >> 32) as u8
+    }
+
+    /// Times the ring had wrapped when this was written, modulo 2^24.
+    #[inline(always)]
+    pub fn lap(self) -> u64 {
+        self.0 >> 40
+    }
+}

@@ -1,0 +1,240 @@
+//! What a channel can be opened with: ranges, defaults, and the check of what the caller gave.
+//!
+//! No files here; `control` compares these with what the channel was created with.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::error::{Error, ErrorKind};
+
+/// Bytes of ring when nobody says otherwise: 1 MiB. Fits a core's second-level cache, and takes
+/// messages of up to 512 KiB.
+pub const DEFAULT_CAPACITY: u64 = 1 << 20;
+/// Least capacity: one page.
+pub const MIN_CAPACITY: u64 = 4096;
+/// Most capacity: record lengths are 32 bits.
+pub const MAX_CAPACITY: u64 = 1 << 32;
+/// Bytes that records are aligned to when nobody says otherwise: a cache line.
+pub const DEFAULT_RECORD_ALIGN: u32 = 64;
+/// Longest schema text, in bytes.
+pub const MAX_SCHEMA_LEN: usize = 1 << 16;
+
+/// How a side waits when the other has to act first. Fixed per channel, because the side that need
+/// not wait pays for waking the one that sleeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Wait {
+    /// Polls without end. A core per waiting side, no system call but a rare look at the peer;
+    /// nobody pays for wake-ups.
+    Spin,
+    /// Polls for some 50 us, about what a sleep and a wake-up cost, then sleeps. The other side
+    /// pays a fence per publication, and a system call when somebody sleeps.
+    #[default]
+    Adaptive,
+    /// Sleeps at once. For slow streams on busy machines.
+    Park,
+}
+
+impl Wait {
+    /// All of them, for lists in messages.
+    pub const ALL: [Self; 3] = [Self::Spin, Self::Adaptive, Self::Park];
+
+    /// Its name in an address.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Spin => "spin",
+            Self::Adaptive => "adaptive",
+            Self::Park => "park",
+        }
+    }
+
+    pub(crate) const fn code(self) -> u32 {
+        match self {
+            Self::Spin => 0,
+            Self::Adaptive => 1,
+            Self::Park => 2,
+        }
+    }
+
+    pub(crate) fn from_code(code: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|wait| wait.code() == code)
+    }
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The text is not the name of a way to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not one of spin, adaptive, park")]
+pub struct UnknownWait;
+
+impl FromStr for Wait {
+    type Err = UnknownWait;
+
+    fn from_str(text: &str) -> Result<Self, UnknownWait> {
+        Self::ALL.into_iter().find(|wait| wait.name() == text).ok_or(UnknownWait)
+    }
+}
+
+/// What the messages of a channel are, for the check that both sides mean the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schema {
+    /// Hash of `text`.
+    pub fingerprint: u64,
+    /// One line per field; kept in the channel, so that tools and error messages can read it. At
+    /// most [`MAX_SCHEMA_LEN`] bytes.
+    pub text: String,
+}
+
+/// Which channel to open, and how. `None` means: as the channel is, or the default for a new one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The channel's name: 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with a dot.
+    pub name: String,
+    /// Where channels live; `None`: `$RINGWAY_DIR`, or `/dev/shm/ringway-<uid>`.
+    pub directory: Option<PathBuf>,
+    /// Bytes of ring: a power of two from 4 KiB to 4 GiB. Default 1 MiB.
+    pub capacity: Option<u64>,
+    /// Bytes that records are aligned to: 16 packs small messages, 64 gives each a cache line of
+    /// its own. Default 64.
+    pub record_align: Option<u32>,
+    /// How both sides wait. Default adaptive.
+    pub wait: Option<Wait>,
+    /// What the messages are.
+    pub schema: Schema,
+}
+
+impl Options {
+    /// A channel of that name with every option left open.
+    pub fn new(name: impl Into<String>, schema: Schema) -> Self {
+        Self {
+            name: name.into(),
+            directory: None,
+            capacity: None,
+            record_align: None,
+            wait: None,
+            schema,
+        }
+    }
+
+    /// Refuses values that no channel can have.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let tried = || format!("opening channel {:?}", shown(&self.name));
+        check_name(&self.name)?;
+        if let Some(capacity) = self.capacity
+            && (!capacity.is_power_of_two() || !(MIN_CAPACITY..=MAX_CAPACITY).contains(&capacity)) {
+                let nearest = capacity
+                    .clamp(MIN_CAPACITY, MAX_CAPACITY)
+                    .next_power_of_two()
+                    .min(MAX_CAPACITY);
+                return Err(Error::new(
+                    ErrorKind::BadOption,
+                    tried(),
+                    format!(
+                        "a capacity of {capacity} bytes is not a power of two from 4 KiB to 4 GiB"
+                    ),
+                    format!("Try `capacity={}`", Size(nearest)),
+                ));
+            }
+        if let Some(align) = self.record_align
+            && align != 16 && align != 64 {
+                return Err(Error::new(
+                    ErrorKind::BadOption,
+                    tried(),
+                    format!("records can't be aligned to {align} bytes"),
+                    "Use `align=16` or `align=64`",
+                ));
+            }
+        if self.schema.text.len() > MAX_SCHEMA_LEN {
+            return Err(Error::new(
+                ErrorKind::BadOption,
+                tried(),
+                format!("the message's schema has {} bytes of text", self.schema.text.len()),
+                format!("Describe at most {MAX_SCHEMA_LEN} bytes: make parts of the type opaque"),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Refuses names that are no plain file names, or too long for one.
+pub(crate) fn check_name(name: &str) -> Result<(), Error> {
+    const MAX: usize = 128;
+    let found = if name.is_empty() {
+        "the name is empty".to_owned()
+    } else if name.len() > MAX {
+        format!("the name has {} bytes", name.len())
+    } else if name.starts_with('.') {
+        "the name starts with a dot".to_owned()
+    } else if let Some(bad) =
+        name.chars().find(|c| !c.is_ascii_alphanumeric() && !matches!(c, '.' | '_' | '-'))
+    {
+        format!("the name has a {bad:?} in it")
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(
+        ErrorKind::BadName,
+        format!("opening channel {:?}", shown(name)),
+        found,
+        format!("Use 1 to {MAX} of the characters A-Z a-z 0-9 . _ - and no dot in front"),
+    ))
+}
+
+fn shown(name: &str) -> String {
+    if name.chars().count() <= 64 {
+        name.to_owned()
+    } else {
+        name.chars().take(61).chain("...".chars()).collect()
+    }
+}
+
+/// A number of bytes, printed with the largest unit that leaves it whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Size(pub u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (shift, unit) in [(30, "GiB"), (20, "MiB"), (10, "KiB")] {
+            if self.0 != 0 && self.0.is_multiple_of(1 << shift) {
+                return write!(f, "{}{unit}", self.0 >> shift);
+            }
+        }
+        write!(f, "{}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(name: &str) -> Options {
+        Options::new(name, Schema { fingerprint: 1, text: "bytes\n".into() })
+    }
+
+    #[test]
+    fn names_are_plain() {
+        for name in ["ticks", "a", "A.b_c-9", &"x".repeat(128)] {
+            options(name).check().unwrap();
+        }
+        for name in ["", ".", "..", ".hidden", "a/b", "../x", "a b", "ü", &"x".repeat(300)] {
+            let error = options(name).check().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::BadName, "{name}");
+            assert!(error.to_string().len() < 300, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_capacity_names_a_right_one() {
+        for (capacity, remedy) in
+            [(0, "4KiB"), (3, "4KiB"), (5000, "8KiB"), (3 << 20, "4MiB"), (u64::MAX, "4GiB")]
+        {
+            let error = Options { capacity: Some(capacity), ..options("x") }.check().unwrap_err();
+            assert!(error.to_string().contains(&format!("capacity={remedy}")), "{error}");
+        }
+    }
+}

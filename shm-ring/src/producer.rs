@@ -1,0 +1,519 @@
+//! The sending end of an SPSC channel: claims room in the ring, publishes, waits for the consumer.
+//!
+//! The ring itself is `spsc`; which process may be here, and what remains of it, is the business of
+//! `control` and `recover`. Nothing here knows what the bytes mean.
+
+use std::ops::{Deref, DerefMut};
+use std::time::{Duration, Instant};
+
+use crate::control::{Control, Role};
+use crate::counters::Stats;
+use crate::error::{Error, Fault, Peer, SendError};
+use crate::fork::Birth;
+use crate::futex;
+use crate::layout::{ATTACHED, CLOSED, DETACHED};
+use crate::liveness::Identity;
+use crate::memory::RingMemory;
+use crate::options::{Options, Wait};
+use crate::recover;
+use crate::registry;
+use crate::segment::{Segment, SegmentMemory};
+use crate::spsc::{self, ClaimError, Publish, Writer};
+use crate::wait::{self, Nap, ProbeClock, Ringer, Waiter};
+
+/// The sending end. One per channel; every method needs `&mut self`, so one thread at a time.
+#[derive(Debug)]
+pub struct Producer {
+    writer: Writer<SegmentMemory>,
+    birth: Birth,
+    /// Whether anybody on this channel ever sleeps.
+    sleepy: bool,
+    wait: Wait,
+    ringer: Ringer,
+    probe_clock: ProbeClock,
+    /// Epoch of the last consumer whose end was told to the caller.
+    told: u64,
+    /// Sticky: a segment that made no sense once is not written any more.
+    broken: Option<Fault>,
+    segment: Segment,
+    control: Control,
+}
+
+impl Producer {
+    /// Opens the channel for sending, creating it if need be. Allocates, touches the file system,
+    /// and may wait up to ten seconds for others who are just opening or closing the channel.
+    ///
+    /// # Errors
+    /// [`Error`], whose text names the remedy.
+    pub fn open(options: &Options) -> Result<Self, Error> {
+        options.check()?;
+        let directory = registry::lock_or_create(options)?;
+        let control = Control::open_or_create(directory.path(), options, Role::Producer)?;
+        let who = Identity::of_this_process();
+        control.take(Role::Producer, &who)?;
+        let created = recover::clear_predecessors(&directory, &control)
+            .and_then(|number| Ok((number, Segment::create(&control, number, &who)?)));
+        let (number, segment) = match created {
+            Ok(created) => created,
+            Err(error) => {
+                control.leave(Role::Producer);
+                drop(directory);
+                recover::clear_if_last(&control, Role::Producer);
+                return Err(error);
+            }
+        };
+        let latest = &control.producer().latest.number;
+        // R8, pairs with A8 in Consumer::open_next.
+        latest.store_release(number);
+        futex::wake_all(latest);
+        drop(directory);
+
+        let consumer = control.holder(Role::Consumer);
+        // Only what happens to a consumer from now on is news.
+        let told = if consumer.attached && control.is_held(Role::Consumer) {
+            consumer.epoch - 1
+        } else {
+            consumer.epoch
+        };
+        let wait = control.wait();
+        Ok(Self {
+            writer: Writer::new(segment.memory(), segment.header().record_align.into()),
+            birth: Birth::now(),
+            sleepy: wait != Wait::Spin,
+            wait,
+            ringer: Ringer::default(),
+            probe_clock: ProbeClock::start(),
+            told,
+            broken: None,
+            segment,
+            control,
+        })
+    }
+
+    /// Longest message, in bytes: half the capacity less a record header.
+    #[inline]
+    pub fn max_len(&self) -> usize {
+        self.writer.max_len()
+    }
+
+    /// Room for a message of `len` bytes, written in place. Never blocks, never allocates.
+    ///
+    /// # Errors
+    /// [`SendError::Full`], [`SendError::TooLarge`], and what the consumer's end may tell.
+    #[inline]
+    pub fn try_claim(&mut self, len: usize) -> Result<Claim<'_>, SendError> {
+        let claim = self.try_room(len)?;
+        Ok(Claim::new(self, claim))
+    }
+
+    /// As [`Self::try_claim`], but waits for room. What was queued is published first, if the ring
+    /// is full: else the consumer could not make any.
+    ///
+    /// # Errors
+    /// Never [`SendError::Full`].
+    #[inline]
+    pub fn claim(&mut self, len: usize) -> Result<Claim<'_>, SendError> {
+        let claim = self.room(len, None)?;
+        Ok(Claim::new(self, claim))
+    }
+
+    /// As [`Self::claim`], for at most `timeout`.
+    ///
+    /// # Errors
+    /// [`SendError::Timeout`], which names the consumer that made no room.
+    #[inline]
+    pub fn claim_timeout(&mut self, len: usize, timeout: Duration) -> Result<Claim<'_>, SendError> {
+        let claim = self.room(len, Some(timeout))?;
+        Ok(Claim::new(self, claim))
+    }
+
+    /// Whatever room is free in one piece right now, perhaps none: for writers that learn the
+    /// length of a message by writing it. Commit with [`Claim::commit_len`].
+    ///
+    /// # Errors
+    /// [`SendError::Forked`], [`SendError::Corrupt`].
+    #[inline]
+    pub fn claim_run(&mut self) -> Result<Claim<'_>, SendError> {
+        self.usable()?;
+        let claim = self.writer.claim_run();
+        Ok(Claim::new(self, claim))
+    }
+
+    /// Room for up to `count` messages of `len` bytes each under one record header: the cheapest
+    /// way to send many equal messages. Waits like [`Self::claim`] if `timeout` is `None`, not at
+    /// all if it is zero.
+    ///
+    /// # Errors
+    /// As for [`Self::claim_timeout`]; [`SendError::TooLarge`] if they do not fit in one record.
+    pub fn claim_array(
+        &mut self,
+        len: usize,
+        count: usize,
+        timeout: Option<Duration>,
+    ) -> Result<ArrayClaim<'_>, SendError> {
+        let total = spsc::array_len(len, count)
+            .ok_or(SendError::TooLarge { len: usize::MAX, max: self.max_len() })?;
+        let claim = match timeout {
+            Some(Duration::ZERO) => self.try_room(total)?,
+            timeout => self.room(total, timeout)?,
+        };
+        Ok(ArrayClaim { len, count, claim, producer: self })
+    }
+
+    /// Publishes what was queued. Never blocks.
+    ///
+    /// # Errors
+    /// [`SendError::Forked`], [`SendError::Corrupt`].
+    #[inline]
+    pub fn flush(&mut self) -> Result<(), SendError> {
+        self.usable()?;
+        if self.writer.flush() {
+            self.ring();
+        }
+        Ok(())
+    }
+
+    /// The consumer, if one is attached.
+    pub fn peer(&self) -> Option<Peer> {
+        let consumer = self.control.holder(Role::Consumer);
+        consumer.attached.then_some(Peer { pid: consumer.pid })
+    }
+
+    /// What this channel's newest segment has seen. A dozen loads.
+    pub fn stats(&self) -> Stats {
+        let memory = self.writer.memory();
+        let head = memory.consumer().gate.head.load_relaxed();
+        Stats { depth: self.writer.depth_beyond(head), ..Stats::read(memory) }
+    }
+
+    #[inline(always)]
+    fn usable(&self) -> Result<(), SendError> {
+        if self.birth.is_foreign() {
+            return Err(SendError::Forked);
+        }
+        match self.broken {
+            None => Ok(()),
+            Some(fault) => Err(SendError::Corrupt(fault)),
+        }
+    }
+
+    #[inline(always)]
+    fn try_room(&mut self, len: usize) -> Result<spsc::Claim, SendError> {
+        self.usable()?;
+        match self.writer.try_claim(len) {
+            Ok(claim) => Ok(claim),
+            Err(error) => self.no_room_now(len, error),
+        }
+    }
+
+    #[inline(always)]
+    fn room(&mut self, len: usize, timeout: Option<Duration>) -> Result<spsc::Claim, SendError> {
+        self.usable()?;
+        match self.writer.try_claim(len) {
+            Ok(claim) => Ok(claim),
+            Err(error) => self.wait_for_room(len, timeout, error),
+        }
+    }
+
+    #[cold]
+    fn no_room_now(&mut self, len: usize, error: ClaimError) -> Result<spsc::Claim, SendError> {
+        if let Some(claim) = self.after_failed_claim(len, error)? {
+            return Ok(claim);
+        }
+        self.writer.memory().producer().counters.full_waits.bump(1);
+        let mut waiting = WaitForRoom { producer: self, len };
+        waiting.glance()?;
+        if self.probe_clock.is_due_after_poll() {
+            WaitForRoom { producer: self, len }.probe()?;
+        }
+        Err(SendError::Full { peer: self.peer() })
+    }
+
+    #[cold]
+    fn wait_for_room(
+        &mut self,
+        len: usize,
+        timeout: Option<Duration>,
+        error: ClaimError,
+    ) -> Result<spsc::Claim, SendError> {
+        if let Some(claim) = self.after_failed_claim(len, error)? {
+            return Ok(claim);
+        }
+        self.writer.memory().producer().counters.full_waits.bump(1);
+        let wait = self.wait;
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        match wait::block(&mut WaitForRoom { producer: self, len }, wait, deadline)? {
+            Some(claim) => Ok(claim),
+            None => Err(SendError::Timeout { peer: self.peer() }),
+        }
+    }
+
+    /// Sorts out why a claim failed. A batch that fills the ring is published: room that its own
+    /// messages take can only come from a consumer who sees them.
+    fn after_failed_claim(
+        &mut self,
+        len: usize,
+        error: ClaimError,
+    ) -> Result<Option<spsc::Claim>, SendError> {
+        match error {
+            ClaimError::TooLarge => Err(SendError::TooLarge { len, max: self.max_len() }),
+            ClaimError::Corrupt(fault) => Err(self.poison(fault)),
+            ClaimError::Full => {
+                if !self.writer.flush() {
+                    return Ok(None);
+                }
+                self.ring();
+                match self.writer.try_claim(len) {
+                    Ok(claim) => Ok(Some(claim)),
+                    Err(ClaimError::Corrupt(fault)) => Err(self.poison(fault)),
+                    Err(_) => Ok(None),
+                }
+            }
+        }
+    }
+
+    fn poison(&mut self, fault: Fault) -> SendError {
+        self.broken = Some(fault);
+        self.writer.memory().producer().end.poisoned.store_release(fault as u64);
+        SendError::Corrupt(fault)
+    }
+
+    /// After every publication.
+    #[inline(always)]
+    fn ring(&mut self) {
+        if self.sleepy {
+            self.ring_bell();
+        }
+    }
+
+    #[inline(always)]
+    fn ring_bell(&mut self) {
+        let memory = self.writer.memory();
+        let asleep = &memory.consumer().bell.asleep;
+        if self.ringer.ring(asleep, &memory.producer().bell.rung) {
+            memory.producer().counters.wakes.bump(1);
+        }
+    }
+}
+
+impl Drop for Producer {
+    /// Publishes what was queued and leaves. The consumer gets everything, then `Disconnected`. In
+    /// a forked child: does nothing.
+    fn drop(&mut self) {
+        if self.birth.is_foreign() {
+            return;
+        }
+        if self.broken.is_none() {
+            self.writer.flush();
+        }
+        // R9, pairs with A9 in the consumer's glance: who sees it closed sees the last message.
+        self.writer.memory().producer().end.state.store_release(CLOSED);
+        self.ring_bell();
+        self.control.leave(Role::Producer);
+        self.segment.unlock();
+        recover::clear_if_last(&self.control, Role::Producer);
+    }
+}
+
+/// Room for one message. Write it through `DerefMut`, then commit or queue; dropping it aborts, and
+/// nobody sees that it was. The bytes hold whatever was there before.
+#[derive(Debug)]
+#[must_use = "a claim that is dropped is aborted"]
+pub struct Claim<'a> {
+    producer: &'a mut Producer,
+    claim: spsc::Claim,
+    payload: *mut u8,
+}
+
+impl<'a> Claim<'a> {
+    #[inline(always)]
+    fn new(producer: &'a mut Producer, claim: spsc::Claim) -> Self {
+        let payload = producer.writer.payload(&claim);
+        Self { producer, claim, payload }
+    }
+
+    /// Publishes the message, with everything queued before it.
+    ///
+    /// # Errors
+    /// [`SendError::Forked`]: the room is the parent's.
+    #[inline(always)]
+    pub fn commit(self) -> Result<(), SendError> {
+        let len = self.claim.room();
+        self.finish(len, Publish::Now)
+    }
+
+    /// Publishes the first `len` bytes; more than claimed counts as all.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    #[inline(always)]
+    pub fn commit_len(self, len: usize) -> Result<(), SendError> {
+        let len = len.min(self.claim.room());
+        self.finish(len, Publish::Now)
+    }
+
+    /// Keeps the message back until [`Producer::flush`] or the next commit.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    #[inline(always)]
+    pub fn queue(self) -> Result<(), SendError> {
+        let len = self.claim.room();
+        self.finish(len, Publish::Later)
+    }
+
+    /// As [`Self::queue`], with the first `len` bytes only.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    #[inline(always)]
+    pub fn queue_len(self, len: usize) -> Result<(), SendError> {
+        let len = len.min(self.claim.room());
+        self.finish(len, Publish::Later)
+    }
+
+    #[inline(always)]
+    fn finish(self, len: usize, publish: Publish) -> Result<(), SendError> {
+        if self.producer.birth.is_foreign() {
+            return Err(SendError::Forked);
+        }
+        self.producer.writer.commit(self.claim, len, publish);
+        if publish == Publish::Now {
+            self.producer.ring();
+        }
+        Ok(())
+    }
+}
+
+impl Deref for Claim<'_> {
+    type Target = [u8];
+
+    #[inline(always)]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the writer granted these bytes to this claim; the consumer does not look at them
+        // before the commit, and `producer` is borrowed mutably, so nobody here does either.
+        unsafe { std::slice::from_raw_parts(self.payload, self.claim.room()) }
+    }
+}
+
+impl DerefMut for Claim<'_> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`, and the producer's side maps the ring for writing.
+        unsafe { std::slice::from_raw_parts_mut(self.payload, self.claim.room()) }
+    }
+}
+
+/// Room for several messages of one length, side by side. Dropping it aborts them all.
+#[derive(Debug)]
+#[must_use = "a claim that is dropped is aborted"]
+pub struct ArrayClaim<'a> {
+    producer: &'a mut Producer,
+    claim: spsc::Claim,
+    len: usize,
+    count: usize,
+}
+
+impl ArrayClaim<'_> {
+    /// All elements' bytes, without gaps; the first starts on 16 bytes.
+    #[inline(always)]
+    pub fn bytes(&mut self) -> &mut [u8] {
+        let payload = self.producer.writer.array_payload(&self.claim);
+        // SAFETY: the claim is `len * count` bytes behind an array header, granted to it alone; as
+        // in Claim::deref_mut.
+        unsafe { std::slice::from_raw_parts_mut(payload, self.len * self.count) }
+    }
+
+    /// Keeps the first `count` messages (at least 1) back until the next publication.
+    ///
+    /// # Errors
+    /// As [`Claim::commit`].
+    #[inline(always)]
+    pub fn queue(self, count: usize) -> Result<(), SendError> {
+        if self.producer.birth.is_foreign() {
+            return Err(SendError::Forked);
+        }
+        let count = count.clamp(1, self.count);
+        self.producer.writer.commit_array(self.claim, self.len, count, Publish::Later);
+        Ok(())
+    }
+}
+
+struct WaitForRoom<'a> {
+    producer: &'a mut Producer,
+    len: usize,
+}
+
+impl Waiter for WaitForRoom<'_> {
+    type Out = spsc::Claim;
+    type Error = SendError;
+
+    fn poll(&mut self) -> Result<Option<spsc::Claim>, SendError> {
+        match self.producer.writer.try_claim(self.len) {
+            Ok(claim) => Ok(Some(claim)),
+            Err(ClaimError::Full) => Ok(None),
+            Err(error) => self.producer.after_failed_claim(self.len, error),
+        }
+    }
+
+    fn glance(&mut self) -> Result<(), SendError> {
+        let producer = &mut *self.producer;
+        if producer.writer.memory().consumer().end.poisoned.load_relaxed() != 0 {
+            return Err(producer.poison(Fault::Poisoned));
+        }
+        let role = producer.control.consumer();
+        // A6, pairs with R6 in Control::note_dead_consumer.
+        let dead = role.dead.epoch.load_acquire();
+        if dead > producer.told {
+            producer.told = dead;
+            let pid = u32::try_from(role.dead.pid.load_relaxed()).unwrap_or(0);
+            return Err(SendError::PeerDied { peer: Peer { pid } });
+        }
+        let epoch = role.record.epoch.load_acquire();
+        if epoch > producer.told && role.record.state.load_acquire() == DETACHED {
+            producer.told = epoch;
+            return Err(SendError::Disconnected);
+        }
+        Ok(())
+    }
+
+    fn probe(&mut self) -> Result<(), SendError> {
+        let producer = &mut *self.producer;
+        let before = producer.control.holder(Role::Consumer);
+        if before.epoch <= producer.told
+            || !before.attached
+            || producer.control.is_held(Role::Consumer)
+        {
+            return Ok(());
+        }
+        // The lock is free, but the record may be from before a clean leave just now.
+        let record = &producer.control.consumer().record;
+        if record.state.load_acquire() == ATTACHED && record.epoch.load_acquire() == before.epoch {
+            producer.told = before.epoch;
+            return Err(SendError::PeerDied { peer: Peer { pid: before.pid } });
+        }
+        Ok(())
+    }
+
+    fn announce(&mut self) -> Nap {
+        let memory = self.producer.writer.memory();
+        memory.producer().counters.parks.bump(1);
+        wait::announce(&memory.producer().bell.asleep, &memory.consumer().bell.rung)
+    }
+
+    fn sleep(&mut self, nap: &Nap, timeout: Duration) {
+        wait::sleep(nap, &self.producer.writer.memory().consumer().bell.rung, timeout);
+    }
+
+    fn awake(&mut self, nap: &Nap) {
+        wait::awake(nap, &self.producer.writer.memory().producer().bell.asleep);
+    }
+
+    fn probe_clock(&mut self) -> &mut ProbeClock {
+        &mut self.producer.probe_clock
+    }
+}
+
+// SAFETY: everything but the raw `payload` pointer is Send, and that points into the mapping which
+// the borrowed producer, itself Send, keeps.
+unsafe impl Send for Claim<'_> {}

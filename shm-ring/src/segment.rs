@@ -1,0 +1,231 @@
+//! Data segments: one file per incarnation of the producer, with a page that the producer writes,
+//! the ring, and a page that the consumer writes.
+//!
+//! Creates, opens and maps them, and hands out the view that the ring runs on. What is in the ring
+//! is the business of `spsc`, which segments exist that of `registry`.
+
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use memmap2::MmapRaw;
+
+use crate::control::Control;
+use crate::error::{Error, ErrorKind, Fault};
+use crate::fault::{self, Point};
+use crate::file;
+use crate::fork::OwnFile;
+use crate::layout::{
+    ConsumerPage, FileHeader, PAGE, ProducerPage, SECTION_CONSUMER, SECTION_PRODUCER, SECTION_RING,
+    SEGMENT_MAGIC, Section,
+};
+use crate::liveness::{self, Identity};
+use crate::memory::RingMemory;
+use crate::sync::Word;
+
+/// The byte of the file whose lock the producer holds while it lives.
+const PRODUCER_LOCK: u64 = 0;
+
+/// An open, mapped segment.
+#[derive(Debug)]
+pub struct Segment {
+    file: OwnFile,
+    header: FileHeader,
+    memory: SegmentMemory,
+}
+
+/// Which pages the holder of a mapping may write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Writes the producer's page and the ring.
+    Producer,
+    /// Writes the consumer's page.
+    Consumer,
+    /// Writes nothing.
+    Observer,
+}
+
+impl Segment {
+    /// Builds segment `number` of the channel, takes its lock, and places it.
+    pub fn create(control: &Control, number: u32, who: &Identity) -> Result<Self, Error> {
+        let capacity = control.header().capacity;
+        let sections = [
+            Section { kind: SECTION_PRODUCER, reserved: 0, offset: PAGE, len: PAGE },
+            Section { kind: SECTION_RING, reserved: 0, offset: 2 * PAGE, len: capacity },
+            Section { kind: SECTION_CONSUMER, reserved: 0, offset: 2 * PAGE + capacity, len: PAGE },
+        ];
+        let header = FileHeader {
+            capacity,
+            generation: number.into(),
+            wait: control.header().wait,
+            record_align: control.header().record_align,
+            schema: control.header().schema,
+            ..file::blank_header(SEGMENT_MAGIC, &sections, who)
+        };
+        let path = path_of(control.directory(), number);
+        let file = file::build(control.directory(), header, 3 * PAGE + capacity)?;
+        let locked = liveness::try_lock(&file, PRODUCER_LOCK)
+            .map_err(|error| Error::io(format!("locking {}", path.display()), error))?;
+        debug_assert!(locked, "nobody else knows of a nameless file");
+        fault::point(Point::SegmentBuilt);
+        let memory = SegmentMemory::map(&file, &path, &header, Side::Producer)?;
+        if !file::place(&file, &path)? {
+            return Err(Error::new(
+                ErrorKind::Damaged,
+                format!("placing {}", path.display()),
+                "the name is taken, although this process alone may create segments here",
+                format!("Look who made it, then: rm {}", path.display()),
+            ));
+        }
+        fault::point(Point::SegmentPlaced);
+        Ok(Self { file, header, memory })
+    }
+
+    /// Opens and validates segment `number`. `None`: there is none (any more).
+    pub fn open(control: &Control, number: u32, side: Side) -> Result<Option<Self>, Error> {
+        let path = path_of(control.directory(), number);
+        let Some(file) = file::open(&path)? else { return Ok(None) };
+        let header = file::validate(&file, &path, SEGMENT_MAGIC)?;
+        let expected = control.header();
+        if header.generation != u64::from(number)
+            || header.schema != expected.schema
+            || header.capacity != expected.capacity
+            || header.wait != expected.wait
+            || header.record_align != expected.record_align
+        {
+            return Err(Error::new(
+                ErrorKind::Damaged,
+                format!("opening {}", path.display()),
+                "it belongs to another channel or another generation",
+                format!("If nothing in it is needed: rm {}", path.display()),
+            ));
+        }
+        let memory = SegmentMemory::map(&file, &path, &header, side)?;
+        Ok(Some(Self { file, header, memory }))
+    }
+
+    /// The validated header.
+    pub fn header(&self) -> &FileHeader {
+        &self.header
+    }
+
+    /// The view that a ring runs on; keeps the mapping alive.
+    pub fn memory(&self) -> SegmentMemory {
+        self.memory.clone()
+    }
+
+    /// Whether its producer lives. Costs one system call; not for the producer itself.
+    pub fn producer_is_alive(&self) -> bool {
+        // A failing look proves nothing, and nothing is ever repaired without proof.
+        liveness::is_locked(&self.file, PRODUCER_LOCK).unwrap_or(true)
+    }
+
+    /// Gives up the producer's lock.
+    pub fn unlock(&self) {
+        liveness::unlock(&self.file, PRODUCER_LOCK);
+    }
+}
+
+/// Where segment `number` lies.
+pub fn path_of(directory: &Path, number: u32) -> PathBuf {
+    directory.join(format!("{number:06}"))
+}
+
+/// The error for a segment whose header is sound and whose contents are not.
+pub fn corrupt(directory: &Path, number: u32, fault: Fault) -> Error {
+    let path = path_of(directory, number);
+    Error::new(
+        ErrorKind::Damaged,
+        format!("reading {}", path.display()),
+        format!("its contents make no sense: {fault}"),
+        "It is given up; open the channel again to go on with the next segment",
+    )
+}
+
+/// A mapped ring with its two pages.
+#[derive(Clone, Debug)]
+pub struct SegmentMemory {
+    ring: NonNull<u8>,
+    capacity: u64,
+    producer: NonNull<ProducerPage>,
+    consumer: NonNull<ConsumerPage>,
+    /// What the pointers point into.
+    _mappings: Arc<[MmapRaw; 2]>,
+}
+
+// SAFETY: the pointers go into mappings that the Arc keeps; shared words are atomics, payload bytes
+// are handed from one side to the other by the ring's protocol, and nothing belongs to a thread.
+unsafe impl Send for SegmentMemory {}
+// SAFETY: as for Send; `&SegmentMemory` gives out atomics and raw pointers only.
+unsafe impl Sync for SegmentMemory {}
+
+impl SegmentMemory {
+    fn map(file: &OwnFile, path: &Path, header: &FileHeader, side: Side) -> Result<Self, Error> {
+        let damaged = || {
+            Error::new(
+                ErrorKind::Damaged,
+                format!("opening {}", path.display()),
+                "its sections are not where this version of the layout has them",
+                format!("If nothing in it is needed: rm {}", path.display()),
+            )
+        };
+        let section = |kind| header.section(kind).ok_or_else(damaged);
+        let (producer, ring, consumer) =
+            (section(SECTION_PRODUCER)?, section(SECTION_RING)?, section(SECTION_CONSUMER)?);
+        let as_built = producer.offset == PAGE
+            && producer.len == PAGE
+            && ring.offset == 2 * PAGE
+            && ring.len == header.capacity
+            && consumer.offset == 2 * PAGE + header.capacity
+            && consumer.len == PAGE;
+        if !as_built {
+            return Err(damaged());
+        }
+        let left = file::map(file, path, 0, consumer.offset, side == Side::Producer)?;
+        let right = file::map(file, path, consumer.offset, PAGE, side == Side::Consumer)?;
+        let at = |base: &MmapRaw, offset: u64| {
+            NonNull::new(base.as_mut_ptr().wrapping_add(offset as usize)).ok_or_else(damaged)
+        };
+        Ok(Self {
+            ring: at(&left, ring.offset)?,
+            capacity: header.capacity,
+            producer: at(&left, producer.offset)?.cast(),
+            consumer: at(&right, 0)?.cast(),
+            _mappings: Arc::new([left, right]),
+        })
+    }
+}
+
+// SAFETY: `map` checked that the ring's `capacity` bytes and both pages lie inside the mappings,
+// which the Arc keeps in place; they start on page boundaries, so alignment follows from offsets.
+unsafe impl RingMemory for SegmentMemory {
+    #[inline(always)]
+    fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    #[inline(always)]
+    fn word(&self, offset: u64) -> &Word {
+        debug_assert!(offset.is_multiple_of(8) && offset < self.capacity);
+        // SAFETY: inside the ring (callers mask offsets by capacity - 1, or add less than a checked
+        // record's length) and 8-aligned; a Word is an atomic, so other processes may write it.
+        unsafe { &*self.ring.as_ptr().add(offset as usize).cast::<Word>() }
+    }
+
+    #[inline(always)]
+    fn payload(&self, offset: u64) -> *mut u8 {
+        self.ring.as_ptr().wrapping_add(offset as usize)
+    }
+
+    #[inline(always)]
+    fn producer(&self) -> &ProducerPage {
+        // SAFETY: a whole page of the mapping, made of atomics; any bytes are valid.
+        unsafe { self.producer.as_ref() }
+    }
+
+    #[inline(always)]
+    fn consumer(&self) -> &ConsumerPage {
+        // SAFETY: as for the producer's page.
+        unsafe { self.consumer.as_ref() }
+    }
+}

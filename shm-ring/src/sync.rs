@@ -1,0 +1,151 @@
+//! The only place that names an atomic type: shared words and fences, from std, or from loom under
+//! `cfg(loom)`.
+//!
+//! A [`Word`] lends out one method per ordering that the algorithms may use, so that a reader of
+//! `spsc` or `wait` sees at each access what it costs. No read-modify-write is offered: a process
+//! may hold the page read-only, and no algorithm here needs one on shared memory.
+
+#![allow(clippy::disallowed_types, reason = "this is the file the lint points everyone to")]
+
+#[cfg(loom)]
+use loom::sync::atomic;
+#[cfg(not(loom))]
+use std::sync::atomic;
+
+use atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+
+/// A 64-bit word in memory that another process may read or write at any time.
+#[repr(transparent)]
+#[derive(Debug)]
+pub struct Word(atomic::AtomicU64);
+
+/// A 32-bit word in shared memory; 32 bits because that is what a futex compares.
+#[repr(transparent)]
+#[derive(Debug)]
+pub struct Word32(atomic::AtomicU32);
+
+macro_rules! word {
+    ($name:ident, $atomic:ident, $int:ident) => {
+        impl $name {
+            /// A word of its own, for memory that is not mapped (tests, models, process globals).
+            #[cfg(not(loom))]
+            pub const fn new(value: $int) -> Self {
+                Self(atomic::$atomic::new(value))
+            }
+
+            /// A word of its own, for models.
+            #[cfg(loom)]
+            pub fn new(value: $int) -> Self {
+                Self(atomic::$atomic::new(value))
+            }
+
+            /// Reads without ordering anything.
+            #[inline(always)]
+            pub fn load_relaxed(&self) -> $int {
+                self.0.load(Relaxed)
+            }
+
+            /// Reads; what the matching release published is visible afterwards. A Relaxed load and
+            /// a fence instead of an Acquire load, because std guarantees only Relaxed loads on
+            /// pages that this process has mapped read-only. The code is the same on x86.
+            #[inline(always)]
+            pub fn load_acquire(&self) -> $int {
+                let value = self.0.load(Relaxed);
+                atomic::fence(Acquire);
+                value
+            }
+
+            /// As [`Self::load_acquire`], but pays for the fence only when there is something to
+            /// acquire: a zero orders nothing.
+            #[inline(always)]
+            pub fn load_published(&self) -> $int {
+                let value = self.0.load(Relaxed);
+                if value != 0 {
+                    atomic::fence(Acquire);
+                }
+                value
+            }
+
+            /// Writes without ordering anything.
+            #[inline(always)]
+            pub fn store_relaxed(&self, value: $int) {
+                self.0.store(value, Relaxed);
+            }
+
+            /// Writes, after everything before it.
+            #[inline(always)]
+            pub fn store_release(&self, value: $int) {
+                self.0.store(value, Release);
+            }
+        }
+    };
+}
+
+word!(Word, AtomicU64, u64);
+word!(Word32, AtomicU32, u32);
+
+impl Word {
+    /// Adds to a counter that only this thread writes: a load and a store, no locked instruction.
+    #[inline(always)]
+    pub fn bump(&self, by: u64) {
+        self.store_relaxed(self.load_relaxed().wrapping_add(by));
+    }
+}
+
+impl Word32 {
+    /// The address that the kernel sleeps on.
+    #[cfg(not(loom))]
+    pub(crate) fn as_ptr(&self) -> *mut u32 {
+        self.0.as_ptr()
+    }
+}
+
+/// The two fences that make "publish, then look for sleepers" and "announce sleep, then look for
+/// messages" see each other. Each is named, so that a model can take it away and show what breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dekker {
+    /// Between a publication and the look at the sleeper's flag.
+    Waker,
+    /// Between raising the sleeper's flag and the last look at the ring.
+    Sleeper,
+}
+
+/// A full StoreLoad fence at the named place.
+#[inline(always)]
+pub fn fence_store_load(place: Dekker) {
+    #[cfg(loom)]
+    if mutation::removed(place) {
+        return;
+    }
+    let _ = place;
+    atomic::fence(SeqCst);
+}
+
+/// Takes fences away in models, to show that each is needed.
+#[cfg(loom)]
+pub mod mutation {
+    use super::Dekker;
+    use std::cell::Cell;
+
+    std::thread_local! {
+        static REMOVED: Cell<Option<Dekker>> = const { Cell::new(None) };
+    }
+
+    /// Runs `body` with the fence at `place` missing. Loom runs its threads as coroutines of the
+    /// calling thread, so a thread-local reaches them all.
+    pub fn without<T>(place: Dekker, body: impl FnOnce() -> T) -> T {
+        struct Restore;
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                REMOVED.with(|removed| removed.set(None));
+            }
+        }
+        REMOVED.with(|removed| removed.set(Some(place)));
+        let _restore = Restore;
+        body()
+    }
+
+    pub(super) fn removed(place: Dekker) -> bool {
+        REMOVED.with(|removed| removed.get() == Some(place))
+    }
+}

@@ -1,0 +1,207 @@
+//! Waiting for the other side: when to poll, when to sleep, and how nobody sleeps through a message.
+//!
+//! The doorbell. Each page has a `Bell`: `asleep`, odd while the owner of the page sleeps, and
+//! `rung`, which the owner counts up to wake the other side. The sleeper
+//!
+//! 1. notes the other side's `rung`, raises its own `asleep` flag ([`announce`]),
+//! 2. fence,
+//! 3. looks at the ring once more; if there is still nothing,
+//! 4. sleeps while `rung` is what it noted ([`sleep`]), for a bounded time.
+//!
+//! The waker publishes, then fence, then looks at the flag ([`Ringer::ring`]). With both fences at
+//! least one of the two sees the other; without either a wake-up can get lost, which the models in
+//! `tests/loom.rs` show by taking them away. On channels opened with [`Wait::Spin`] nobody ever
+//! sleeps, and the waker pays nothing.
+//!
+//! Death is not found here but asked for: [`block`] calls `probe` at most 20 times a second.
+
+use std::time::{Duration, Instant};
+
+use crate::futex;
+use crate::options::Wait;
+use crate::sync::{Dekker, Word32, fence_store_load};
+
+/// A sleep that was announced.
+#[derive(Clone, Copy, Debug)]
+pub struct Nap {
+    /// `rung` before the flag went up.
+    seen: u32,
+    /// Odd number of this sleep.
+    ticket: u32,
+}
+
+impl Nap {
+    /// A sleep on a number that only grows, `seen` when last looked at: whoever counts it up wakes
+    /// all sleepers without looking for any, so nothing needs announcing.
+    pub fn unannounced(seen: u32) -> Self {
+        Self { seen, ticket: 0 }
+    }
+}
+
+/// Raises the flag. The caller then looks once more at what it waits for, and calls [`sleep`] or
+/// not, and [`awake`] in any case.
+pub fn announce(asleep: &Word32, rung: &Word32) -> Nap {
+    // Before the flag: a waker that sees the flag counts up from here or later. R7/A7 below.
+    let seen = rung.load_acquire();
+    let ticket = asleep.load_relaxed().wrapping_add(1) | 1;
+    // R7, pairs with A7 in Ringer::ring: the waker's count comes after our look at it.
+    asleep.store_release(ticket);
+    // Pairs with the fence in Ringer::ring.
+    fence_store_load(Dekker::Sleeper);
+    Nap { seen, ticket }
+}
+
+/// Sleeps until rung or for `timeout`.
+pub fn sleep(nap: &Nap, rung: &Word32, timeout: Duration) {
+    futex::wait(rung, nap.seen, timeout);
+}
+
+/// Takes the flag down.
+pub fn awake(nap: &Nap, asleep: &Word32) {
+    asleep.store_relaxed(nap.ticket.wrapping_add(1));
+}
+
+/// The waker's memory of whom it has woken: one wake per sleep, however many messages are published
+/// before the sleeper gets to run.
+#[derive(Debug, Default)]
+pub struct Ringer {
+    woken: u32,
+}
+
+impl Ringer {
+    /// Wakes the other side if it sleeps. To be called after every publication on a channel where
+    /// somebody may sleep. Returns whether a wake was given.
+    #[inline(always)]
+    pub fn ring(&mut self, asleep: &Word32, rung: &Word32) -> bool {
+        // Pairs with the fence in announce.
+        fence_store_load(Dekker::Waker);
+        // A7, pairs with R7 in announce.
+        let ticket = asleep.load_acquire();
+        if ticket & 1 == 0 || ticket == self.woken {
+            return false;
+        }
+        self.wake(ticket, rung)
+    }
+
+    #[cold]
+    fn wake(&mut self, ticket: u32, rung: &Word32) -> bool {
+        self.woken = ticket;
+        rung.store_release(rung.load_relaxed().wrapping_add(1));
+        futex::wake_one(rung);
+        true
+    }
+}
+
+/// Least time between two questions to the kernel whether the peer lives.
+pub const PROBE_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Longest sleep. Each end of a sleep looks at the ring, so this also bounds how late a message is
+/// found whose wake-up went to a process that died of it.
+const SLICE: Duration = Duration::from_millis(50);
+
+/// Polls between two looks at the clock: some 10 us, so that a spinning call stays within that of
+/// its time-out.
+const POLLS_PER_LOOK: u32 = 256;
+
+/// How long an adaptive waiter polls. A sleep and the wake-up from it cost 40-60 us across cores:
+/// to poll for as long is at most twice as bad as knowing the future.
+const SPIN_FOR: Duration = Duration::from_micros(50);
+
+/// When the peer was last asked after, kept in the handle so that many short waits add up.
+#[derive(Debug)]
+pub struct ProbeClock {
+    last: Instant,
+    polls: u32,
+}
+
+impl ProbeClock {
+    /// As if just asked.
+    pub fn start() -> Self {
+        Self { last: Instant::now(), polls: 0 }
+    }
+
+    /// Whether it is time to ask again; if so, the caller does.
+    pub fn is_due(&mut self, now: Instant) -> bool {
+        let due = now.duration_since(self.last) >= PROBE_INTERVAL;
+        if due {
+            self.last = now;
+        }
+        due
+    }
+
+    /// For callers that poll on their own: looks at the clock only now and then.
+    #[inline]
+    pub fn is_due_after_poll(&mut self) -> bool {
+        self.polls = self.polls.wrapping_add(1);
+        self.polls.is_multiple_of(POLLS_PER_LOOK) && self.is_due(Instant::now())
+    }
+}
+
+/// One end of a channel, as far as waiting is concerned.
+pub trait Waiter {
+    /// What is waited for.
+    type Out;
+    /// Why the wait ends without it.
+    type Error;
+
+    /// A look at the ring; cheap.
+    fn poll(&mut self) -> Result<Option<Self::Out>, Self::Error>;
+    /// A look at what else the peer may have written: that it closed, say. Still no system call.
+    fn glance(&mut self) -> Result<(), Self::Error>;
+    /// Asks the kernel whether the peer lives. At most every [`PROBE_INTERVAL`].
+    fn probe(&mut self) -> Result<(), Self::Error>;
+    /// Announces a sleep.
+    fn announce(&mut self) -> Nap;
+    /// Sleeps.
+    fn sleep(&mut self, nap: &Nap, timeout: Duration);
+    /// Ends the announcement.
+    fn awake(&mut self, nap: &Nap);
+    /// The handle's clock.
+    fn probe_clock(&mut self) -> &mut ProbeClock;
+}
+
+/// Waits until `poll` has something, the peer is gone, or `deadline` has passed (`None`).
+pub fn block<W: Waiter>(
+    waiter: &mut W,
+    wait: Wait,
+    deadline: Option<Instant>,
+) -> Result<Option<W::Out>, W::Error> {
+    let mut now = Instant::now();
+    let spin_until = match wait {
+        Wait::Spin => None,
+        Wait::Adaptive => Some(now + SPIN_FOR),
+        Wait::Park => Some(now),
+    };
+    loop {
+        if spin_until.is_none_or(|until| now < until) {
+            for _ in 0..POLLS_PER_LOOK {
+                if let Some(out) = waiter.poll()? {
+                    return Ok(Some(out));
+                }
+                std::hint::spin_loop();
+            }
+        } else {
+            let left = deadline.map_or(SLICE, |deadline| deadline.saturating_duration_since(now));
+            let nap = waiter.announce();
+            let polled = waiter.poll().and_then(|out| match out {
+                Some(out) => Ok(Some(out)),
+                None => waiter.glance().map(|()| None),
+            });
+            if matches!(polled, Ok(None)) {
+                waiter.sleep(&nap, left.min(SLICE));
+            }
+            waiter.awake(&nap);
+            if let Some(out) = polled? {
+                return Ok(Some(out));
+            }
+        }
+        waiter.glance()?;
+        now = Instant::now();
+        if waiter.probe_clock().is_due(now) {
+            waiter.probe()?;
+        }
+        if deadline.is_some_and(|deadline| now >= deadline) {
+            return waiter.poll();
+        }
+    }
+}
