@@ -298,22 +298,24 @@ impl Consumer {
     #[inline(always)]
     fn release(&mut self) {
         if let Some(current) = &mut self.current
-            && current.reader.release() {
-                self.ring();
-            }
+            && current.reader.release()
+        {
+            self.ring();
+        }
     }
 
     /// After every publication of the head.
     #[inline(always)]
     fn ring(&mut self) {
         if self.sleepy
-            && let Some(current) = &self.current {
-                let memory = current.reader.memory();
-                let asleep = &memory.producer().bell.asleep;
-                if self.ringer.ring(asleep, &memory.consumer().bell.rung) {
-                    memory.consumer().progress.wakes.bump(1);
-                }
+            && let Some(current) = &self.current
+        {
+            let memory = current.reader.memory();
+            let asleep = &memory.producer().bell.asleep;
+            if self.ringer.ring(asleep, &memory.consumer().bell.rung) {
+                memory.consumer().progress.wakes.bump(1);
             }
+        }
     }
 }
 

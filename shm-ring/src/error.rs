@@ -229,9 +229,10 @@ pub enum Fault {
     Poisoned = 9,
 }
 
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Fault {
+    /// In words.
+    pub const fn as_str(self) -> &'static str {
+        match self {
             Self::Kind => "a record of an unknown kind",
             Self::Lap => "a record from another lap of the ring",
             Self::Length => "a record longer than the ring has room for",
@@ -241,6 +242,12 @@ impl fmt::Display for Fault {
             Self::Gate => "a consumer's head outside of what was sent",
             Self::Position => "a consumer's position off every record boundary",
             Self::Poisoned => "the other side found it corrupt",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }

@@ -1,6 +1,6 @@
 //! Named places where a test may kill this process, to show what a crash there leaves behind.
 //!
-//! Compiled to nothing without the feature `fault-points`, which only this workspace's tests turn
+//! Compiled to nothing without the feature `testing`, which only this workspace's tests turn
 //! on. `RINGWAY_FAULT=name` or `RINGWAY_FAULT=name:N` sends SIGKILL at the N-th visit (default 1).
 
 /// The places.
@@ -16,12 +16,12 @@ pub enum Point {
 }
 
 /// Dies here if a test asked for it.
-#[cfg(not(feature = "fault-points"))]
+#[cfg(not(feature = "testing"))]
 #[inline(always)]
 pub fn point(_point: Point) {}
 
 /// Dies here if a test asked for it.
-#[cfg(feature = "fault-points")]
+#[cfg(feature = "testing")]
 pub fn point(point: Point) {
     use std::sync::{Mutex, OnceLock};
 

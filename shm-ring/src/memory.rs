@@ -40,10 +40,10 @@ pub enum Access {
     Write,
 }
 
-#[cfg(any(test, loom, feature = "fault-points"))]
+#[cfg(any(test, loom, feature = "testing"))]
 pub use boxed::BoxedMemory;
 
-#[cfg(any(test, loom, feature = "fault-points"))]
+#[cfg(any(test, loom, feature = "testing"))]
 mod boxed {
     use std::sync::Arc;
 

@@ -126,29 +126,28 @@ impl Options {
         let tried = || format!("opening channel {:?}", shown(&self.name));
         check_name(&self.name)?;
         if let Some(capacity) = self.capacity
-            && (!capacity.is_power_of_two() || !(MIN_CAPACITY..=MAX_CAPACITY).contains(&capacity)) {
-                let nearest = capacity
-                    .clamp(MIN_CAPACITY, MAX_CAPACITY)
-                    .next_power_of_two()
-                    .min(MAX_CAPACITY);
-                return Err(Error::new(
-                    ErrorKind::BadOption,
-                    tried(),
-                    format!(
-                        "a capacity of {capacity} bytes is not a power of two from 4 KiB to 4 GiB"
-                    ),
-                    format!("Try `capacity={}`", Size(nearest)),
-                ));
-            }
+            && (!capacity.is_power_of_two() || !(MIN_CAPACITY..=MAX_CAPACITY).contains(&capacity))
+        {
+            let nearest =
+                capacity.clamp(MIN_CAPACITY, MAX_CAPACITY).next_power_of_two().min(MAX_CAPACITY);
+            return Err(Error::new(
+                ErrorKind::BadOption,
+                tried(),
+                format!("a capacity of {capacity} bytes is not a power of two from 4 KiB to 4 GiB"),
+                format!("Try `capacity={}`", Size(nearest)),
+            ));
+        }
         if let Some(align) = self.record_align
-            && align != 16 && align != 64 {
-                return Err(Error::new(
-                    ErrorKind::BadOption,
-                    tried(),
-                    format!("records can't be aligned to {align} bytes"),
-                    "Use `align=16` or `align=64`",
-                ));
-            }
+            && align != 16
+            && align != 64
+        {
+            return Err(Error::new(
+                ErrorKind::BadOption,
+                tried(),
+                format!("records can't be aligned to {align} bytes"),
+                "Use `align=16` or `align=64`",
+            ));
+        }
         if self.schema.text.len() > MAX_SCHEMA_LEN {
             return Err(Error::new(
                 ErrorKind::BadOption,

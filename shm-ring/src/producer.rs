@@ -127,16 +127,17 @@ impl Producer {
         Ok(Claim::new(self, claim))
     }
 
-    /// Whatever room is free in one piece right now, perhaps none: for writers that learn the
-    /// length of a message by writing it. Commit with [`Claim::commit_len`].
+    /// Whatever room is free in one piece, as known without a look at the consumer: for writers
+    /// that learn the length of a message by writing it. Commit with [`Claim::commit_len`]. `None`
+    /// says nothing but that [`Self::try_claim`] has to look further.
     ///
     /// # Errors
     /// [`SendError::Forked`], [`SendError::Corrupt`].
     #[inline]
-    pub fn claim_run(&mut self) -> Result<Claim<'_>, SendError> {
+    pub fn claim_run(&mut self) -> Result<Option<Claim<'_>>, SendError> {
         self.usable()?;
         let claim = self.writer.claim_run();
-        Ok(Claim::new(self, claim))
+        Ok(claim.map(|claim| Claim::new(self, claim)))
     }
 
     /// Room for up to `count` messages of `len` bytes each under one record header: the cheapest
@@ -171,6 +172,11 @@ impl Producer {
             self.ring();
         }
         Ok(())
+    }
+
+    /// Publications of batches so far: how often something queued was made visible.
+    pub fn publications(&self) -> u64 {
+        self.writer.flushes()
     }
 
     /// The consumer, if one is attached.

@@ -79,6 +79,7 @@ pub struct Writer<M> {
     /// Header of the first record of a batch, kept back until the flush; 0 when there is none.
     withheld: u64,
     withheld_at: u64,
+    flushes: u64,
 }
 
 /// Longest payload in a ring of `capacity` bytes: a record takes at most half of it, so that a
@@ -109,6 +110,7 @@ impl<M: RingMemory> Writer<M> {
             bytes: 0,
             withheld: 0,
             withheld_at: 0,
+            flushes: 0,
             memory,
         }
     }
@@ -135,10 +137,9 @@ impl<M: RingMemory> Writer<M> {
         self.tail.saturating_sub(head)
     }
 
-    /// Whether a batch is kept back.
-    #[inline(always)]
-    pub fn has_withheld(&self) -> bool {
-        self.withheld != 0
+    /// Batches published so far.
+    pub fn flushes(&self) -> u64 {
+        self.flushes
     }
 
     /// Room for a record of `len` bytes. Looks at the reader's gate only when the room known of
@@ -157,13 +158,13 @@ impl<M: RingMemory> Writer<M> {
     }
 
     /// The longest run of free bytes in one piece at the tail, as known: for a serialiser that
-    /// learns the length by writing. May be empty.
+    /// learns the length by writing. `None`: not even an empty message.
     #[inline(always)]
-    pub fn claim_run(&mut self) -> Claim {
+    pub fn claim_run(&mut self) -> Option<Claim> {
         let to_end = self.mask + 1 - (self.tail & self.mask);
         let free = (self.limit - self.tail).saturating_sub(RECORD_HEADER) & !self.align_mask;
-        let len = to_end.min(free).saturating_sub(RECORD_HEADER).min(self.max_len);
-        Claim { at: self.tail, padding: 0, len }
+        let len = to_end.min(free).checked_sub(RECORD_HEADER)?.min(self.max_len);
+        Some(Claim { at: self.tail, padding: 0, len })
     }
 
     /// Where the payload of `claim` goes: `claim.room()` bytes, nobody else's until the commit.
@@ -211,6 +212,7 @@ impl<M: RingMemory> Writer<M> {
         // R1, pairs with A1 in Reader::peek.
         self.memory.word(self.withheld_at).store_release(self.withheld);
         self.withheld = 0;
+        self.flushes += 1;
         true
     }
 
@@ -565,7 +567,8 @@ impl<M: RingMemory> Reader<M> {
                     position += to_end;
                 }
                 kind @ (RECORD_MESSAGE | RECORD_ARRAY) => {
-                    let size = (RECORD_HEADER + header.body_len() + self.align_mask) & !self.align_mask;
+                    let size =
+                        (RECORD_HEADER + header.body_len() + self.align_mask) & !self.align_mask;
                     if header.body_len() > self.max_len || size > to_end {
                         return Err(Fault::Length);
                     }

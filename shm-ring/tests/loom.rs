@@ -1,0 +1,197 @@
+//! Models: every interleaving of a writer and a reader, and every order in which their stores may
+//! become visible, for small rings. Run by
+//! `RUSTFLAGS="--cfg loom" cargo test --release -p ringway-shm --test loom`.
+//!
+//! Payload accesses are reported to loom by `BoxedMemory`, so an access that the orderings do not
+//! allow is found as a data race, also where the bytes happen to be right.
+
+#![cfg(loom)]
+
+use std::time::Duration;
+
+use ringway_shm::layout::{ARRAY_HEADER, RECORD_HEADER};
+use ringway_shm::memory::{BoxedMemory, RingMemory};
+use ringway_shm::spsc::{Claim, ClaimError, Publish, Reader, Writer, array_len};
+use ringway_shm::sync::{Dekker, mutation};
+use ringway_shm::wait::{self, Ringer};
+
+/// Explores with at most three preemptions, which finds all that is known to be found in models of
+/// this size, and ends.
+fn explore(model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(model);
+}
+
+fn pair(capacity: u64) -> (Writer<BoxedMemory>, Reader<BoxedMemory>) {
+    let memory = BoxedMemory::new(capacity);
+    (Writer::new(memory.clone(), 16), Reader::attach(memory, 16).unwrap())
+}
+
+/// Claims, waiting for the reader as long as it takes.
+fn claim(writer: &mut Writer<BoxedMemory>, len: usize) -> Claim {
+    loop {
+        match writer.try_claim(len) {
+            Ok(claim) => return claim,
+            Err(ClaimError::Full) => {
+                writer.flush();
+                loom::thread::yield_now();
+            }
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+}
+
+fn put(writer: &mut Writer<BoxedMemory>, len: usize, fill: u8, publish: Publish) {
+    let claim = claim(writer, len);
+    // SAFETY: the claim is `len` bytes that only this thread may touch.
+    unsafe { writer.payload(&claim).write_bytes(fill, len) };
+    writer.commit(claim, len, publish);
+}
+
+/// Takes the next message, waiting for it, and checks every byte.
+fn take(reader: &mut Reader<BoxedMemory>, len: usize, fill: u8) {
+    loop {
+        if let Some(message) = reader.peek().unwrap() {
+            // SAFETY: peeked and not released.
+            let bytes = unsafe { std::slice::from_raw_parts(message.payload, message.len) };
+            assert_eq!(bytes, vec![fill; len]);
+            reader.advance();
+            reader.release();
+            return;
+        }
+        reader.publish_head();
+        loom::thread::yield_now();
+    }
+}
+
+#[test]
+fn commit_and_recv() {
+    explore(|| {
+        let (mut writer, mut reader) = pair(128);
+        let sender = loom::thread::spawn(move || {
+            put(&mut writer, 8, 1, Publish::Now);
+            put(&mut writer, 16, 2, Publish::Now);
+        });
+        take(&mut reader, 8, 1);
+        take(&mut reader, 16, 2);
+        assert!(reader.is_drained().unwrap());
+        sender.join().unwrap();
+    });
+}
+
+/// The ring is too small for the messages at once: the writer needs the gate, pads at the end and
+/// reuses what the reader has released.
+#[test]
+fn wrap_and_gate() {
+    explore(|| {
+        let (mut writer, mut reader) = pair(64);
+        let sender = loom::thread::spawn(move || {
+            put(&mut writer, 4, 1, Publish::Now);
+            put(&mut writer, 16, 2, Publish::Now);
+            put(&mut writer, 4, 3, Publish::Now);
+        });
+        take(&mut reader, 4, 1);
+        take(&mut reader, 16, 2);
+        take(&mut reader, 4, 3);
+        sender.join().unwrap();
+    });
+}
+
+/// Of a batch the reader sees nothing or all.
+#[test]
+fn batch_is_all_or_nothing() {
+    explore(|| {
+        let (mut writer, mut reader) = pair(128);
+        let sender = loom::thread::spawn(move || {
+            put(&mut writer, 4, 1, Publish::Later);
+            put(&mut writer, 4, 2, Publish::Later);
+            assert!(writer.flush());
+        });
+        if reader.peek().unwrap().is_some() {
+            reader.advance();
+            assert!(reader.peek().unwrap().is_some(), "half a batch");
+        }
+        sender.join().unwrap();
+    });
+}
+
+#[test]
+fn array_record() {
+    explore(|| {
+        let (mut writer, mut reader) = pair(128);
+        let sender = loom::thread::spawn(move || {
+            let claim = writer.try_claim(array_len(4, 2).unwrap()).unwrap();
+            // SAFETY: the claim holds two elements of four bytes behind the array header.
+            unsafe {
+                writer.array_payload(&claim).write_bytes(1, 4);
+                writer.array_payload(&claim).add(4).write_bytes(2, 4);
+            }
+            writer.commit_array(claim, 4, 2, Publish::Now);
+        });
+        take(&mut reader, 4, 1);
+        take(&mut reader, 4, 2);
+        sender.join().unwrap();
+        assert_eq!(ARRAY_HEADER + RECORD_HEADER, 32);
+    });
+}
+
+/// One message, and a reader that goes to sleep whenever it finds nothing. Sleeps have no time-out
+/// in a model: a lost wake-up is a deadlock, which loom reports.
+fn sleep_until_message() {
+    let (mut writer, mut reader) = pair(64);
+    let sender = loom::thread::spawn(move || {
+        put(&mut writer, 4, 1, Publish::Now);
+        let memory = writer.memory();
+        Ringer::default().ring(&memory.consumer().bell.asleep, &memory.producer().bell.rung);
+    });
+    let memory = reader.memory().clone();
+    let (asleep, rung) = (&memory.consumer().bell.asleep, &memory.producer().bell.rung);
+    while reader.peek().unwrap().is_none() {
+        let nap = wait::announce(asleep, rung);
+        if reader.peek().unwrap().is_none() {
+            wait::sleep(&nap, rung, Duration::MAX);
+        }
+        wait::awake(&nap, asleep);
+    }
+    sender.join().unwrap();
+}
+
+/// The other way round: a writer without room sleeps until the reader publishes its head.
+fn sleep_until_room() {
+    let (mut writer, mut reader) = pair(64);
+    put(&mut writer, 16, 1, Publish::Now);
+    let receiver = loom::thread::spawn(move || {
+        take(&mut reader, 16, 1);
+        reader.publish_head();
+        let memory = reader.memory();
+        Ringer::default().ring(&memory.producer().bell.asleep, &memory.consumer().bell.rung);
+    });
+    let memory = writer.memory().clone();
+    let (asleep, rung) = (&memory.producer().bell.asleep, &memory.consumer().bell.rung);
+    while writer.try_claim(16).is_err() {
+        let nap = wait::announce(asleep, rung);
+        if writer.try_claim(16).is_err() {
+            wait::sleep(&nap, rung, Duration::MAX);
+        }
+        wait::awake(&nap, asleep);
+    }
+    receiver.join().unwrap();
+}
+
+#[test]
+fn no_wake_up_is_lost() {
+    explore(sleep_until_message);
+    explore(sleep_until_room);
+}
+
+/// Each fence is needed: without it the same models deadlock.
+#[test]
+fn without_a_fence_a_wake_up_is_lost() {
+    for place in [Dekker::Waker, Dekker::Sleeper] {
+        for model in [sleep_until_message, sleep_until_room] {
+            let outcome = std::panic::catch_unwind(|| mutation::without(place, || explore(model)));
+            assert!(outcome.is_err(), "the model does not notice that the {place:?} fence is gone");
+        }
+    }
+}

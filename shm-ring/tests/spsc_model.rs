@@ -1,0 +1,330 @@
+//! The ring against a queue that is obviously right, at capacities small enough that everything
+//! happens near the wrap; and the reader against arbitrary memory.
+
+#![cfg(not(loom))]
+
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+use ringway_shm::error::Fault;
+use ringway_shm::layout::{ARRAY_HEADER, RECORD_HEADER, RecordHeader};
+use ringway_shm::memory::{BoxedMemory, RingMemory};
+use ringway_shm::spsc::{ClaimError, Publish, Reader, Writer, array_len, max_len};
+
+/// Both ends, and what they ought to do.
+struct Pair {
+    memory: BoxedMemory,
+    align: u64,
+    writer: Writer<BoxedMemory>,
+    reader: Reader<BoxedMemory>,
+    visible: VecDeque<Vec<u8>>,
+    queued: VecDeque<Vec<u8>>,
+    next: u8,
+}
+
+impl Pair {
+    fn new(capacity: u64, align: u64) -> Self {
+        let memory = BoxedMemory::new(capacity);
+        Self {
+            writer: Writer::new(memory.clone(), align),
+            reader: Reader::attach(memory.clone(), align).unwrap(),
+            memory,
+            align,
+            visible: VecDeque::new(),
+            queued: VecDeque::new(),
+            next: 0,
+        }
+    }
+
+    fn bytes(&mut self, len: usize) -> Vec<u8> {
+        self.next = self.next.wrapping_add(1);
+        (0..len).map(|i| self.next.wrapping_add(i as u8)).collect()
+    }
+
+    fn committed(&mut self, messages: impl IntoIterator<Item = Vec<u8>>, publish: Publish) {
+        self.queued.extend(messages);
+        if publish == Publish::Now {
+            self.visible.append(&mut self.queued);
+        }
+    }
+
+    /// Returns whether there was room.
+    fn send(&mut self, len: usize, shorter: usize, publish: Publish) -> bool {
+        let claim = match self.writer.try_claim(len) {
+            Ok(claim) => claim,
+            Err(ClaimError::Full) => return false,
+            Err(ClaimError::TooLarge) => {
+                assert!(len > self.writer.max_len());
+                return false;
+            }
+            Err(error) => panic!("{error:?}"),
+        };
+        assert!(claim.room() == len && len <= self.writer.max_len());
+        let bytes = self.bytes(len.saturating_sub(shorter));
+        // SAFETY: `bytes` is no longer than the claim.
+        unsafe {
+            self.writer.payload(&claim).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        }
+        self.writer.commit(claim, bytes.len(), publish);
+        self.committed([bytes], publish);
+        true
+    }
+
+    fn send_run(&mut self, len: usize) {
+        let Some(claim) = self.writer.claim_run() else { return };
+        if claim.room() >= len {
+            let bytes = self.bytes(len);
+            // SAFETY: as above.
+            unsafe { self.writer.payload(&claim).copy_from_nonoverlapping(bytes.as_ptr(), len) };
+            self.writer.commit(claim, len, Publish::Now);
+            self.committed([bytes], Publish::Now);
+        }
+    }
+
+    fn send_array(&mut self, len: usize, count: usize, publish: Publish) {
+        let Ok(claim) = self.writer.try_claim(array_len(len, count).unwrap()) else { return };
+        let messages: Vec<Vec<u8>> = (0..count).map(|_| self.bytes(len)).collect();
+        for (index, bytes) in messages.iter().enumerate() {
+            // SAFETY: element `index` of `count` within the claim.
+            unsafe {
+                let to = self.writer.array_payload(&claim).add(index * len);
+                to.copy_from_nonoverlapping(bytes.as_ptr(), len);
+            }
+        }
+        self.writer.commit_array(claim, len, count, publish);
+        self.committed(messages, publish);
+    }
+
+    fn flush(&mut self) {
+        assert_eq!(self.writer.flush(), !self.queued.is_empty());
+        self.visible.append(&mut self.queued);
+    }
+
+    /// Takes up to `count` messages and releases them together.
+    fn receive(&mut self, count: usize) {
+        for _ in 0..count {
+            match self.reader.peek().unwrap() {
+                Some(message) => {
+                    // SAFETY: peeked and not released.
+                    let bytes =
+                        unsafe { std::slice::from_raw_parts(message.payload, message.len) };
+                    assert_eq!(bytes, self.visible.pop_front().expect("a message too many"));
+                    self.reader.advance();
+                }
+                None => {
+                    assert!(self.visible.is_empty(), "a message is missing");
+                    self.reader.release();
+                    self.reader.publish_head();
+                    break;
+                }
+            }
+        }
+        self.reader.release();
+        assert_eq!(self.reader.received() + self.remaining(), self.writer.sequence());
+    }
+
+    fn remaining(&self) -> u64 {
+        (self.visible.len() + self.queued.len()) as u64
+    }
+
+    /// A successor of the reader, as after a crash.
+    fn restart_reader(&mut self) {
+        self.reader = Reader::attach(self.memory.clone(), self.align).unwrap();
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Send { len: usize, shorter: usize, later: bool },
+    SendRun(usize),
+    Array { len: usize, count: usize, later: bool },
+    Abort(usize),
+    Flush,
+    Receive(usize),
+    RestartReader,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0..600_usize, 0..20_usize, any::<bool>())
+            .prop_map(|(len, shorter, later)| Step::Send { len, shorter, later }),
+        2 => (0..300_usize).prop_map(Step::SendRun),
+        3 => (1..40_usize, 1..9_usize, any::<bool>())
+            .prop_map(|(len, count, later)| Step::Array { len, count, later }),
+        1 => (0..300_usize).prop_map(Step::Abort),
+        2 => Just(Step::Flush),
+        6 => (1..6_usize).prop_map(Step::Receive),
+        1 => Just(Step::RestartReader),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn behaves_as_a_queue(
+        (shift, wide) in (6..11_u32, any::<bool>()),
+        steps in proptest::collection::vec(step(), 1..200),
+    ) {
+        let capacity = 1 << shift;
+        let align = if wide && capacity >= 256 { 64 } else { 16 };
+        let mut pair = Pair::new(capacity, align);
+        let publish = |later| if later { Publish::Later } else { Publish::Now };
+        for step in steps {
+            match step {
+                Step::Send { len, shorter, later } => {
+                    pair.send(len % (capacity as usize / 2 + 2), shorter, publish(later));
+                }
+                Step::SendRun(len) => pair.send_run(len),
+                Step::Array { len, count, later } => pair.send_array(len, count, publish(later)),
+                Step::Abort(len) => {
+                    if let Ok(claim) = pair.writer.try_claim(len) {
+                        // SAFETY: within the claim. An aborted claim may have been written.
+                        unsafe { pair.writer.payload(&claim).write_bytes(0xee, len) };
+                    }
+                }
+                Step::Flush => pair.flush(),
+                Step::Receive(count) => pair.receive(count),
+                Step::RestartReader => pair.restart_reader(),
+            }
+        }
+        pair.flush_all();
+    }
+
+    /// Whatever lies in the ring and in the consumer's page, the reader finds messages inside the
+    /// ring, nothing, or a fault; the memory itself asserts that nobody looks beyond it.
+    #[test]
+    fn arbitrary_memory_is_no_danger(
+        words in proptest::collection::vec(record_word(), 32),
+        page in proptest::collection::vec(prop_oneof![0..400_u64, any::<u64>()], 3),
+    ) {
+        let memory = BoxedMemory::new(256);
+        for (index, word) in words.into_iter().enumerate() {
+            memory.word(index as u64 * 8).store_relaxed(word);
+        }
+        memory.consumer().progress.received.store_relaxed(page[0] % 3);
+        memory.consumer().progress.position.store_relaxed(page[1]);
+        memory.consumer().gate.head.store_relaxed(page[2]);
+        if let Ok(mut reader) = Reader::attach(memory, 16) {
+            for _ in 0..100 {
+                let Ok(Some(_)) = reader.peek() else { break };
+                reader.advance();
+                reader.release();
+            }
+        }
+    }
+
+    /// Whatever the consumer's page says, the writer never gets room that was not released.
+    #[test]
+    fn an_arbitrary_gate_is_no_danger(head in any::<u64>(), sent in 0..3_usize) {
+        let mut pair = Pair::new(256, 16);
+        for _ in 0..sent {
+            prop_assert!(pair.send(24, 0, Publish::Now));
+        }
+        let tail = sent as u64 * 48;
+        pair.memory.consumer().gate.head.store_relaxed(head);
+        let outcome = pair.writer.refresh();
+        let sound = head <= tail && head % 16 == 0;
+        prop_assert_eq!(outcome, if sound { Ok(()) } else { Err(Fault::Gate) });
+    }
+}
+
+/// Words that get past the first checks often enough to reach the later ones.
+fn record_word() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        4 => (0..300_u32, 0..5_u8, 0..3_u64)
+            .prop_map(|(len, kind, lap)| RecordHeader::new(len, kind, lap).0),
+        2 => 0..4_u64,
+        2 => (0..40_u64, 0..10_u64).prop_map(|(len, count)| len | count << 32),
+        1 => any::<u64>(),
+        2 => Just(0),
+    ]
+}
+
+impl Pair {
+    fn flush_all(&mut self) {
+        if !self.queued.is_empty() {
+            self.flush();
+        }
+        while !self.visible.is_empty() {
+            self.receive(3);
+        }
+        assert!(self.reader.is_drained().unwrap());
+    }
+}
+
+/// Every length of message from every position in the ring, with the ring empty before.
+#[test]
+fn every_size_at_every_offset() {
+    for (capacity, align) in [(64, 16), (128, 16), (256, 16), (256, 64), (512, 64)] {
+        for offset in (0..capacity).step_by(align as usize) {
+            for len in 0..=max_len(capacity) as usize {
+                let mut pair = Pair::new(capacity, align);
+                // Smallest records up to the offset.
+                for _ in 0..offset / align {
+                    assert!(pair.send(0, 0, Publish::Now));
+                    pair.receive(2);
+                }
+                assert!(pair.send(len, 0, Publish::Now), "{len} bytes at {offset} of {capacity}");
+                assert!(pair.send(0, 0, Publish::Now) || pair.remaining() > 0);
+                pair.flush_all();
+            }
+        }
+    }
+}
+
+/// A full ring holds what it promised: nothing overwrites the oldest unread record.
+#[test]
+fn a_full_ring_keeps_everything() {
+    for len in 0..=max_len(256) as usize {
+        let mut pair = Pair::new(256, 16);
+        for _ in 0..40 {
+            while pair.send(len, 0, Publish::Later) {}
+            if !pair.queued.is_empty() {
+                pair.flush();
+            }
+            assert!(!pair.visible.is_empty(), "an empty ring had no room for {len} bytes");
+            pair.receive(1 + pair.visible.len() / 2);
+        }
+        pair.flush_all();
+    }
+}
+
+#[test]
+fn too_large_is_one_byte_more_than_promised() {
+    let mut pair = Pair::new(4096, 64);
+    assert_eq!(pair.writer.max_len() as u64, 4096 / 2 - RECORD_HEADER);
+    assert!(pair.send(pair.writer.max_len(), 0, Publish::Now));
+    let len = pair.writer.max_len() + 1;
+    assert_eq!(pair.writer.try_claim(len).unwrap_err(), ClaimError::TooLarge);
+    assert_eq!(array_len(usize::MAX, 2), None);
+    assert_eq!(array_len(8, 2), Some(16 + ARRAY_HEADER as usize));
+}
+
+/// A reader that dies between `received` and `position` leaves them one record apart; so does one
+/// that dies in the middle of an array.
+#[test]
+fn a_successor_starts_where_received_says() {
+    for received in 0..=6 {
+        let mut pair = Pair::new(512, 16);
+        pair.send(8, 0, Publish::Now);
+        pair.send_array(8, 4, Publish::Now);
+        pair.send(8, 0, Publish::Now);
+        // Where a reader with that many messages released may have left `position`.
+        let records = [(0, 0, 1), (32, 1, 5), (96, 5, 6), (128, 6, 6)];
+        for (position, first, next) in records {
+            // With nothing at `position` there is nothing to compare with until it comes.
+            let may_lag = received >= first && received <= next || position == 128;
+            pair.memory.consumer().progress.received.store_relaxed(received);
+            pair.memory.consumer().progress.position.store_relaxed(position);
+            let attached = Reader::attach(pair.memory.clone(), 16);
+            if !may_lag {
+                assert!(attached.is_err(), "{received} received at {position}");
+                continue;
+            }
+            let mut reader = attached.unwrap();
+            let next = reader.peek().unwrap().map(|message| message.sequence);
+            assert_eq!(next, (position < 128 && received < 6).then_some(received));
+        }
+    }
+}
