@@ -197,7 +197,9 @@ pub enum RecvError {
     /// A producer is there, but its segment could not be opened. Of [`ErrorKind::Damaged`] and
     /// other defects of the file it is told once, and the segment is passed over; a lack of
     /// descriptors or memory is tried again by the next call.
-    #[error("the producer's segment could not be opened ({0:?}); `ringway::receiver` tells more")]
+    #[error(
+        "the producer's segment could not be opened ({0:?}); opening the channel again tells more"
+    )]
     Open(ErrorKind),
     /// This process is a fork of the one that opened the handle.
     #[error("this handle was opened before fork(); open the channel again in the child")]

@@ -1,1 +1,69 @@
-//! One send/recv API.
+//! Messages between processes in nanoseconds, behind one send/recv API.
+//!
+//! ```
+//! use ringway::{Describe, rkyv};
+//!
+//! #[derive(rkyv::Archive, rkyv::Serialize, Describe)]
+//! #[rkyv(crate = ringway::rkyv)]
+//! struct Tick {
+//!     price: i64,
+//!     quantity: u32,
+//! }
+//!
+//! # let name = format!("front-page-{}", std::process::id());
+//! # let address = format!("shm://{name}");
+//! // In one process; "shm://ticks", say:
+//! let mut tx = ringway::sender::<Tick>(&address)?;
+//! tx.send(&Tick { price: 101_25, quantity: 7 })?;
+//!
+//! // In another:
+//! let mut rx = ringway::receiver::<Tick>(&address)?;
+//! let tick = rx.recv()?; // derefs to ArchivedTick, in place, checked
+//! assert_eq!((tick.price.to_native(), tick.quantity.to_native()), (101_25, 7));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What happens to a message
+//! [`Sender::send`] serialises it with rkyv straight into the ring that both processes have mapped,
+//! and publishes it with one store. [`Receiver::recv`] finds that store, validates the bytes where
+//! they lie, and lends them out; dropping the guard gives the room back. While messages flow,
+//! nothing is allocated, nothing else is copied and the kernel is not called.
+//!
+//! # Verbs
+//! | | at once or not at all | waits | waits so long |
+//! |---|---|---|---|
+//! | one message | [`try_send`](Sender::try_send) | [`send`](Sender::send) | [`send_timeout`](Sender::send_timeout) |
+//! | keep back until [`flush`](Sender::flush) | [`try_queue`](Sender::try_queue) | [`queue`](Sender::queue) | [`queue_timeout`](Sender::queue_timeout) |
+//! | many | [`try_send_batch`](Sender::try_send_batch) | [`send_batch`](Sender::send_batch) | [`send_batch_timeout`](Sender::send_batch_timeout) |
+//! | bytes, in place | [`try_claim`](Sender::try_claim) | [`claim`](Sender::claim) | [`claim_timeout`](Sender::claim_timeout) |
+//! | receive | [`try_recv`](Receiver::try_recv) | [`recv`](Receiver::recv) | [`recv_timeout`](Receiver::recv_timeout) |
+//! | receive many | [`try_recv_batch`](Receiver::try_recv_batch) | [`recv_batch`](Receiver::recv_batch) | [`recv_batch_timeout`](Receiver::recv_batch_timeout) |
+//! | receive a copy | [`try_recv_copy`](Receiver::try_recv_copy) | [`recv_copy`](Receiver::recv_copy) | [`recv_copy_timeout`](Receiver::recv_copy_timeout) |
+//!
+//! Messages of type `[u8]` are plain bytes; everything else derives rkyv's traits and [`Describe`],
+//! and both sides are checked to mean the same fields before the first message passes.
+//!
+//! # Whom to trust
+//! Processes of one user are one trust domain: a receiver reads messages where the sender wrote
+//! them, and a sender that changes one afterwards breaks the receiver. [`Receiver::recv_copy`]
+//! copies first and validates the copy. `Rc`, `Arc` and `Weak` do not belong in messages.
+
+// The derive's expansion names `::ringway`, also in this crate's own tests.
+extern crate self as ringway;
+
+mod address;
+mod channel;
+mod cpu_latency;
+mod describe;
+mod error;
+mod message;
+mod options;
+
+pub use address::{Address, AddressError, AddressProblem, Scheme, ShmOptions, SizeError};
+pub use channel::{Receiver, Sender, Sent, receiver, remove, sender};
+pub use describe::{Describe, Schema, SchemaWriter, VariantWriter};
+pub use error::{BatchError, Error, ErrorKind, Peer, RecvError, SendError};
+pub use message::{Batch, Claim, Copied, Message, Received};
+pub use options::Builder;
+pub use ringway_shm::{Stats, Wait};
+pub use rkyv;

@@ -1,0 +1,388 @@
+//! Addresses, `shm://NAME?key=value&...`: their parts, the rules of names, and how they print.
+//!
+//! Which options exist is the affair of `options`, the wording of refusals that of `error`. Nothing
+//! here touches a file or a segment: an address is text until somebody opens it.
+
+mod error;
+mod nearest;
+mod options;
+mod shown;
+mod size;
+
+use std::fmt;
+use std::str::FromStr;
+
+pub use error::{AddressError, AddressProblem};
+pub use options::ShmOptions;
+pub use size::SizeError;
+
+use nearest::nearest;
+use options::parse_options;
+
+/// The longest name of a channel, in bytes.
+const NAME_BYTES_MAX: usize = 128;
+
+/// Where a channel is, and what was asked of it: `shm://NAME?key=value&...`.
+///
+/// A name is 1 to 128 of `A-Z a-z 0-9 . _ -` and doesn't start with a dot. There is no
+/// percent-encoding, because nothing that is allowed would need it. Options may come in any order,
+/// each once; upper and lower case are told apart everywhere:
+///
+/// | option | value | meaning |
+/// |---|---|---|
+/// | `capacity` | a size: `65536`, `64KiB`, `4MiB` | bytes of the ring |
+/// | `wait` | `spin`, `adaptive`, `park` | how a call that finds nothing waits |
+/// | `align` | `16`, `64` | bytes that records are aligned to |
+/// | `hold_cpu_latency` | `on`, `off` | keep the cores awake while the channel is open |
+/// | `kind` | `spsc` | the ring's algorithm |
+///
+/// A size is a whole number of bytes, or one followed by `KiB`, `MiB`, `GiB` or `TiB`. The decimal
+/// units and short forms are refused: a ring's capacity is a power of two, where `4MB` is never
+/// what was meant, and `4M` means something else to every tool.
+///
+/// ```
+/// use ringway::{Address, Wait};
+///
+/// let address: Address = "shm://ticks?capacity=4MiB&wait=spin".parse()?;
+/// assert_eq!(address.name(), "ticks");
+/// assert_eq!(address.options().capacity, Some(4 << 20));
+/// assert_eq!(address.options().wait, Some(Wait::Spin));
+/// assert_eq!(address.options().align, None);
+/// assert_eq!(address.to_string(), "shm://ticks?capacity=4MiB&wait=spin");
+/// # Ok::<(), ringway::AddressError>(())
+/// ```
+///
+/// Every refusal says what was found and what to type:
+///
+/// ```
+/// # use ringway::Address;
+/// let error = "shm://ticks?capcity=4MiB".parse::<Address>().unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     "address \"shm://ticks?capcity=4MiB\": \"capcity\" is no option of shm (did you mean \
+///      capacity?): type one of capacity, wait, align, hold_cpu_latency, kind"
+/// );
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    scheme: Scheme,
+    name: String,
+    options: ShmOptions,
+    /// The options as they were written, so that an address prints as it was typed.
+    written: Vec<(String, String)>,
+}
+
+impl Address {
+    /// What kind of channel it is.
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// The channel's name; keeps to the rules above, so it is safe as the name of a file.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The values of the options; `None` for each that the address leaves out.
+    pub fn options(&self) -> ShmOptions {
+        self.options
+    }
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        parse(text).map_err(|problem| AddressError::new(text, problem))
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.scheme, self.name)?;
+        let mut separator = '?';
+        for (key, value) in &self.written {
+            write!(f, "{separator}{key}={value}")?;
+            separator = '&';
+        }
+        Ok(())
+    }
+}
+
+/// The part of an address before `://`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Scheme {
+    /// Shared memory on this host.
+    Shm,
+}
+
+impl Scheme {
+    const ALL: [Self; 1] = [Self::Shm];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Shm => "shm",
+        }
+    }
+}
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+fn parse(text: &str) -> Result<Address, AddressProblem> {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Err(AddressProblem::NoScheme { legal: name_without_scheme(text) });
+    };
+    let scheme = parse_scheme(scheme)?;
+    if let Some(at) = rest.find('%') {
+        return Err(AddressProblem::Percent { at: text.len() - rest.len() + at });
+    }
+    let (name, query) = match rest.split_once('?') {
+        Some((name, query)) => (name, Some(query)),
+        None => (rest, None),
+    };
+    check_name(scheme, name)?;
+    let (options, written) = query.map_or_else(|| Ok(Default::default()), parse_options)?;
+    Ok(Address { scheme, name: name.to_owned(), options, written })
+}
+
+fn parse_scheme(found: &str) -> Result<Scheme, AddressProblem> {
+    let known = Scheme::ALL.into_iter().find(|scheme| scheme.name() == found);
+    known.ok_or_else(|| {
+        let valid = Scheme::ALL.map(Scheme::name);
+        AddressProblem::UnknownScheme {
+            found: found.to_owned(),
+            nearest: nearest(found, &valid),
+            valid: valid.to_vec(),
+        }
+    })
+}
+
+fn check_name(scheme: Scheme, name: &str) -> Result<(), AddressProblem> {
+    if name.is_empty() {
+        return Err(AddressProblem::NoName { scheme });
+    }
+    if let Some((at, found)) = name.char_indices().find(|(_, c)| !in_names(*c)) {
+        let legal = legal_name(name);
+        return Err(AddressProblem::NameCharacter { found, at, scheme, legal });
+    }
+    if name.starts_with('.') {
+        let (found, legal) = (name.to_owned(), legal_name(name));
+        return Err(AddressProblem::NameDot { found, scheme, legal });
+    }
+    if name.len() > NAME_BYTES_MAX {
+        return Err(AddressProblem::NameTooLong { bytes: name.len() });
+    }
+    Ok(())
+}
+
+fn in_names(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
+}
+
+/// What `shm:ticks`, `/ticks` or `ticks?wait=spin` was likely meant to name.
+fn name_without_scheme(text: &str) -> String {
+    let (name, _) = text.split_once('?').unwrap_or((text, ""));
+    let named = Scheme::ALL.iter().find_map(|s| name.strip_prefix(s.name())?.strip_prefix(':'));
+    legal_name(named.unwrap_or(name))
+}
+
+/// The nearest legal name to what was typed, for the last words of an error.
+fn legal_name(found: &str) -> String {
+    let legal: String = found
+        .chars()
+        .map(|c| if in_names(c) { c } else { '-' })
+        .skip_while(|c| matches!(c, '.' | '-'))
+        .take(NAME_BYTES_MAX)
+        .collect();
+    let legal = legal.trim_end_matches('-');
+    if legal.is_empty() { "ticks".to_owned() } else { legal.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn text_of(address: &str) -> String {
+        address.parse::<Address>().expect_err("refused").to_string()
+    }
+
+    /// The error of `address`, whose own text is told first.
+    fn problem_of(address: &str) -> String {
+        let text = text_of(address);
+        let start = format!("address {address:?}: ");
+        text.strip_prefix(&start).unwrap_or_else(|| panic!("{text}")).to_owned()
+    }
+
+    #[test]
+    fn parts_of_an_address() {
+        let text = "shm://md.ticks_1-x?wait=park&capacity=64KiB&hold_cpu_latency=on&kind=spsc";
+        let address: Address = text.parse().expect("legal");
+        assert_eq!(address.scheme(), Scheme::Shm);
+        assert_eq!(address.name(), "md.ticks_1-x");
+        let expected = ShmOptions {
+            capacity: Some(65536),
+            wait: Some(ringway_shm::Wait::Park),
+            align: None,
+            hold_cpu_latency: Some(true),
+        };
+        assert_eq!(address.options(), expected);
+        assert_eq!(address.to_string(), text);
+    }
+
+    #[test]
+    fn a_name_alone_is_enough() {
+        for name in ["t", "a..b", "-", "_.", &"n".repeat(NAME_BYTES_MAX)] {
+            let address: Address = format!("shm://{name}").parse().expect("legal");
+            assert_eq!(address.name(), name);
+            assert_eq!(address.options(), ShmOptions::default());
+        }
+    }
+
+    #[test]
+    fn no_scheme() {
+        for (address, legal) in [
+            ("ticks", "ticks"),
+            ("shm:ticks", "ticks"),
+            ("shm:/ticks", "ticks"),
+            ("/dev/shm/ticks", "dev-shm-ticks"),
+            ("ticks?wait=spin", "ticks"),
+            ("", "ticks"),
+        ] {
+            assert_eq!(problem_of(address), format!("it has no scheme: type shm://{legal}"));
+        }
+    }
+
+    #[test]
+    fn unknown_scheme() {
+        assert_eq!(problem_of("tcp://ticks"), "\"tcp\" is no scheme: type one of shm");
+        let guessed = " is no scheme (did you mean shm?): type one of shm";
+        assert_eq!(problem_of("smh://ticks"), format!("\"smh\"{guessed}"));
+        assert_eq!(problem_of("SHM://ticks"), format!("\"SHM\"{guessed}"));
+        assert!(problem_of("://ticks").starts_with("\"\" is no scheme: "));
+    }
+
+    #[test]
+    fn no_name() {
+        for address in ["shm://", "shm://?wait=spin"] {
+            assert_eq!(
+                problem_of(address),
+                "it names no channel: type shm://ticks, say, if your channel is called ticks"
+            );
+        }
+    }
+
+    #[test]
+    fn characters_that_names_do_not_have() {
+        for (name, found, at, legal) in [
+            ("md/ticks", "'/'", 2, "md-ticks"),
+            ("../../etc", "'/'", 2, "etc"),
+            ("my ticks ", "' '", 2, "my-ticks"),
+            ("tick\u{1b}s", "'\\u{1b}'", 4, "tick-s"),
+            ("täglich", "'ä'", 1, "t-glich"),
+            ("a\0", "'\\0'", 1, "a"),
+            ("host:7000", "':'", 4, "host-7000"),
+            ("ticks#1", "'#'", 5, "ticks-1"),
+            ("ticks&wait=spin", "'&'", 5, "ticks-wait-spin"),
+            ("/", "'/'", 0, "ticks"),
+        ] {
+            let expected = format!(
+                "found {found} at byte {at} of the name, where only A-Z a-z 0-9 . _ - are allowed: \
+                 type shm://{legal}"
+            );
+            assert_eq!(problem_of(&format!("shm://{name}")), expected);
+            assert!(format!("shm://{legal}").parse::<Address>().is_ok());
+        }
+    }
+
+    #[test]
+    fn names_that_start_with_a_dot() {
+        for (name, legal) in [(".", "ticks"), ("..", "ticks"), (".hidden", "hidden")] {
+            let expected = format!(
+                "the name {name:?} starts with a dot, which no name may: type shm://{legal}"
+            );
+            assert_eq!(problem_of(&format!("shm://{name}")), expected);
+        }
+    }
+
+    #[test]
+    fn long_names_are_refused_and_cut_in_the_error() {
+        let text = text_of(&format!("shm://{}", "n".repeat(300)));
+        let shown = "n".repeat(90);
+        let expected = format!(
+            "address \"shm://{shown}\"... (306 bytes): its name has 300 bytes, and 128 are allowed: \
+             type a shorter name"
+        );
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn percent_encoding() {
+        for (address, at) in [("shm://my%20ticks", 8), ("shm://ticks?wait=%73pin", 17)] {
+            let expected = format!(
+                "found '%' at byte {at}, but percent-encoding is not supported: type the character \
+                 itself (a name takes A-Z a-z 0-9 . _ - and nothing else)"
+            );
+            assert_eq!(problem_of(address), expected);
+        }
+    }
+
+    #[test]
+    fn option_errors_carry_the_address() {
+        let error = "shm://ticks?wait=fast".parse::<Address>().expect_err("refused");
+        assert_eq!(error.address(), "shm://ticks?wait=fast");
+        assert!(matches!(error.problem(), AddressProblem::BadValue { option: "wait", .. }));
+        assert!(problem_of("shm://ticks?").starts_with("an option is missing"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in any::<String>()) {
+            let _ = text.parse::<Address>();
+        }
+
+        #[test]
+        fn what_is_nearly_an_address_is_read_or_refused_in_few_words(
+            text in "(shm|smh|)(:|://|)[ -~\u{0}-\u{ff}/.%]{0,400}(\\?|)((capacity|wait|align|)=?[a-zKMi0-9%&]{0,30}&?){0,3}",
+        ) {
+            match text.parse::<Address>() {
+                Ok(address) => prop_assert_eq!(address.to_string(), text),
+                Err(error) => {
+                    let words = error.to_string();
+                    prop_assert!(!words.chars().any(char::is_control), "{}", words);
+                    // Each of at most 3 pieces is cut at 96 characters, all of which may be escaped.
+                    prop_assert!(words.len() < 3 * 10 * 96 + 500, "{}", words);
+                }
+            }
+        }
+
+        #[test]
+        fn what_is_printed_is_read_again(
+            name in "[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}",
+            options in Just(vec![
+                vec!["capacity=65536", "capacity=64KiB", "capacity=1TiB"],
+                vec!["wait=spin", "wait=adaptive", "wait=park"],
+                vec!["align=16", "align=64"],
+                vec!["hold_cpu_latency=on", "hold_cpu_latency=off"],
+                vec!["kind=spsc"],
+            ]).prop_flat_map(|keys| {
+                let each: Vec<_> = keys.into_iter().map(proptest::sample::select).collect();
+                each.prop_shuffle()
+            }),
+            count in 0..=5usize,
+        ) {
+            let query = options[..count].join("&");
+            let mark = if query.is_empty() { "" } else { "?" };
+            let text = format!("shm://{name}{mark}{query}");
+            let address: Address = text.parse().expect("legal");
+            prop_assert_eq!(&address.to_string(), &text);
+            prop_assert_eq!(address.to_string().parse::<Address>(), Ok(address));
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The options of an address: the one table of those that exist, and the reading of their values.
+//!
+//! The table is where errors get their lists from, so nothing else may name an option. Whether a
+//! value makes sense (is that capacity a power of two?) is the business of the crate that uses it.
+
+use ringway_shm::Wait;
+
+use super::Scheme;
+use super::error::AddressProblem;
+use super::nearest::nearest;
+use super::size::parse_size;
+
+/// The values of an `shm://` address's options; `None` where the address doesn't say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShmOptions {
+    /// Bytes of the ring; any number that was written, sensible or not.
+    pub capacity: Option<u64>,
+    /// How a call that finds nothing to do waits.
+    pub wait: Option<Wait>,
+    /// Bytes that records are aligned to: 16 or 64.
+    pub align: Option<u32>,
+    /// Whether the cores are kept from sleeping deeply while a handle is open.
+    pub hold_cpu_latency: Option<bool>,
+}
+
+/// What an option takes, and where it goes.
+enum Form {
+    Size(fn(&mut ShmOptions, u64)),
+    Word(&'static [Word]),
+}
+
+type Word = (&'static str, fn(&mut ShmOptions));
+
+/// All options of `shm://`.
+const SHM: [(&str, Form); 5] = [
+    ("capacity", Form::Size(|options, bytes| options.capacity = Some(bytes))),
+    (
+        "wait",
+        Form::Word(&[
+            (Wait::Spin.name(), |options| options.wait = Some(Wait::Spin)),
+            (Wait::Adaptive.name(), |options| options.wait = Some(Wait::Adaptive)),
+            (Wait::Park.name(), |options| options.wait = Some(Wait::Park)),
+        ]),
+    ),
+    (
+        "align",
+        Form::Word(&[
+            ("16", |options| options.align = Some(16)),
+            ("64", |options| options.align = Some(64)),
+        ]),
+    ),
+    (
+        "hold_cpu_latency",
+        Form::Word(&[
+            ("on", |options| options.hold_cpu_latency = Some(true)),
+            ("off", |options| options.hold_cpu_latency = Some(false)),
+        ]),
+    ),
+    // There is but one kind, so nothing to set.
+    ("kind", Form::Word(&[("spsc", |_| {})])),
+];
+
+/// Reads all that stands after the `?` of an address, as values and as text.
+pub(super) fn parse_options(
+    query: &str,
+) -> Result<(ShmOptions, Vec<(String, String)>), AddressProblem> {
+    let mut written: Vec<(String, String)> = Vec::new();
+    let mut options = ShmOptions::default();
+    for option in query.split('&') {
+        if option.is_empty() {
+            return Err(AddressProblem::EmptyOption);
+        }
+        let (key, value) = match option.split_once('=') {
+            Some((key, value)) => (key, Some(value)),
+            None => (option, None),
+        };
+        let Some((known, form)) = SHM.iter().find(|(known, _)| *known == key) else {
+            return Err(unknown_option(key));
+        };
+        let Some(value) = value else {
+            return Err(AddressProblem::NoValue { option: known, example: form.example() });
+        };
+        if let Some((_, first)) = written.iter().find(|(earlier, _)| earlier == key) {
+            let (first, second) = (first.clone(), value.to_owned());
+            return Err(AddressProblem::OptionTwice { option: known, first, second });
+        }
+        form.read(known, value, &mut options)?;
+        written.push((key.to_owned(), value.to_owned()));
+    }
+    Ok((options, written))
+}
+
+impl Form {
+    fn read(
+        &self,
+        option: &'static str,
+        value: &str,
+        options: &mut ShmOptions,
+    ) -> Result<(), AddressProblem> {
+        match self {
+            Self::Size(set) => match parse_size(value) {
+                Ok(bytes) => set(options, bytes),
+                Err(error) => return Err(AddressProblem::BadSize { option, error }),
+            },
+            Self::Word(words) => match words.iter().find(|(word, _)| *word == value) {
+                Some((_, set)) => set(options),
+                None => {
+                    let valid: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+                    return Err(bad_value(option, value, &valid));
+                }
+            },
+        }
+        Ok(())
+    }
+
+    fn example(&self) -> &'static str {
+        match self {
+            Self::Size(_) => "64KiB",
+            Self::Word(words) => words.first().map_or("", |(word, _)| word),
+        }
+    }
+}
+
+fn unknown_option(found: &str) -> AddressProblem {
+    let valid = SHM.map(|(known, _)| known);
+    AddressProblem::UnknownOption {
+        found: found.to_owned(),
+        scheme: Scheme::Shm,
+        nearest: nearest(found, &valid),
+        valid: valid.to_vec(),
+    }
+}
+
+fn bad_value(option: &'static str, found: &str, valid: &[&'static str]) -> AddressProblem {
+    AddressProblem::BadValue {
+        option,
+        found: found.to_owned(),
+        nearest: nearest(found, valid),
+        valid: valid.to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text_of(query: &str) -> String {
+        parse_options(query).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn every_option_sets_its_value() {
+        let read = |query: &str| parse_options(query).expect("legal").0;
+        let none = ShmOptions::default();
+        assert_eq!(read("capacity=64KiB"), ShmOptions { capacity: Some(65536), ..none });
+        for wait in Wait::ALL {
+            assert_eq!(read(&format!("wait={wait}")), ShmOptions { wait: Some(wait), ..none });
+        }
+        assert_eq!(read("align=16"), ShmOptions { align: Some(16), ..none });
+        assert_eq!(read("align=64"), ShmOptions { align: Some(64), ..none });
+        let hold = |on| ShmOptions { hold_cpu_latency: Some(on), ..none };
+        assert_eq!(read("hold_cpu_latency=on"), hold(true));
+        assert_eq!(read("hold_cpu_latency=off"), hold(false));
+        assert_eq!(read("kind=spsc"), none);
+    }
+
+    #[test]
+    fn unknown_option() {
+        assert_eq!(
+            text_of("algin=64"),
+            "\"algin\" is no option of shm (did you mean align?): type one of capacity, wait, \
+             align, hold_cpu_latency, kind"
+        );
+        assert!(text_of("depth=4").starts_with("\"depth\" is no option of shm: type one of"));
+        assert!(text_of("=4").starts_with("\"\" is no option of shm: type one of"));
+        // Known or not comes before the value's absence.
+        assert!(text_of("Wait").contains("did you mean wait?"));
+    }
+
+    #[test]
+    fn missing_value() {
+        assert_eq!(text_of("capacity"), "the option capacity has no value: type capacity=64KiB");
+        assert_eq!(text_of("wait"), "the option wait has no value: type wait=spin");
+    }
+
+    #[test]
+    fn option_twice() {
+        assert_eq!(
+            text_of("wait=spin&align=64&wait=park"),
+            "the option wait is given twice, as \"spin\" and as \"park\": keep one"
+        );
+    }
+
+    #[test]
+    fn empty_option() {
+        for query in ["", "&", "wait=spin&", "&wait=spin", "wait=spin&&align=16"] {
+            assert_eq!(
+                text_of(query),
+                "an option is missing after '?' or '&': type key=value there, or remove the sign"
+            );
+        }
+    }
+
+    #[test]
+    fn bad_word() {
+        assert_eq!(
+            text_of("wait=spni"),
+            "wait can't be \"spni\" (did you mean spin?): type one of wait=spin, wait=adaptive, \
+             wait=park"
+        );
+        assert_eq!(text_of("align=32"), "align can't be \"32\": type one of align=16, align=64");
+        assert_eq!(text_of("kind="), "kind can't be \"\": type one of kind=spsc");
+        assert!(text_of("wait=a=b").starts_with("wait can't be \"a=b\": "));
+        assert!(text_of("wait=\n").starts_with("wait can't be \"\\n\": "));
+    }
+
+    #[test]
+    fn bad_size() {
+        assert_eq!(
+            text_of("capacity=4MB"),
+            "capacity is a size, and the unit \"MB\" is not KiB, MiB, GiB or TiB (powers of 1024): \
+             type 4MiB"
+        );
+        assert!(text_of("capacity=big").contains("\"big\" is no size"));
+    }
+}

@@ -1,0 +1,523 @@
+//! [`Sender`] and [`Receiver`]: the verbs, the same for every medium.
+//!
+//! Whatever depends on where the bytes go is behind `ringway_shm`'s ends; whatever depends on what
+//! they mean is behind [`Message`].
+
+use std::borrow::Borrow;
+use std::marker::PhantomData;
+use std::time::{Duration, Instant};
+
+use ringway_shm::{Consumer, Options, Producer, Stats};
+use rkyv::util::AlignedVec;
+
+use crate::cpu_latency::CpuLatency;
+use crate::error::{BatchError, Error, Peer, RecvError, SendError};
+use crate::message::{Batch, Claim, Copied, Message, Received, Scratch};
+use crate::options::Builder;
+
+/// Opens the sending end of the channel at `address`, such as `shm://ticks?capacity=4MiB&wait=spin`.
+/// Either end may be opened first. Allocates and touches the file system; the verbs of the result
+/// do neither.
+///
+/// # Errors
+/// [`Error`], whose text names the remedy.
+pub fn sender<T: Message + ?Sized>(address: &str) -> Result<Sender<T>, Error> {
+    Builder::new(address)?.sender()
+}
+
+/// Opens the receiving end of the channel at `address`. Either end may be opened first.
+///
+/// # Errors
+/// [`Error`], whose text names the remedy.
+pub fn receiver<T: Message + ?Sized>(address: &str) -> Result<Receiver<T>, Error> {
+    Builder::new(address)?.receiver()
+}
+
+/// Removes the channel at `address`, with every message in it, if nobody has it open. False: there
+/// is none. Channels whose messages were all received go away by themselves when both ends close.
+///
+/// # Errors
+/// [`crate::ErrorKind::RoleTaken`] when a process has it open; those of the file system.
+pub fn remove(address: &str) -> Result<bool, Error> {
+    Builder::new(address)?.remove()
+}
+
+/// The sending end. One per channel: opening a second is refused with who has the first.
+///
+/// Every verb takes `&mut self`, so one thread at a time; the handle may move between threads.
+/// Dropping it publishes what was queued and closes: the receiver gets everything, then
+/// [`RecvError::Disconnected`].
+#[derive(Debug)]
+pub struct Sender<T: Message + ?Sized> {
+    producer: Producer,
+    scratch: Scratch,
+    _cpu_latency: Option<CpuLatency>,
+    _type: PhantomData<fn(&T)>,
+}
+
+/// How long a verb may wait.
+#[derive(Clone, Copy)]
+enum Patience {
+    None,
+    Forever,
+    Until(Instant),
+}
+
+impl Patience {
+    /// Time-outs beyond what the clock can count are for ever.
+    fn timeout(timeout: Duration) -> Self {
+        Instant::now().checked_add(timeout).map_or(Self::Forever, Self::Until)
+    }
+
+    /// What is left, in the form that the rings take: `None` for ever, zero for not at all.
+    fn left(self) -> Option<Duration> {
+        match self {
+            Self::None => Some(Duration::ZERO),
+            Self::Forever => None,
+            Self::Until(deadline) => Some(deadline.saturating_duration_since(Instant::now())),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Publish {
+    Now,
+    Later,
+}
+
+impl Publish {
+    #[inline(always)]
+    fn finish(self, claim: ringway_shm::Claim<'_>, len: usize) -> Result<(), SendError> {
+        match self {
+            Self::Now => claim.commit_len(len)?,
+            Self::Later => claim.queue_len(len)?,
+        }
+        Ok(())
+    }
+}
+
+/// A batch that was sent whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Sent {
+    /// Messages.
+    pub messages: usize,
+    /// In how many publications. One means that the receiver, and a crash, see all of the batch or
+    /// nothing; more means that the ring had no room for it at once.
+    pub publications: u64,
+}
+
+impl<T: Message + ?Sized> Sender<T> {
+    pub(crate) fn open(options: &Options, hold: Option<CpuLatency>) -> Result<Self, Error> {
+        Ok(Self {
+            producer: Producer::open(options)?,
+            scratch: Scratch::default(),
+            _cpu_latency: hold,
+            _type: PhantomData,
+        })
+    }
+
+    /// Sends a message if there is room. Never blocks.
+    ///
+    /// # Errors
+    /// [`SendError::Full`], which names the receiver; the others of [`SendError`].
+    #[inline]
+    pub fn try_send(&mut self, message: &T) -> Result<(), SendError> {
+        self.put(message, Patience::None, Publish::Now)
+    }
+
+    /// Sends a message. Blocks while the ring is full, and for as long as there is no receiver to
+    /// make room.
+    ///
+    /// # Errors
+    /// [`SendError::PeerDied`] within 100 ms of the death of a receiver that it waits for.
+    #[inline]
+    pub fn send(&mut self, message: &T) -> Result<(), SendError> {
+        self.put(message, Patience::Forever, Publish::Now)
+    }
+
+    /// As [`Self::send`], for at most `timeout`.
+    ///
+    /// # Errors
+    /// [`SendError::Timeout`], which names the receiver.
+    pub fn send_timeout(&mut self, message: &T, timeout: Duration) -> Result<(), SendError> {
+        self.put(message, Patience::timeout(timeout), Publish::Now)
+    }
+
+    /// Writes a message into the ring and keeps it back until [`Self::flush`] or the next send. If
+    /// the ring is full, what was queued before is published, so that the receiver can make room.
+    ///
+    /// # Errors
+    /// As [`Self::try_send`].
+    #[inline]
+    pub fn try_queue(&mut self, message: &T) -> Result<(), SendError> {
+        self.put(message, Patience::None, Publish::Later)
+    }
+
+    /// As [`Self::try_queue`], but waits for room.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    #[inline]
+    pub fn queue(&mut self, message: &T) -> Result<(), SendError> {
+        self.put(message, Patience::Forever, Publish::Later)
+    }
+
+    /// As [`Self::queue`], for at most `timeout`.
+    ///
+    /// # Errors
+    /// As [`Self::send_timeout`].
+    pub fn queue_timeout(&mut self, message: &T, timeout: Duration) -> Result<(), SendError> {
+        self.put(message, Patience::timeout(timeout), Publish::Later)
+    }
+
+    /// Publishes what was queued, all at once. Never blocks.
+    ///
+    /// # Errors
+    /// [`SendError::Forked`], [`SendError::Corrupt`].
+    #[inline]
+    pub fn flush(&mut self) -> Result<(), SendError> {
+        Ok(self.producer.flush()?)
+    }
+
+    /// Sends many messages with one publication, if there is room for them all; as many as there
+    /// is room for otherwise. Messages of one size share a record, which is several times cheaper
+    /// than sending each. Never blocks.
+    ///
+    /// # Errors
+    /// [`BatchError`] tells how many were sent.
+    pub fn try_send_batch<M: Borrow<T>>(&mut self, messages: &[M]) -> Result<Sent, BatchError> {
+        self.put_batch(messages, Patience::None)
+    }
+
+    /// As [`Self::try_send_batch`], but waits for room. A batch that the ring can't hold goes out in
+    /// several publications, which the result tells.
+    ///
+    /// # Errors
+    /// [`BatchError`] tells how many were sent.
+    pub fn send_batch<M: Borrow<T>>(&mut self, messages: &[M]) -> Result<Sent, BatchError> {
+        self.put_batch(messages, Patience::Forever)
+    }
+
+    /// As [`Self::send_batch`], for at most `timeout`.
+    ///
+    /// # Errors
+    /// [`BatchError`] tells how many were sent.
+    pub fn send_batch_timeout<M: Borrow<T>>(
+        &mut self,
+        messages: &[M],
+        timeout: Duration,
+    ) -> Result<Sent, BatchError> {
+        self.put_batch(messages, Patience::timeout(timeout))
+    }
+
+    /// Longest message, in bytes as serialised.
+    pub fn max_len(&self) -> usize {
+        self.producer.max_len()
+    }
+
+    /// The receiver, if there is one.
+    pub fn peer(&self) -> Option<Peer> {
+        self.producer.peer().map(Into::into)
+    }
+
+    /// What the channel has done since this end was opened. A dozen loads.
+    pub fn stats(&self) -> Stats {
+        self.producer.stats()
+    }
+
+    /// Serialises straight into the free run at the tail. Only when that is too short, once a lap and
+    /// when the ring is full, the message is measured, claimed for and serialised again.
+    #[inline(always)]
+    fn put(&mut self, message: &T, patience: Patience, publish: Publish) -> Result<(), SendError> {
+        if let Some(mut run) = self.producer.claim_run()? {
+            let len = self.scratch.encode(message, &mut run)?;
+            if len <= run.len() {
+                return publish.finish(run, len);
+            }
+        }
+        self.put_elsewhere(message, patience, publish)
+    }
+
+    #[cold]
+    fn put_elsewhere(
+        &mut self,
+        message: &T,
+        patience: Patience,
+        publish: Publish,
+    ) -> Result<(), SendError> {
+        let len = self.scratch.encode(message, &mut [])?;
+        let mut claim = claim(&mut self.producer, len, patience)?;
+        let written = self.scratch.encode(message, &mut claim)?;
+        if written != len {
+            // A Serialize that writes another length each time; the claim is aborted.
+            return Err(SendError::Encode);
+        }
+        publish.finish(claim, len)
+    }
+
+    fn put_batch<M: Borrow<T>>(
+        &mut self,
+        messages: &[M],
+        patience: Patience,
+    ) -> Result<Sent, BatchError> {
+        let before = self.producer.publications();
+        let mut sent = 0;
+        let mut equal = true;
+        let mut result = Ok(());
+        while sent < messages.len() && result.is_ok() {
+            let rest = &messages[sent..];
+            let queued = if equal { self.queue_equal(rest, patience) } else { Ok(0) };
+            result = match queued {
+                Ok(0) => {
+                    equal = false;
+                    self.put(rest[0].borrow(), patience, Publish::Later).map(|()| sent += 1)
+                }
+                queued => queued.map(|count| sent += count),
+            };
+        }
+        match result.and(self.flush()) {
+            Ok(()) => {
+                let publications = self.producer.publications() - before;
+                Ok(Sent { messages: sent, publications })
+            }
+            Err(error) => Err(BatchError { sent, error }),
+        }
+    }
+
+    /// Queues as many messages from the front as are of one length, as one record. 0: they have to
+    /// go one by one.
+    #[inline]
+    fn queue_equal<M: Borrow<T>>(
+        &mut self,
+        messages: &[M],
+        patience: Patience,
+    ) -> Result<usize, SendError> {
+        let len = messages.first().map_or(0, |first| first.borrow().inline_len());
+        if len == 0 {
+            return Ok(0);
+        }
+        // An eighth of the ring at most: what is larger waits for room in pieces, while the
+        // receiver reads the piece before.
+        let most = messages.len().min(self.producer.max_len() / 4 / len);
+        let count = messages[..most]
+            .iter()
+            .take_while(|message| (*message).borrow().inline_len() == len)
+            .count();
+        if count < 2 {
+            return Ok(0);
+        }
+        let mut claim = match self.producer.claim_array(len, count, patience.left()) {
+            // Some of them may fit one by one.
+            Err(ringway_shm::SendError::Full { .. }) => return Ok(0),
+            claim => claim?,
+        };
+        let mut written = 0;
+        for (message, room) in messages.iter().zip(claim.bytes().chunks_exact_mut(len)) {
+            // A message with parts out of line ends the record: an element's place in it promises
+            // only the alignment of its inline part.
+            if self.scratch.encode(message.borrow(), room)? != len {
+                break;
+            }
+            written += 1;
+        }
+        if written > 0 {
+            claim.queue(written)?;
+        }
+        Ok(written)
+    }
+}
+
+impl Sender<[u8]> {
+    /// Room for a message of `len` bytes, to be written in place and committed. Never blocks.
+    ///
+    /// ```
+    /// # let address = format!("shm://claim-{}", std::process::id());
+    /// let mut tx = ringway::sender::<[u8]>(&address)?;
+    /// let mut claim = tx.claim(5)?;
+    /// claim.copy_from_slice(b"hello");
+    /// claim.commit()?;
+    /// assert_eq!(&*ringway::receiver::<[u8]>(&address)?.recv()?, b"hello");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Self::try_send`].
+    #[inline]
+    pub fn try_claim(&mut self, len: usize) -> Result<Claim<'_>, SendError> {
+        Ok(Claim(self.producer.try_claim(len)?))
+    }
+
+    /// As [`Self::try_claim`], but waits for room.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    #[inline]
+    pub fn claim(&mut self, len: usize) -> Result<Claim<'_>, SendError> {
+        Ok(Claim(self.producer.claim(len)?))
+    }
+
+    /// As [`Self::claim`], for at most `timeout`.
+    ///
+    /// # Errors
+    /// As [`Self::send_timeout`].
+    pub fn claim_timeout(&mut self, len: usize, timeout: Duration) -> Result<Claim<'_>, SendError> {
+        Ok(Claim(self.producer.claim_timeout(len, timeout)?))
+    }
+}
+
+fn claim(
+    producer: &mut Producer,
+    len: usize,
+    patience: Patience,
+) -> Result<ringway_shm::Claim<'_>, SendError> {
+    Ok(match patience.left() {
+        Some(Duration::ZERO) => producer.try_claim(len)?,
+        Some(left) => producer.claim_timeout(len, left)?,
+        None => producer.claim(len)?,
+    })
+}
+
+/// The receiving end. One per channel: opening a second is refused with who has the first.
+///
+/// Every verb takes `&mut self` and what it returns borrows the handle, so using two messages, or
+/// two receivers of one channel, at once does not compile:
+///
+/// ```compile_fail
+/// let mut rx = ringway::receiver::<[u8]>("shm://ticks").unwrap();
+/// let first = rx.recv().unwrap();
+/// let second = rx.recv().unwrap(); // `rx` is still borrowed by `first`
+/// println!("{:?} {:?}", &*first, &*second);
+/// ```
+///
+/// ```compile_fail
+/// let rx = ringway::receiver::<[u8]>("shm://ticks").unwrap();
+/// let twin = rx.clone(); // there is no second consumer
+/// ```
+///
+/// Dropping it closes; what was not received waits for the next receiver.
+#[derive(Debug)]
+pub struct Receiver<T: Message + ?Sized> {
+    consumer: Consumer,
+    copy: AlignedVec,
+    _cpu_latency: Option<CpuLatency>,
+    _type: PhantomData<fn() -> T>,
+}
+
+impl<T: Message + ?Sized> Receiver<T> {
+    pub(crate) fn open(options: &Options, hold: Option<CpuLatency>) -> Result<Self, Error> {
+        Ok(Self {
+            consumer: Consumer::open(options)?,
+            copy: AlignedVec::new(),
+            _cpu_latency: hold,
+            _type: PhantomData,
+        })
+    }
+
+    /// The next message, validated and read in place, if there is one. Never blocks.
+    ///
+    /// # Errors
+    /// [`RecvError::Empty`]; the others of [`RecvError`].
+    #[inline]
+    pub fn try_recv(&mut self) -> Result<Received<'_, T>, RecvError> {
+        Received::new(self.consumer.try_recv()?)
+    }
+
+    /// As [`Self::try_recv`], but waits for a message, and for a sender to come.
+    ///
+    /// # Errors
+    /// [`RecvError::Disconnected`] and [`RecvError::PeerDied`] tell once how a sender ended, after
+    /// its last message; a death within 100 ms.
+    #[inline]
+    pub fn recv(&mut self) -> Result<Received<'_, T>, RecvError> {
+        Received::new(self.consumer.recv()?)
+    }
+
+    /// As [`Self::recv`], for at most `timeout`.
+    ///
+    /// # Errors
+    /// [`RecvError::Timeout`].
+    #[inline]
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Received<'_, T>, RecvError> {
+        Received::new(self.consumer.recv_timeout(timeout)?)
+    }
+
+    /// Up to `limit` messages that are there, given back together. Never blocks.
+    ///
+    /// # Errors
+    /// As [`Self::try_recv`].
+    #[inline]
+    pub fn try_recv_batch(&mut self, limit: usize) -> Result<Batch<'_, T>, RecvError> {
+        Ok(Batch { batch: self.consumer.try_recv_batch(limit)?, _type: PhantomData })
+    }
+
+    /// As [`Self::try_recv_batch`], but waits for the first message.
+    ///
+    /// # Errors
+    /// As [`Self::recv`].
+    #[inline]
+    pub fn recv_batch(&mut self, limit: usize) -> Result<Batch<'_, T>, RecvError> {
+        Ok(Batch { batch: self.consumer.recv_batch(limit, None)?, _type: PhantomData })
+    }
+
+    /// As [`Self::recv_batch`], waiting for the first message for at most `timeout`.
+    ///
+    /// # Errors
+    /// As [`Self::recv_timeout`].
+    pub fn recv_batch_timeout(
+        &mut self,
+        limit: usize,
+        timeout: Duration,
+    ) -> Result<Batch<'_, T>, RecvError> {
+        Ok(Batch { batch: self.consumer.recv_batch(limit, Some(timeout))?, _type: PhantomData })
+    }
+
+    /// As [`Self::try_recv`], for senders that are not trusted: the message is copied out first, and
+    /// the copy validated. Allocates only while longer messages come than ever before.
+    ///
+    /// # Errors
+    /// As [`Self::try_recv`].
+    pub fn try_recv_copy(&mut self) -> Result<Copied<'_, T>, RecvError> {
+        copy_out(self.consumer.try_recv()?, &mut self.copy)
+    }
+
+    /// As [`Self::try_recv_copy`], but waits.
+    ///
+    /// # Errors
+    /// As [`Self::recv`].
+    pub fn recv_copy(&mut self) -> Result<Copied<'_, T>, RecvError> {
+        copy_out(self.consumer.recv()?, &mut self.copy)
+    }
+
+    /// As [`Self::recv_copy`], for at most `timeout`.
+    ///
+    /// # Errors
+    /// As [`Self::recv_timeout`].
+    pub fn recv_copy_timeout(&mut self, timeout: Duration) -> Result<Copied<'_, T>, RecvError> {
+        copy_out(self.consumer.recv_timeout(timeout)?, &mut self.copy)
+    }
+
+    /// The sender whose messages are being read, if there is one.
+    pub fn peer(&self) -> Option<Peer> {
+        self.consumer.peer().map(Into::into)
+    }
+
+    /// What the channel has done since its sender opened it. A dozen loads.
+    pub fn stats(&self) -> Stats {
+        self.consumer.stats()
+    }
+}
+
+fn copy_out<'a, T: Message + ?Sized>(
+    guard: ringway_shm::Received<'_>,
+    copy: &'a mut AlignedVec,
+) -> Result<Copied<'a, T>, RecvError> {
+    let (sequence, redelivered) = (guard.sequence(), guard.redelivered());
+    copy.clear();
+    copy.extend_from_slice(&guard);
+    drop(guard);
+    match T::view(copy) {
+        Some(view) => Ok(Copied { view, sequence, redelivered }),
+        None => Err(RecvError::Invalid { sequence }),
+    }
+}

@@ -1,0 +1,357 @@
+//! What can be a message, and the guards through which messages are written and read in place.
+//!
+//! The rkyv bounds stand here and nowhere else. Which ring the bytes are in is not known here.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+use rkyv::api::low::LowValidator;
+use rkyv::bytecheck::CheckBytes;
+use rkyv::rancor::{Failure, Strategy};
+use rkyv::ser::allocator::SubAllocator;
+use rkyv::ser::{Positional, Serializer, Writer};
+use rkyv::{Archive, Portable, Serialize};
+
+use crate::describe::Describe;
+use crate::error::{RecvError, SendError};
+
+/// What can be sent: `[u8]`, and every type that derives rkyv's `Archive` and `Serialize` and
+/// [`Describe`]. Its archived form must not need an alignment above 16.
+///
+/// Implemented for all of those already; there is nothing to implement by hand.
+pub trait Message: Describe {
+    /// What the receiver sees: rkyv's archived form, or `[u8]`.
+    type View: ?Sized;
+
+    /// Bytes that this message takes if nothing in it lies out of line.
+    #[doc(hidden)]
+    fn inline_len(&self) -> usize;
+
+    /// Writes the message into `room`, as far as it fits, and returns how many bytes it takes.
+    #[doc(hidden)]
+    fn encode(&self, room: &mut [u8], scratch: &mut Scratch) -> Result<usize, SendError>;
+
+    /// Validates received bytes and reads them in place.
+    #[doc(hidden)]
+    fn view(bytes: &[u8]) -> Option<&Self::View>;
+}
+
+impl<T> Message for T
+where
+    T: Describe + Archive + for<'a> Serialize<Strategy<Encoder<'a>, Failure>>,
+    T::Archived: Portable + for<'a> CheckBytes<LowValidator<'a, Failure>>,
+{
+    type View = T::Archived;
+
+    #[inline(always)]
+    fn inline_len(&self) -> usize {
+        size_of::<T::Archived>()
+    }
+
+    #[inline(always)]
+    fn encode(&self, room: &mut [u8], scratch: &mut Scratch) -> Result<usize, SendError> {
+        const {
+            assert!(align_of::<T::Archived>() <= 16, "messages are aligned to 16 bytes in the ring")
+        };
+        let writer = RoomWriter { room, len: 0 };
+        let mut encoder = Serializer::new(writer, SubAllocator::new(&mut scratch.bytes), ());
+        match rkyv::api::serialize_using::<_, Failure>(self, &mut encoder) {
+            Ok(_) => Ok(encoder.into_writer().len),
+            Err(Failure) => {
+                // The writer never fails, so it is the allocator that had too little to lend, or
+                // the type's own code that refuses for ever.
+                scratch.grow()?;
+                Err(SendError::Encode)
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn view(bytes: &[u8]) -> Option<&T::Archived> {
+        rkyv::api::low::access::<T::Archived, Failure>(bytes).ok()
+    }
+}
+
+impl Message for [u8] {
+    type View = [u8];
+
+    #[inline(always)]
+    fn inline_len(&self) -> usize {
+        self.len()
+    }
+
+    #[inline(always)]
+    fn encode(&self, room: &mut [u8], _scratch: &mut Scratch) -> Result<usize, SendError> {
+        if let Some(room) = room.get_mut(..self.len()) {
+            room.copy_from_slice(self);
+        }
+        Ok(self.len())
+    }
+
+    #[inline(always)]
+    fn view(bytes: &[u8]) -> Option<&[u8]> {
+        Some(bytes)
+    }
+}
+
+/// What rkyv serialises with: into the ring, with scratch memory lent by the sender, and nothing
+/// shared between pointers.
+type Encoder<'a> = Serializer<RoomWriter<'a>, SubAllocator<'a>, ()>;
+
+/// Writes what fits and counts the rest, so that one pass over a message too long for the free run
+/// tells how much it needs.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct RoomWriter<'a> {
+    room: &'a mut [u8],
+    len: usize,
+}
+
+impl Positional for RoomWriter<'_> {
+    #[inline(always)]
+    fn pos(&self) -> usize {
+        self.len
+    }
+}
+
+impl<E> Writer<E> for RoomWriter<'_> {
+    #[inline(always)]
+    fn write(&mut self, bytes: &[u8]) -> Result<(), E> {
+        let end = self.len + bytes.len();
+        if let Some(room) = self.room.get_mut(self.len..end) {
+            room.copy_from_slice(bytes);
+        }
+        self.len = end;
+        Ok(())
+    }
+}
+
+/// Memory that a serialiser borrows while it works on nested lists. Starts empty, grows when a
+/// message asks for more, and is kept.
+#[doc(hidden)]
+#[derive(Default)]
+pub struct Scratch {
+    bytes: Vec<MaybeUninit<u8>>,
+}
+
+/// Beyond this a message is refused: its scratch is a few words per nested element, so something
+/// is wrong with it.
+const MAX_SCRATCH: usize = 256 << 20;
+
+impl Scratch {
+    /// Encodes, with more scratch memory as long as that may help.
+    #[inline(always)]
+    pub(crate) fn encode<T: Message + ?Sized>(
+        &mut self,
+        message: &T,
+        room: &mut [u8],
+    ) -> Result<usize, SendError> {
+        let before = self.bytes.len();
+        match message.encode(room, self) {
+            Err(SendError::Encode) if self.bytes.len() > before => self.encode_again(message, room),
+            result => result,
+        }
+    }
+
+    #[cold]
+    fn encode_again<T: Message + ?Sized>(
+        &mut self,
+        message: &T,
+        room: &mut [u8],
+    ) -> Result<usize, SendError> {
+        loop {
+            let before = self.bytes.len();
+            match message.encode(room, self) {
+                Err(SendError::Encode) if self.bytes.len() > before => {}
+                result => return result,
+            }
+        }
+    }
+
+    #[cold]
+    fn grow(&mut self) -> Result<(), SendError> {
+        let len = (self.bytes.len() * 2).max(4096);
+        if len > MAX_SCRATCH {
+            return Err(SendError::Encode);
+        }
+        self.bytes.resize(len, MaybeUninit::uninit());
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Scratch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Scratch({} bytes)", self.bytes.len())
+    }
+}
+
+/// Room for one message of bytes, to be written through `DerefMut`. Dropping it aborts, and nobody
+/// sees that it was. The bytes hold whatever was there before.
+#[derive(Debug)]
+#[must_use = "a claim that is dropped is aborted"]
+pub struct Claim<'a>(pub(crate) ringway_shm::Claim<'a>);
+
+impl Claim<'_> {
+    /// Publishes the message, with everything queued before it.
+    ///
+    /// # Errors
+    /// [`SendError::Forked`]: the room is the parent's.
+    #[inline(always)]
+    pub fn commit(self) -> Result<(), SendError> {
+        Ok(self.0.commit()?)
+    }
+
+    /// Publishes the first `len` bytes only; more than claimed counts as all.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    #[inline(always)]
+    pub fn commit_len(self, len: usize) -> Result<(), SendError> {
+        Ok(self.0.commit_len(len)?)
+    }
+
+    /// Keeps the message back until the next flush or commit.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    #[inline(always)]
+    pub fn queue(self) -> Result<(), SendError> {
+        Ok(self.0.queue()?)
+    }
+}
+
+impl Deref for Claim<'_> {
+    type Target = [u8];
+
+    #[inline(always)]
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl DerefMut for Claim<'_> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+/// A message, validated and read where the sender wrote it. Dropping it gives the room back to the
+/// sender, so hold it no longer than needed.
+pub struct Received<'a, T: Message + ?Sized> {
+    guard: ringway_shm::Received<'a>,
+    /// Points into the guard's bytes.
+    view: NonNull<T::View>,
+}
+
+impl<'a, T: Message + ?Sized> Received<'a, T> {
+    #[inline(always)]
+    pub(crate) fn new(guard: ringway_shm::Received<'a>) -> Result<Self, RecvError> {
+        match T::view(&guard) {
+            Some(view) => Ok(Self { view: NonNull::from(view), guard }),
+            None => Err(RecvError::Invalid { sequence: guard.sequence() }),
+        }
+    }
+
+    /// Whether a receiver that died may have seen this message before.
+    pub fn redelivered(&self) -> bool {
+        self.guard.redelivered()
+    }
+
+    /// Number of the message, from 0, since its sender opened the channel.
+    #[inline]
+    pub fn sequence(&self) -> u64 {
+        self.guard.sequence()
+    }
+
+    /// The bytes as they lie in the ring.
+    #[inline]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.guard
+    }
+}
+
+impl<T: Message + ?Sized> Deref for Received<'_, T> {
+    type Target = T::View;
+
+    #[inline(always)]
+    fn deref(&self) -> &T::View {
+        // SAFETY: `view` was made from the bytes of `guard`, which keeps them in place and
+        // unchanged for as long as it lives.
+        unsafe { self.view.as_ref() }
+    }
+}
+
+/// Tells the number, not the contents: archived types seldom are `Debug`.
+impl<T: Message + ?Sized> fmt::Debug for Received<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Received(message {}, {} bytes)", self.sequence(), self.as_bytes().len())
+    }
+}
+
+// SAFETY: the guard is Send, and `view` is a shared reference into its bytes.
+unsafe impl<T: Message + ?Sized> Send for Received<'_, T> where T::View: Sync {}
+
+/// A message that was copied out of the ring before it was validated: whatever its sender does to
+/// the ring, this does not change.
+pub struct Copied<'a, T: Message + ?Sized> {
+    pub(crate) view: &'a T::View,
+    pub(crate) sequence: u64,
+    pub(crate) redelivered: bool,
+}
+
+impl<T: Message + ?Sized> Copied<'_, T> {
+    /// Whether a receiver that died may have seen this message before.
+    pub fn redelivered(&self) -> bool {
+        self.redelivered
+    }
+
+    /// Number of the message, from 0, since its sender opened the channel.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+}
+
+impl<T: Message + ?Sized> Deref for Copied<'_, T> {
+    type Target = T::View;
+
+    fn deref(&self) -> &T::View {
+        self.view
+    }
+}
+
+impl<T: Message + ?Sized> fmt::Debug for Copied<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Copied(message {})", self.sequence)
+    }
+}
+
+/// Several messages, given back together when it is dropped.
+///
+/// It lends one message at a time: `while let Some(message) = batch.next()? { … }`.
+#[derive(Debug)]
+pub struct Batch<'a, T: Message + ?Sized> {
+    pub(crate) batch: ringway_shm::Batch<'a>,
+    pub(crate) _type: PhantomData<fn() -> T>,
+}
+
+impl<T: Message + ?Sized> Batch<'_, T> {
+    /// The next message, until there is none or the batch's limit is reached.
+    ///
+    /// # Errors
+    /// [`RecvError::Invalid`], after which the batch goes on; [`RecvError::Corrupt`].
+    #[inline(always)]
+    #[allow(clippy::should_implement_trait, reason = "lends, which Iterator can't")]
+    pub fn next(&mut self) -> Result<Option<&T::View>, RecvError> {
+        let Some(message) = self.batch.next()? else { return Ok(None) };
+        // SAFETY: the ring keeps these bytes until the batch is dropped, and the view borrows it.
+        let bytes = unsafe { std::slice::from_raw_parts(message.payload, message.len) };
+        match T::view(bytes) {
+            Some(view) => Ok(Some(view)),
+            None => Err(RecvError::Invalid { sequence: message.sequence }),
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The builder behind [`crate::sender`] and [`crate::receiver`]: every option of an address as a
+//! method, with its default.
+
+use std::path::PathBuf;
+
+use ringway_shm::{Options, Wait};
+
+use crate::address::Address;
+use crate::channel::{Receiver, Sender};
+use crate::cpu_latency::CpuLatency;
+use crate::describe::Schema;
+use crate::error::Error;
+use crate::message::Message;
+
+/// Opens a channel with options that are not in the address. Whoever opens a channel first decides
+/// its options; asking for others later is an error that prints both sides.
+///
+/// ```
+/// use ringway::{Builder, Wait};
+///
+/// # let address = format!("shm://builder-{}", std::process::id());
+/// let mut tx = Builder::new(&address)?.capacity(4 << 20).wait(Wait::Park).sender::<[u8]>()?;
+/// tx.send(b"hello")?;
+/// # drop(tx);
+/// # ringway::remove(&address)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Builder {
+    name: String,
+    directory: Option<PathBuf>,
+    capacity: Option<u64>,
+    align: Option<u32>,
+    wait: Option<Wait>,
+    hold_cpu_latency: bool,
+}
+
+impl Builder {
+    /// A channel at `address`, with the options that the address names.
+    ///
+    /// # Errors
+    /// [`Error::Address`].
+    pub fn new(address: &str) -> Result<Self, Error> {
+        let address: Address = address.parse()?;
+        let options = address.options();
+        Ok(Self {
+            name: address.name().to_owned(),
+            directory: None,
+            capacity: options.capacity,
+            align: options.align,
+            wait: options.wait,
+            hold_cpu_latency: options.hold_cpu_latency.unwrap_or(false),
+        })
+    }
+
+    /// Bytes of ring: a power of two from 4 KiB to 4 GiB. A message may take half of it, less 16
+    /// bytes. Default: 1 MiB.
+    #[must_use]
+    pub fn capacity(self, bytes: u64) -> Self {
+        Self { capacity: Some(bytes), ..self }
+    }
+
+    /// Bytes that messages are aligned to in the ring: 64 gives each a cache line of its own, 16
+    /// packs small ones. Default: 64.
+    #[must_use]
+    pub fn align(self, bytes: u32) -> Self {
+        Self { align: Some(bytes), ..self }
+    }
+
+    /// How both sides wait. Default: adaptive.
+    #[must_use]
+    pub fn wait(self, wait: Wait) -> Self {
+        Self { wait: Some(wait), ..self }
+    }
+
+    /// Keeps idle cores from deep sleep while this handle lives, which makes waking a sleeper about
+    /// five times faster. Needs permission to write `/dev/cpu_dma_latency`. Default: off.
+    #[must_use]
+    pub fn hold_cpu_latency(self, hold: bool) -> Self {
+        Self { hold_cpu_latency: hold, ..self }
+    }
+
+    /// Where channels live: a directory on a tmpfs. Both sides must name the same. Default:
+    /// `$RINGWAY_DIR`, or `/dev/shm/ringway-<uid>`.
+    #[must_use]
+    pub fn directory(self, path: impl Into<PathBuf>) -> Self {
+        Self { directory: Some(path.into()), ..self }
+    }
+
+    /// Opens the sending end.
+    ///
+    /// # Errors
+    /// [`Error`], whose text names the remedy.
+    pub fn sender<T: Message + ?Sized>(&self) -> Result<Sender<T>, Error> {
+        Sender::open(&self.shm::<T>(), self.cpu_latency()?)
+    }
+
+    /// Opens the receiving end.
+    ///
+    /// # Errors
+    /// [`Error`], whose text names the remedy.
+    pub fn receiver<T: Message + ?Sized>(&self) -> Result<Receiver<T>, Error> {
+        Receiver::open(&self.shm::<T>(), self.cpu_latency()?)
+    }
+
+    /// Removes the channel, with every message in it, if nobody has it open. False: there is none.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::RoleTaken`] when a process has it open; those of the file system.
+    pub fn remove(&self) -> Result<bool, Error> {
+        Ok(ringway_shm::remove(&self.shm::<[u8]>())?)
+    }
+
+    fn cpu_latency(&self) -> Result<Option<CpuLatency>, Error> {
+        Ok(self.hold_cpu_latency.then(CpuLatency::hold).transpose()?)
+    }
+
+    fn shm<T: Message + ?Sized>(&self) -> Options {
+        let schema = Schema::of::<T>();
+        let schema = ringway_shm::Schema {
+            fingerprint: schema.fingerprint(),
+            text: schema.text().to_owned(),
+        };
+        Options {
+            directory: self.directory.clone(),
+            capacity: self.capacity,
+            record_align: self.align,
+            wait: self.wait,
+            ..Options::new(&self.name, schema)
+        }
+    }
+}

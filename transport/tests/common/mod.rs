@@ -1,0 +1,92 @@
+//! What the tests of the API share: a directory of its own for each test, and message types.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use ringway::{Builder, Describe, Wait, rkyv};
+
+/// A fixed-size message.
+#[derive(rkyv::Archive, rkyv::Serialize, Describe, Clone, Debug, PartialEq)]
+#[rkyv(crate = ringway::rkyv)]
+pub struct Tick {
+    pub price: i64,
+    pub quantity: u32,
+    pub side: bool,
+}
+
+/// A message with parts out of line, and lists in lists.
+#[derive(rkyv::Archive, rkyv::Serialize, Describe, Clone, Debug, PartialEq)]
+#[rkyv(crate = ringway::rkyv)]
+pub struct Book {
+    pub product: String,
+    pub levels: Vec<(f64, f64)>,
+    pub notes: Vec<String>,
+    pub last: Option<Tick>,
+}
+
+impl Tick {
+    pub fn number(n: u32) -> Self {
+        Self { price: i64::from(n) * 3, quantity: n, side: n.is_multiple_of(2) }
+    }
+}
+
+impl Book {
+    pub fn number(n: usize) -> Self {
+        Self {
+            product: format!("product-{n}"),
+            levels: (0..n % 40).map(|i| (i as f64, n as f64)).collect(),
+            notes: (0..n % 5).map(|i| "x".repeat(i * 7)).collect(),
+            last: n.is_multiple_of(3).then(|| Tick::number(n as u32)),
+        }
+    }
+
+    pub fn check(view: &ArchivedBook, n: usize) {
+        let expected = Self::number(n);
+        assert_eq!(view.product, *expected.product);
+        let levels: Vec<(f64, f64)> =
+            view.levels.iter().map(|level| (level.0.to_native(), level.1.to_native())).collect();
+        assert_eq!(levels, expected.levels);
+        let notes: Vec<&str> = view.notes.iter().map(|note| note.as_str()).collect();
+        assert_eq!(notes, expected.notes);
+        assert_eq!(view.last.is_some(), expected.last.is_some());
+    }
+}
+
+/// A directory for channels that goes away with the test, however it ends.
+pub struct Home(PathBuf);
+
+impl Home {
+    pub fn new() -> Self {
+        static COUNT: Mutex<u32> = Mutex::new(0);
+        let mut count = COUNT.lock().unwrap();
+        *count += 1;
+        let root =
+            if Path::new("/dev/shm").is_dir() { "/dev/shm".into() } else { std::env::temp_dir() };
+        let path = root.join(format!("ringway-api-{}-{}", std::process::id(), *count));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// A channel in it.
+    pub fn channel(&self, address: &str) -> Builder {
+        Builder::new(address).unwrap().directory(&self.0)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        std::fs::read_dir(&self.0).unwrap().next().is_none()
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+pub const WAITS: [Wait; 3] = [Wait::Spin, Wait::Adaptive, Wait::Park];

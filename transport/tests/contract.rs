@@ -1,0 +1,370 @@
+//! The contract of the API: what every medium and every way to wait has to keep. A new flavor joins
+//! by a line in `flavors!`.
+
+mod common;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{Book, Home, Tick};
+use ringway::{Builder, RecvError, SendError};
+
+/// Runs each contract on each flavor, as tests of their own.
+macro_rules! flavors {
+    ($($contract:ident)*) => {
+        flavors!(@ spsc_spin "shm://contract?wait=spin&capacity=64KiB", $($contract)*);
+        flavors!(@ spsc_adaptive "shm://contract?wait=adaptive&capacity=64KiB", $($contract)*);
+        flavors!(@ spsc_park "shm://contract?wait=park&capacity=64KiB&align=16", $($contract)*);
+    };
+    (@ $flavor:ident $address:literal, $($contract:ident)*) => {
+        mod $flavor {
+            $(
+                #[test]
+                fn $contract() {
+                    let home = super::Home::new();
+                    super::$contract(&home.channel($address));
+                    assert!(home.is_empty(), "something of the channel was left behind");
+                }
+            )*
+        }
+    };
+}
+
+flavors! {
+    messages_arrive_in_order
+    either_end_may_come_first
+    bytes_arrive_as_written
+    a_claim_may_be_aborted
+    queued_messages_wait_for_the_flush
+    dropping_the_sender_flushes
+    a_batch_is_one_publication
+    a_batch_larger_than_the_ring_is_split
+    batches_of_unequal_messages_arrive
+    a_full_ring_says_so
+    too_large_is_refused
+    receiving_times_out
+    batches_are_received_up_to_the_limit
+    copies_outlive_the_ring
+    empty_messages_arrive
+    nested_messages_arrive
+    the_end_is_told_once
+    forgetting_a_guard_loses_nothing
+    handles_may_move_between_threads
+    two_at_once_pass_everything
+}
+
+const LONG: Duration = Duration::from_secs(30);
+
+fn messages_arrive_in_order(channel: &Builder) {
+    let mut tx = channel.sender::<Tick>().unwrap();
+    let mut rx = channel.receiver::<Tick>().unwrap();
+    for n in 0..2000 {
+        tx.send(&Tick::number(n)).unwrap();
+        let tick = rx.recv().unwrap();
+        assert_eq!(tick.quantity.to_native(), n);
+        assert_eq!(tick.price.to_native(), i64::from(n) * 3);
+        assert_eq!(tick.sequence(), u64::from(n));
+        assert!(!tick.redelivered());
+    }
+    let stats = tx.stats();
+    assert_eq!((stats.sent, stats.received), (2000, 2000));
+}
+
+fn either_end_may_come_first(channel: &Builder) {
+    let mut rx = channel.receiver::<Tick>().unwrap();
+    assert_eq!(rx.try_recv().unwrap_err(), RecvError::Empty);
+    assert_eq!(rx.peer(), None);
+    let sender = channel.clone();
+    let sent = thread::spawn(move || {
+        let mut tx = sender.sender::<Tick>().unwrap();
+        tx.send(&Tick::number(7)).unwrap();
+        tx
+    });
+    assert_eq!(rx.recv_timeout(LONG).unwrap().quantity.to_native(), 7);
+    assert!(rx.peer().is_some());
+    drop(sent.join().unwrap());
+}
+
+fn bytes_arrive_as_written(channel: &Builder) {
+    let mut tx = channel.sender::<[u8]>().unwrap();
+    let mut rx = channel.receiver::<[u8]>().unwrap();
+    for len in (0..3000).step_by(17) {
+        let bytes: Vec<u8> = (0..len).map(|i| (i * 31 + len) as u8).collect();
+        let mut claim = tx.claim(len).unwrap();
+        claim.copy_from_slice(&bytes);
+        claim.commit().unwrap();
+        tx.send(&bytes).unwrap();
+        assert_eq!(*rx.recv().unwrap(), *bytes);
+        let received = rx.recv().unwrap();
+        assert_eq!(*received, *bytes);
+        assert_eq!(received.as_ptr() as usize % 16, 0);
+    }
+}
+
+fn a_claim_may_be_aborted(channel: &Builder) {
+    let mut tx = channel.sender::<[u8]>().unwrap();
+    let mut rx = channel.receiver::<[u8]>().unwrap();
+    let mut claim = tx.claim(100).unwrap();
+    claim.fill(9);
+    drop(claim);
+    assert_eq!(rx.try_recv().unwrap_err(), RecvError::Empty);
+    let mut claim = tx.try_claim(100).unwrap();
+    claim.fill(1);
+    claim.commit_len(3).unwrap();
+    assert_eq!(*rx.recv().unwrap(), [1, 1, 1]);
+    assert_eq!(tx.stats().sent, 1);
+}
+
+fn queued_messages_wait_for_the_flush(channel: &Builder) {
+    let mut tx = channel.sender::<Tick>().unwrap();
+    let mut rx = channel.receiver::<Tick>().unwrap();
+    for n in 0..5 {
+        tx.queue(&Tick::number(n)).unwrap();
+    }
+    assert_eq!(rx.try_recv().unwrap_err(), RecvError::Empty);
+    tx.flush().unwrap();
+    for n in 0..5 {
+        assert_eq!(rx.try_recv().unwrap().quantity.to_native(), n);
+    }
+    // A send publishes what was queued before it.
+    tx.try_queue(&Tick::number(5)).unwrap();
+    tx.try_send(&Tick::number(6)).unwrap();
+    for n in 5..7 {
+        assert_eq!(rx.try_recv().unwrap().quantity.to_native(), n);
+    }
+}
+
+fn dropping_the_sender_flushes(channel: &Builder) {
+    let mut rx = channel.receiver::<Tick>().unwrap();
+    let mut tx = channel.sender::<Tick>().unwrap();
+    tx.queue(&Tick::number(3)).unwrap();
+    drop(tx);
+    assert_eq!(rx.recv().unwrap().quantity.to_native(), 3);
+    assert_eq!(rx.recv().unwrap_err(), RecvError::Disconnected);
+}
+
+fn a_batch_is_one_publication(channel: &Builder) {
+    let mut tx = channel.sender::<Tick>().unwrap();
+    let mut rx = channel.receiver::<Tick>().unwrap();
+    let ticks: Vec<Tick> = (0..32).map(Tick::number).collect();
+    for _ in 0..50 {
+        let sent = tx.send_batch(&ticks).unwrap();
+        assert_eq!((sent.messages, sent.publications), (32, 1));
+        for n in 0..32 {
+            assert_eq!(rx.try_recv().unwrap().quantity.to_native(), n);
+        }
+    }
+    assert_eq!(tx.send_batch::<Tick>(&[]).unwrap().messages, 0);
+    assert_eq!(rx.try_recv().unwrap_err(), RecvError::Empty);
+}
+
+fn a_batch_larger_than_the_ring_is_split(channel: &Builder) {
+    let mut tx = channel.sender::<Tick>().unwrap();
+    let mut rx = channel.receiver::<Tick>().unwrap();
+    let ticks: Vec<Tick> = (0..20_000).map(Tick::number).collect();
+    let sender = thread::spawn(move || {
+        let sent = tx.send_batch(&ticks).unwrap();
+        assert_eq!(sent.messages, 20_000);
+        assert!(sent.publications > 1);
+        let error = tx.try_send_batch(&ticks).unwrap_err();
+        assert!(error.sent > 0 && matches!(error.error, SendError::Full { .. }), "{error}");
+        (tx, error.sent)
+    });
+    for n in 0..20_000 {
+        assert_eq!(rx.recv_timeout(LONG).unwrap().quantity.to_native(), n);
+    }
+    let (_tx, sent) = sender.join().unwrap();
+    for n in 0..sent {
+        assert_eq!(rx.recv_timeout(LONG).unwrap().quantity.to_native() as usize, n);
+    }
+    assert_eq!(rx.try_recv().unwrap_err(), RecvError::Empty);
+}
+
+fn batches_of_unequal_messages_arrive(channel: &Builder) {
+    let mut tx = channel.sender::<[u8]>().unwrap();
+    let mut rx = channel.receiver::<[u8]>().unwrap();
+    let lens = [0, 1, 1, 1, 5, 5, 0, 300, 300, 2];
+    let messages: Vec<Vec<u8>> =
+        lens.iter().enumerate().map(|(i, &len)| vec![i as u8; len]).collect();
+    for _ in 0..100 {
+        assert_eq!(tx.send_batch(&messages).unwrap().messages, lens.len());
+        for message in &messages {
+            assert_eq!(*rx.try_recv().unwrap(), **message);
+        }
+    }
+    let books: Vec<Book> = (0..30).map(Book::number).collect();
+    drop((tx, rx));
+    let mut tx = channel.sender::<Book>().unwrap();
+    let mut rx = channel.receiver::<Book>().unwrap();
+    assert_eq!(tx.send_batch(&books).unwrap().publications, 1);
+    for n in 0..30 {
+        Book::check(&rx.try_recv().unwrap(), n);
+    }
+}
+
+fn a_full_ring_says_so(channel: &Builder) {
+    let mut tx = channel.sender::<[u8]>().unwrap();
+    let bytes = vec![7; 1000];
+    let mut sent = 0;
+    let error = loop {
+        match tx.try_send(&bytes) {
+            Ok(()) => sent += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error, SendError::Full { peer: None });
+    assert!(error.to_string().contains("no receiver"), "{error}");
+    let mut rx = channel.receiver::<[u8]>().unwrap();
+    let error = tx.send_timeout(&bytes, Duration::from_millis(5)).unwrap_err();
+    assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
+    assert!(matches!(error, SendError::Timeout { peer: Some(_) }));
+    assert!(tx.stats().full_waits >= 2);
+    for _ in 0..sent {
+        assert_eq!(rx.recv().unwrap().len(), 1000);
+    }
+    assert_eq!(rx.try_recv().unwrap_err(), RecvError::Empty);
+    tx.try_send(&bytes).unwrap();
+    assert_eq!(rx.recv().unwrap().len(), 1000);
+}
+
+fn too_large_is_refused(channel: &Builder) {
+    let mut tx = channel.sender::<[u8]>().unwrap();
+    let max = tx.max_len();
+    let bytes = vec![1; max + 1];
+    let expected = SendError::TooLarge { len: max + 1, max };
+    assert_eq!(tx.try_send(&bytes).unwrap_err(), expected);
+    assert_eq!(tx.send(&bytes).unwrap_err(), expected);
+    assert_eq!(tx.claim(max + 1).unwrap_err(), expected);
+    tx.send(&bytes[1..]).unwrap();
+    let mut rx = channel.receiver::<[u8]>().unwrap();
+    assert_eq!(rx.recv().unwrap().len(), max);
+}
+
+fn receiving_times_out(channel: &Builder) {
+    let mut rx = channel.receiver::<Tick>().unwrap();
+    let wait = Duration::from_millis(20);
+    let start = Instant::now();
+    assert_eq!(rx.recv_timeout(wait).unwrap_err(), RecvError::Timeout);
+    assert!(start.elapsed() >= wait);
+    let _tx = channel.sender::<Tick>().unwrap();
+    assert_eq!(rx.recv_timeout(wait).unwrap_err(), RecvError::Timeout);
+    assert_eq!(rx.recv_timeout(Duration::ZERO).unwrap_err(), RecvError::Timeout);
+    assert!(start.elapsed() >= 2 * wait);
+}
+
+fn batches_are_received_up_to_the_limit(channel: &Builder) {
+    let mut tx = channel.sender::<Tick>().unwrap();
+    let mut rx = channel.receiver::<Tick>().unwrap();
+    assert!(matches!(rx.try_recv_batch(4).err(), Some(RecvError::Empty)));
+    for n in 0..10 {
+        tx.send(&Tick::number(n)).unwrap();
+    }
+    let mut next = 0;
+    for expected in [4, 4, 2] {
+        let mut batch = rx.recv_batch(4).unwrap();
+        let mut count = 0;
+        while let Some(tick) = batch.next().unwrap() {
+            assert_eq!(tick.quantity.to_native(), next);
+            next += 1;
+            count += 1;
+        }
+        assert_eq!(count, expected);
+    }
+    assert_eq!(tx.stats().received, 10);
+    let timeout = rx.recv_batch_timeout(4, Duration::from_millis(1)).err();
+    assert!(matches!(timeout, Some(RecvError::Timeout)));
+}
+
+fn copies_outlive_the_ring(channel: &Builder) {
+    let mut tx = channel.sender::<Book>().unwrap();
+    let mut rx = channel.receiver::<Book>().unwrap();
+    for n in 0..100 {
+        tx.send(&Book::number(n)).unwrap();
+        let copy = rx.recv_copy().unwrap();
+        // Its room is free already.
+        assert_eq!(tx.stats().received, n as u64 + 1);
+        Book::check(&copy, n);
+    }
+    assert!(matches!(rx.try_recv_copy().err(), Some(RecvError::Empty)));
+    let timeout = rx.recv_copy_timeout(Duration::from_millis(1)).err();
+    assert!(matches!(timeout, Some(RecvError::Timeout)));
+}
+
+fn empty_messages_arrive(channel: &Builder) {
+    let mut tx = channel.sender::<()>().unwrap();
+    let mut rx = channel.receiver::<()>().unwrap();
+    let mut sent = 0;
+    while tx.try_send(&()).is_ok() {
+        sent += 1;
+    }
+    assert!(sent > 500);
+    for n in 0..sent {
+        assert_eq!(rx.try_recv().unwrap().sequence(), n);
+    }
+    assert_eq!(rx.try_recv().unwrap_err(), RecvError::Empty);
+    assert_eq!(tx.send_batch(&[(), ()]).unwrap().messages, 2);
+    assert_eq!(rx.recv().unwrap().as_bytes(), b"");
+    assert_eq!(rx.recv().unwrap().as_bytes(), b"");
+}
+
+fn nested_messages_arrive(channel: &Builder) {
+    let mut tx = channel.sender::<Book>().unwrap();
+    let mut rx = channel.receiver::<Book>().unwrap();
+    for n in 0..1500 {
+        tx.send(&Book::number(n)).unwrap();
+        Book::check(&rx.recv().unwrap(), n);
+    }
+}
+
+fn the_end_is_told_once(channel: &Builder) {
+    let mut rx = channel.receiver::<Tick>().unwrap();
+    for round in 0..3 {
+        let mut tx = channel.sender::<Tick>().unwrap();
+        tx.send(&Tick::number(round)).unwrap();
+        drop(tx);
+        assert_eq!(rx.recv().unwrap().quantity.to_native(), round);
+        assert_eq!(rx.recv().unwrap_err(), RecvError::Disconnected);
+        assert_eq!(rx.try_recv().unwrap_err(), RecvError::Empty);
+    }
+}
+
+fn forgetting_a_guard_loses_nothing(channel: &Builder) {
+    let mut tx = channel.sender::<Tick>().unwrap();
+    let mut rx = channel.receiver::<Tick>().unwrap();
+    tx.send(&Tick::number(1)).unwrap();
+    tx.send(&Tick::number(2)).unwrap();
+    std::mem::forget(rx.recv().unwrap());
+    assert_eq!(rx.recv().unwrap().quantity.to_native(), 1);
+    assert_eq!(rx.recv().unwrap().quantity.to_native(), 2);
+}
+
+fn handles_may_move_between_threads(channel: &Builder) {
+    let mut tx = channel.sender::<Tick>().unwrap();
+    let mut rx = channel.receiver::<Tick>().unwrap();
+    for n in 0..10 {
+        (tx, rx) = thread::spawn(move || {
+            tx.send(&Tick::number(n)).unwrap();
+            assert_eq!(rx.recv().unwrap().quantity.to_native(), n);
+            (tx, rx)
+        })
+        .join()
+        .unwrap();
+    }
+}
+
+fn two_at_once_pass_everything(channel: &Builder) {
+    const COUNT: u32 = 30_000;
+    let mut tx = channel.sender::<Tick>().unwrap();
+    let mut rx = channel.receiver::<Tick>().unwrap();
+    let sender = thread::spawn(move || {
+        for n in 0..COUNT {
+            tx.send(&Tick::number(n)).unwrap();
+        }
+    });
+    for n in 0..COUNT {
+        let tick = rx.recv_timeout(LONG).unwrap();
+        assert_eq!((tick.quantity.to_native(), tick.price.to_native()), (n, i64::from(n) * 3));
+    }
+    sender.join().unwrap();
+    assert_eq!(rx.recv_timeout(LONG).unwrap_err(), RecvError::Disconnected);
+}
