@@ -148,6 +148,15 @@ pub fn leave(record: &RoleRecord) {
     record.state.store_release(DETACHED);
 }
 
+/// Epoch and pid of the holder that joined last and has not left cleanly. Allocates nothing.
+pub fn attached(record: &RoleRecord) -> Option<(u64, u32)> {
+    // A4, pairs with R4 in join; A5, pairs with R5 in leave.
+    let epoch = record.epoch.load_acquire();
+    let state = record.state.load_acquire();
+    let pid = u32::try_from(record.pid.load_relaxed()).unwrap_or(0);
+    (state == ATTACHED && epoch > 0).then_some((epoch, pid))
+}
+
 /// What a role's record says. True only as far as the role's lock confirms it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {

@@ -11,8 +11,8 @@ use crate::counters::Stats;
 use crate::error::{Error, Fault, Peer, SendError};
 use crate::fork::Birth;
 use crate::futex;
-use crate::layout::{ATTACHED, CLOSED, DETACHED};
-use crate::liveness::Identity;
+use crate::layout::{CLOSED, DETACHED};
+use crate::liveness::{self, Identity};
 use crate::memory::RingMemory;
 use crate::options::{Options, Wait};
 use crate::recover;
@@ -181,8 +181,8 @@ impl Producer {
 
     /// The consumer, if one is attached.
     pub fn peer(&self) -> Option<Peer> {
-        let consumer = self.control.holder(Role::Consumer);
-        consumer.attached.then_some(Peer { pid: consumer.pid })
+        let (_, pid) = liveness::attached(&self.control.consumer().record)?;
+        Some(Peer { pid })
     }
 
     /// What this channel's newest segment has seen. A dozen loads.
@@ -485,18 +485,15 @@ impl Waiter for WaitForRoom<'_> {
 
     fn probe(&mut self) -> Result<(), SendError> {
         let producer = &mut *self.producer;
-        let before = producer.control.holder(Role::Consumer);
-        if before.epoch <= producer.told
-            || !before.attached
-            || producer.control.is_held(Role::Consumer)
-        {
+        let record = &producer.control.consumer().record;
+        let Some((epoch, pid)) = liveness::attached(record) else { return Ok(()) };
+        if epoch <= producer.told || producer.control.is_held(Role::Consumer) {
             return Ok(());
         }
         // The lock is free, but the record may be from before a clean leave just now.
-        let record = &producer.control.consumer().record;
-        if record.state.load_acquire() == ATTACHED && record.epoch.load_acquire() == before.epoch {
-            producer.told = before.epoch;
-            return Err(SendError::PeerDied { peer: Peer { pid: before.pid } });
+        if liveness::attached(record) == Some((epoch, pid)) {
+            producer.told = epoch;
+            return Err(SendError::PeerDied { peer: Peer { pid } });
         }
         Ok(())
     }
