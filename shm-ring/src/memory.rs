@@ -1,7 +1,7 @@
 //! The memory a ring lives in, as the algorithms see it: words, payload bytes, two pages of cursors.
 //!
-//! [`BoxedMemory`] is heap memory for tests, models and Miri; mapped memory is in `segment`. No
-//! algorithm here.
+//! `BoxedMemory` is heap memory for tests and models; mapped memory is in `segment`. No algorithm
+//! here.
 
 use crate::layout::{ConsumerPage, ProducerPage};
 use crate::sync::Word;

@@ -60,12 +60,15 @@ pub struct Sender<T: Message + ?Sized> {
 enum Patience {
     None,
     Forever,
+    /// For one wait: the clock is read only when there is something to wait for.
+    Within(Duration),
+    /// For several.
     Until(Instant),
 }
 
 impl Patience {
     /// Time-outs beyond what the clock can count are for ever.
-    fn timeout(timeout: Duration) -> Self {
+    fn until(timeout: Duration) -> Self {
         Instant::now().checked_add(timeout).map_or(Self::Forever, Self::Until)
     }
 
@@ -74,6 +77,7 @@ impl Patience {
         match self {
             Self::None => Some(Duration::ZERO),
             Self::Forever => None,
+            Self::Within(timeout) => Some(timeout),
             Self::Until(deadline) => Some(deadline.saturating_duration_since(Instant::now())),
         }
     }
@@ -141,7 +145,7 @@ impl<T: Message + ?Sized> Sender<T> {
     /// # Errors
     /// [`SendError::Timeout`], which names the receiver.
     pub fn send_timeout(&mut self, message: &T, timeout: Duration) -> Result<(), SendError> {
-        self.put(message, Patience::timeout(timeout), Publish::Now)
+        self.put(message, Patience::Within(timeout), Publish::Now)
     }
 
     /// Writes a message into the ring and keeps it back until [`Self::flush`] or the next send. If
@@ -168,7 +172,7 @@ impl<T: Message + ?Sized> Sender<T> {
     /// # Errors
     /// As [`Self::send_timeout`].
     pub fn queue_timeout(&mut self, message: &T, timeout: Duration) -> Result<(), SendError> {
-        self.put(message, Patience::timeout(timeout), Publish::Later)
+        self.put(message, Patience::Within(timeout), Publish::Later)
     }
 
     /// Publishes what was queued, all at once. Never blocks.
@@ -208,7 +212,7 @@ impl<T: Message + ?Sized> Sender<T> {
         messages: &[M],
         timeout: Duration,
     ) -> Result<Sent, BatchError> {
-        self.put_batch(messages, Patience::timeout(timeout))
+        self.put_batch(messages, Patience::until(timeout))
     }
 
     /// Longest message, in bytes as serialised.

@@ -48,6 +48,11 @@
 //! them, and a sender that changes one afterwards breaks the receiver. [`Receiver::recv_copy`]
 //! copies first and validates the copy. `Rc`, `Arc` and `Weak` do not belong in messages.
 
+/// The README's program compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 // The derive's expansion names `::ringway`, also in this crate's own tests.
 extern crate self as ringway;
 

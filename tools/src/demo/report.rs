@@ -1,0 +1,319 @@
+//! What a run comes to: latency percentiles, throughput, and whether everything arrived. The
+//! figures and their text; gathering them never lives here.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::news::{Ending, Received, Sent};
+use super::tally::latency_histogram;
+use super::units::{bytes_per_second, count, duration, rate};
+
+/// All that is known when both children have ended.
+pub(super) struct Findings {
+    /// What was played; `None` if it couldn't be opened.
+    pub(super) source: Option<String>,
+    pub(super) sent: Sent,
+    pub(super) received: Received,
+    /// Each latency in nanoseconds with the number of messages; `None` if the subscriber ended
+    /// without a word.
+    pub(super) latencies: Option<Vec<(u64, u64)>>,
+    /// `None` if the publisher ended without a word.
+    pub(super) ending: Option<Ending>,
+    /// What went wrong, in words.
+    pub(super) problems: Vec<String>,
+}
+
+/// What the user sees at the end, and gets by `--json`.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    source: Option<String>,
+    address: String,
+    ending: Option<Ending>,
+    sent: u64,
+    /// False if the publisher died: it may have sent more.
+    sent_is_final: bool,
+    received: u64,
+    /// False if the subscriber died: it may have received more.
+    received_is_final: bool,
+    /// `None` if a process ended before it could tell its final count.
+    lost: Option<u64>,
+    altered: u64,
+    repeated: u64,
+    payload_bytes: u64,
+    /// From the second message's sending to the last one's receipt.
+    streaming_seconds: f64,
+    messages_per_second: f64,
+    bytes_per_second: f64,
+    /// The messages that the percentiles are of: all but the first.
+    latency_messages: u64,
+    latency: Vec<Percentile>,
+    /// The first message's, which may have waited for the ring to be opened.
+    opening_ns: u64,
+    depth_max_bytes: u64,
+    full_waits: u64,
+    /// Why this run failed; empty if it didn't.
+    problems: Vec<String>,
+}
+
+/// A one-way latency that so many messages reached.
+#[derive(Debug, PartialEq, Serialize)]
+struct Percentile {
+    name: &'static str,
+    latency_ns: u64,
+    /// Messages that took as long or longer: a percentile above few messages says little.
+    messages_at_or_above: u64,
+}
+
+const QUANTILES: [(&str, f64); 6] =
+    [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999), ("max", 1.0)];
+
+impl Report {
+    /// Draws the conclusions.
+    pub(super) fn new(address: String, findings: Findings) -> Self {
+        let Findings { source, sent, received, latencies, ending, mut problems } = findings;
+        let (sent_is_final, received_is_final) = (ending.is_some(), latencies.is_some());
+        let is_final = sent_is_final && received_is_final;
+        let (latency_messages, latency) = percentiles(latencies.unwrap_or_default());
+        let distinct = received.received.saturating_sub(received.repeated);
+        let lost = is_final.then(|| sent.sent.saturating_sub(distinct));
+
+        if lost.is_none() {
+            problems.push("how many messages were lost is unknown".into());
+        }
+        let invented = if is_final { distinct.saturating_sub(sent.sent) } else { 0 };
+        for (what, messages) in [
+            ("messages lost", lost.unwrap_or(0)),
+            ("messages that nobody sent", invented),
+            ("messages missing in the sequence", received.missing),
+            ("messages received again", received.repeated),
+            ("messages altered", received.altered),
+        ] {
+            if messages > 0 {
+                problems.push(format!("{what}: {}", count(messages)));
+            }
+        }
+
+        let streaming_ns = received.last_received_ns.saturating_sub(received.first_sent_ns);
+        let streaming_seconds = if latency_messages == 0 { 0.0 } else { streaming_ns as f64 / 1e9 };
+        let per_second =
+            |amount: u64| if streaming_ns == 0 { 0.0 } else { amount as f64 / streaming_seconds };
+        Self {
+            source,
+            address,
+            ending,
+            sent: sent.sent,
+            sent_is_final,
+            received: received.received,
+            received_is_final,
+            lost,
+            altered: received.altered,
+            repeated: received.repeated,
+            payload_bytes: sent.bytes,
+            streaming_seconds,
+            messages_per_second: per_second(latency_messages),
+            bytes_per_second: per_second(sent.bytes),
+            latency_messages,
+            latency,
+            opening_ns: received.opening_ns,
+            depth_max_bytes: sent.depth_max_bytes,
+            full_waits: sent.full_waits,
+            problems,
+        }
+    }
+
+    /// Why the run failed; empty if everything that was sent came, once and unaltered.
+    pub(super) fn into_problems(self) -> Vec<String> {
+        self.problems
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.latency_messages > 0 {
+            let messages = count(self.latency_messages);
+            writeln!(out, "one-way latency of {messages} messages")?;
+            for Percentile { name, latency_ns, messages_at_or_above } in &self.latency {
+                let (value, above) = (duration(*latency_ns), count(*messages_at_or_above));
+                writeln!(out, "  {name:<7} {value:>9}   {above:>13} at or above")?;
+            }
+            writeln!(
+                out,
+                "  first   {:>9}   not in the above: it may wait for the ring to be opened",
+                duration(self.opening_ns)
+            )?;
+            writeln!(
+                out,
+                "throughput  {} messages/s, {} over {}",
+                rate(self.messages_per_second),
+                bytes_per_second(self.bytes_per_second),
+                duration((self.streaming_seconds * 1e9) as u64)
+            )?;
+        }
+        let lost = self.lost.map_or("unknown".into(), count);
+        let at_least = |number, is_final| {
+            if is_final { count(number) } else { format!("at least {}", count(number)) }
+        };
+        writeln!(
+            out,
+            "messages    sent {}, received {}, lost {lost}, altered {}, repeated {}; the first \
+             included",
+            at_least(self.sent, self.sent_is_final),
+            at_least(self.received, self.received_is_final),
+            count(self.altered),
+            count(self.repeated)
+        )?;
+        write!(out, "ring        full {} times", count(self.full_waits))?;
+        if self.depth_max_bytes > 0 {
+            // The sender looks only when it seems to run out of room: 0 says nothing.
+            write!(
+                out,
+                ", at most {} bytes deep when the sender looked",
+                count(self.depth_max_bytes)
+            )?;
+        }
+        writeln!(out)?;
+        let ending = match self.ending {
+            Some(Ending::SourceOver) => "the source was over",
+            Some(Ending::TimeOver) => "the time was over",
+            Some(Ending::Stopped) => "it was interrupted",
+            None => "the publisher failed",
+        };
+        writeln!(out, "ended       because {ending}")
+    }
+}
+
+/// The number of messages, and their percentiles.
+fn percentiles(latencies: Vec<(u64, u64)>) -> (u64, Vec<Percentile>) {
+    let mut histogram = latency_histogram();
+    for (latency_ns, messages) in latencies {
+        histogram.saturating_record_n(latency_ns, messages);
+    }
+    if histogram.is_empty() {
+        return (0, Vec::new());
+    }
+    let percentile = |(name, quantile)| {
+        let latency_ns = histogram.value_at_quantile(quantile);
+        let messages_at_or_above = histogram.count_between(latency_ns, histogram.max());
+        Percentile { name, latency_ns, messages_at_or_above }
+    };
+    (histogram.len(), QUANTILES.map(percentile).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> Findings {
+        Findings {
+            source: Some("a test".into()),
+            sent: Sent { sent: 10_001, bytes: 2_000_000, ..Sent::default() },
+            received: Received {
+                received: 10_001,
+                first_sent_ns: 1_000_000_000,
+                last_received_ns: 3_000_000_000,
+                opening_ns: 250_000,
+                ..Received::default()
+            },
+            latencies: Some(vec![(100, 9_000), (200, 900), (1_000, 90), (2_000, 9), (900_000, 1)]),
+            ending: Some(Ending::TimeOver),
+            problems: Vec::new(),
+        }
+    }
+
+    fn problems(findings: Findings) -> String {
+        Report::new("shm://test".into(), findings).problems.join("; ")
+    }
+
+    #[test]
+    fn percentiles_come_with_the_messages_behind_them() {
+        let report = Report::new("shm://test".into(), good());
+        let rows: Vec<_> = report
+            .latency
+            .iter()
+            .map(|row| (row.name, row.latency_ns / 100 * 100, row.messages_at_or_above))
+            .collect();
+        assert_eq!(
+            rows,
+            [
+                ("p50", 100, 10_000),
+                ("p90", 100, 10_000),
+                ("p99", 200, 1_000),
+                ("p99.9", 1_000, 100),
+                ("p99.99", 2_000, 10),
+                ("max", 900_000, 1)
+            ]
+        );
+    }
+
+    #[test]
+    fn a_good_run_has_no_problems_and_says_all() {
+        let report = Report::new("shm://test".into(), good());
+        assert!(report.problems.is_empty(), "{:?}", report.problems);
+        let text = report.to_string();
+        for part in [
+            "one-way latency of 10,000 messages",
+            "p99.99",
+            "250 µs",
+            "5,000 messages/s, 1.00 MB/s over 2.00 s",
+            "sent 10,001, received 10,001, lost 0, altered 0",
+            "because the time was over",
+        ] {
+            assert!(text.contains(part), "{part} is not in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn loss_alteration_and_repetition_are_problems() {
+        let mut findings = good();
+        findings.received.received -= 2;
+        assert_eq!(problems(findings), "messages lost: 2");
+
+        let mut findings = good();
+        findings.received.altered = 1;
+        assert_eq!(problems(findings), "messages altered: 1");
+
+        let mut findings = good();
+        findings.received.received += 3;
+        findings.received.repeated = 3;
+        assert_eq!(problems(findings), "messages received again: 3");
+
+        let mut findings = good();
+        findings.received.received += 1;
+        assert_eq!(problems(findings), "messages that nobody sent: 1");
+
+        // As many as were sent, but not the same: one skipped, one invented.
+        let mut findings = good();
+        findings.received.missing = 1;
+        assert_eq!(problems(findings), "messages missing in the sequence: 1");
+    }
+
+    #[test]
+    fn a_process_that_ended_without_a_word_leaves_the_loss_unknown() {
+        for findings in
+            [Findings { ending: None, ..good() }, Findings { latencies: None, ..good() }]
+        {
+            let report = Report::new("shm://test".into(), findings);
+            assert_eq!(report.lost, None);
+            assert_eq!(report.problems.len(), 1);
+            let text = report.to_string();
+            assert!(text.contains("lost unknown") && text.contains("at least 10,001"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_run_that_sent_nothing_has_a_text_too() {
+        let findings = Findings {
+            source: Some("a test".into()),
+            sent: Sent::default(),
+            received: Received::default(),
+            latencies: Some(Vec::new()),
+            ending: Some(Ending::Stopped),
+            problems: Vec::new(),
+        };
+        let report = Report::new("shm://test".into(), findings);
+        assert!(report.problems.is_empty());
+        assert!(report.to_string().starts_with("messages    sent 0, received 0, lost 0"));
+        assert!(!serde_json::to_string(&report).unwrap().contains("null"));
+    }
+}

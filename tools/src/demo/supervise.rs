@@ -1,0 +1,245 @@
+//! The parent's side of a run: starts both children, listens, and sees to it that both end,
+//! whatever happens. What the run comes to never lives here, see `report`.
+//!
+//! The order of things: the subscriber opens the channel, the publisher starts, streams, closes;
+//! the subscriber drains and ends. An interruption lets go of the publisher alone and so only
+//! shortens that. When one child is gone, the other is let go of; when that one then stands still
+//! it is killed.
+
+use std::ffi::OsString;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::child::{Child, Event, Role};
+use super::clock::now_ns;
+use super::news::{self, News};
+use super::progress::Progress;
+use super::report::Findings;
+
+/// How long the children may go without progress once they should be ending.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How soon a second interruption may follow the first and still be the same one: `timeout`, for
+/// one, signals a process and then its group.
+const SAME_INTERRUPTION: Duration = Duration::from_secs(1);
+
+/// How to start the two.
+pub(super) struct Plan {
+    pub(super) publisher: Vec<OsString>,
+    pub(super) subscriber: Vec<OsString>,
+    /// How long the publisher streams at most.
+    pub(super) length: Duration,
+}
+
+/// Runs both children to their end, and shows how far they are. Both have ended when this returns.
+/// The error has the reasons why nothing was sent.
+pub(super) fn supervise(plan: Plan) -> Result<Findings, Vec<String>> {
+    let (sender, events) = channel();
+    hear_signals(sender.clone()).map_err(|problem| vec![problem])?;
+    let subscriber = Child::start(Role::Subscriber, &plan.subscriber, sender.clone())
+        .map_err(|problem| vec![problem])?;
+    let mut run = Run {
+        plan,
+        sender,
+        publisher: None,
+        subscriber: Some(subscriber),
+        ending: false,
+        interrupted: None,
+        killed: false,
+        deadline: None,
+        progress: Progress::new(now_ns()),
+        findings: Findings {
+            source: None,
+            sent: news::Sent::default(),
+            received: news::Received::default(),
+            latencies: None,
+            ending: None,
+            problems: Vec::new(),
+        },
+        explained: Vec::new(),
+    };
+    run.until_both_ended(&events);
+    run.progress.close();
+    if run.findings.sent.sent > 0 { Ok(run.findings) } else { Err(run.findings.problems) }
+}
+
+struct Run {
+    plan: Plan,
+    sender: Sender<Event>,
+    publisher: Option<Child>,
+    subscriber: Option<Child>,
+    /// One was let go of.
+    ending: bool,
+    interrupted: Option<Instant>,
+    killed: bool,
+    /// When patience is over.
+    deadline: Option<Instant>,
+    progress: Progress,
+    findings: Findings,
+    /// Children that said why they failed, whose exit status says nothing new.
+    explained: Vec<Role>,
+}
+
+impl Run {
+    fn until_both_ended(&mut self, events: &Receiver<Event>) {
+        const LOOK_EVERY: Duration = Duration::from_millis(100);
+        while self.publisher.is_some() || self.subscriber.is_some() {
+            match events.recv_timeout(LOOK_EVERY) {
+                Ok(Event::Interrupted) => self.interrupted(),
+                Ok(Event::News(role, news)) => self.heard(role, news),
+                Ok(Event::Closed(role)) => self.closed(role),
+                // `Disconnected` can't be: this holds a sender itself.
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            }
+            if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                self.out_of_patience();
+            }
+        }
+    }
+
+    /// The first time, the stream ends in order; the second time, at once.
+    fn interrupted(&mut self) {
+        match self.interrupted {
+            None => {
+                self.interrupted = Some(Instant::now());
+                self.progress.say("interrupted: ending the stream (once more ends it at once)");
+                self.end_stream();
+            }
+            Some(first) if first.elapsed() >= SAME_INTERRUPTION => self.kill("interrupted again"),
+            Some(_) => {}
+        }
+    }
+
+    fn heard(&mut self, role: Role, news: News) {
+        let before = (self.findings.sent.sent, self.findings.received.received);
+        match news {
+            News::Ready => {
+                if let Err(problem) = self.start_publisher() {
+                    self.findings.problems.push(problem);
+                    self.give_up_subscriber();
+                }
+            }
+            News::Playing { source, notes } => {
+                // A publisher that doesn't see the time pass is as stuck as one that doesn't end.
+                self.deadline =
+                    Instant::now().checked_add(self.plan.length.saturating_add(PATIENCE));
+                self.progress.say(&format!("playing {source}"));
+                self.findings.source = Some(source);
+                for note in notes {
+                    self.progress.say(&format!("  {note}"));
+                }
+            }
+            News::Sent(sent) => self.findings.sent = sent,
+            News::Received(received) => {
+                self.findings.received = received;
+                self.progress.show(&self.findings.sent, &received);
+            }
+            News::Published { ending } => self.findings.ending = Some(ending),
+            News::Subscribed { latencies } => self.findings.latencies = Some(latencies),
+            News::Failed { problem } => {
+                self.explained.push(role);
+                self.findings.problems.push(problem);
+            }
+        }
+        if self.ending && before != (self.findings.sent.sent, self.findings.received.received) {
+            self.be_patient();
+        }
+    }
+
+    fn start_publisher(&mut self) -> Result<(), String> {
+        let mut publisher =
+            Child::start(Role::Publisher, &self.plan.publisher, self.sender.clone())?;
+        let subscriber = self.subscriber.as_ref().map_or(0, Child::pid);
+        let pid = publisher.pid();
+        self.progress.say(&format!("publisher pid {pid}, subscriber pid {subscriber}"));
+        if self.ending {
+            // Interrupted this early, it opens and closes the stream: an end in order, too.
+            publisher.release();
+        }
+        self.publisher = Some(publisher);
+        Ok(())
+    }
+
+    /// A child closed its standard output. What it had to tell is heard.
+    fn closed(&mut self, role: Role) {
+        let (gone, left) = match role {
+            Role::Publisher => (&mut self.publisher, &mut self.subscriber),
+            Role::Subscriber => (&mut self.subscriber, &mut self.publisher),
+        };
+        if let Some(Err(problem)) = gone.take().map(Child::end)
+            && !self.explained.contains(&role)
+        {
+            self.findings.problems.push(problem);
+        }
+        if let Some(left) = left {
+            left.release();
+        }
+        if role == Role::Publisher && self.findings.sent.sent == 0 {
+            self.give_up_subscriber();
+        }
+        self.ending = true;
+        self.be_patient();
+    }
+
+    /// For when there is nothing to receive, nor ever will be.
+    fn give_up_subscriber(&mut self) {
+        self.explained.push(Role::Subscriber);
+        if let Some(subscriber) = &mut self.subscriber {
+            subscriber.kill();
+        }
+    }
+
+    fn end_stream(&mut self) {
+        self.ending = true;
+        if let Some(publisher) = &mut self.publisher {
+            publisher.release();
+        }
+        self.be_patient();
+    }
+
+    fn be_patient(&mut self) {
+        self.deadline = Instant::now().checked_add(PATIENCE);
+    }
+
+    fn out_of_patience(&mut self) {
+        if self.ending {
+            self.kill("no progress any more");
+        } else {
+            self.end_stream();
+        }
+    }
+
+    /// Ends what is left at once; told once.
+    fn kill(&mut self, why: &str) {
+        if self.killed {
+            return;
+        }
+        self.killed = true;
+        for (role, child) in
+            [(Role::Publisher, &mut self.publisher), (Role::Subscriber, &mut self.subscriber)]
+        {
+            let Some(child) = child else { continue };
+            child.kill();
+            self.explained.push(role);
+            self.findings.problems.push(format!("{role} (pid {}) was killed: {why}", child.pid()));
+        }
+    }
+}
+
+/// Turns Ctrl-C, a polite kill and a closed terminal into events.
+fn hear_signals(events: Sender<Event>) -> Result<(), String> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
+        .map_err(|error| format!("cannot handle Ctrl-C: {error}"))?;
+    thread::spawn(move || {
+        for _ in signals.forever() {
+            if events.send(Event::Interrupted).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}

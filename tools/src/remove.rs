@@ -1,0 +1,38 @@
+//! `ringway rm`: takes away channels that nobody has open, one by one. Whether somebody has a
+//! channel open is for the transport to judge, never for this file.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Args;
+
+/// What `ringway rm` takes.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Addresses such as shm://ticks
+    #[arg(required = true, value_name = "ADDRESS")]
+    addresses: Vec<String>,
+}
+
+/// Removes each channel; goes on past one that can't be removed and then exits with 1.
+pub(crate) fn run(options: &Options) -> ExitCode {
+    let mut code = ExitCode::SUCCESS;
+    for address in &options.addresses {
+        match ringway::remove(address) {
+            // A closed standard output is no reason to leave the other channels where they are.
+            Ok(true) => drop(writeln!(std::io::stdout(), "removed {address}")),
+            Ok(false) => {
+                eprintln!(
+                    "ringway rm: there is no channel {address} (channels live in $RINGWAY_DIR, or \
+                     /dev/shm/ringway-<uid>)"
+                );
+                code = ExitCode::FAILURE;
+            }
+            Err(error) => {
+                eprintln!("ringway rm: {error}");
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    code
+}
