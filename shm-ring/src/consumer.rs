@@ -64,7 +64,7 @@ impl Consumer {
             birth: Birth::now(),
             sleepy: wait != Wait::Spin,
             wait,
-            ringer: Ringer::default(),
+            ringer: Ringer::new(),
             probe_clock: ProbeClock::start(),
             finished: 0,
             control,
@@ -261,14 +261,12 @@ impl Consumer {
         } else {
             (reader.received() + 1).max(progress.lent.load_relaxed())
         };
-        // A consumer that was killed in its sleep left its flag up.
-        let asleep = &page.bell.asleep;
-        asleep.store_relaxed(asleep.load_relaxed().next_multiple_of(2));
+        wait::attach(&page.bell);
         progress.attached.store_release(1);
         let mut current = Current { reader, redelivered_below, number, segment };
         // A producer may be asleep, out of room that the last consumer had released but not told.
         current.reader.publish_head();
-        self.ringer = Ringer::default();
+        self.ringer = Ringer::new();
         self.current = Some(current);
         self.ring();
         Ok(true)
@@ -311,8 +309,7 @@ impl Consumer {
             && let Some(current) = &self.current
         {
             let memory = current.reader.memory();
-            let asleep = &memory.producer().bell.asleep;
-            if self.ringer.ring(asleep, &memory.consumer().bell.rung) {
+            if self.ringer.ring(&memory.consumer().bell, &memory.producer().bell) {
                 memory.consumer().progress.wakes.bump(1);
             }
         }
@@ -376,23 +373,27 @@ impl Waiter for Consumer {
             Some(current) => {
                 let memory = current.reader.memory();
                 memory.consumer().progress.parks.bump(1);
-                wait::announce(&memory.consumer().bell.asleep, &memory.producer().bell.rung)
+                wait::announce(&memory.consumer().bell, &memory.producer().bell)
             }
             None => Nap::unannounced(self.control.producer().latest.number.load_acquire()),
         }
     }
 
     fn sleep(&mut self, nap: &Nap, timeout: Duration) {
-        let word = match &self.current {
-            Some(current) => &current.reader.memory().producer().bell.rung,
-            None => &self.control.producer().latest.number,
-        };
-        wait::sleep(nap, word, timeout);
+        match &self.current {
+            Some(current) if nap.is_announced() => {
+                wait::sleep(nap, &current.reader.memory().producer().bell, timeout);
+            }
+            // A producer came between the announcement and now: look at its ring first.
+            Some(_) => {}
+            None => wait::sleep_unannounced(nap, &self.control.producer().latest.number, timeout),
+        }
     }
 
     fn awake(&mut self, nap: &Nap) {
-        if let Some(current) = &self.current {
-            wait::awake(nap, &current.reader.memory().consumer().bell.asleep);
+        // The segment in which the flag went up may have come to its end meanwhile.
+        if let Some(current) = self.current.as_ref().filter(|_| nap.is_announced()) {
+            wait::awake(nap, &current.reader.memory().consumer().bell);
         }
     }
 

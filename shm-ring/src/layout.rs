@@ -197,6 +197,9 @@ pub struct Bell {
     pub asleep: Word32,
     /// Counts the wakes that the owner of this page gave; the other side sleeps on it.
     pub rung: Word32,
+    /// 1: the owner of this page runs a membarrier before it sleeps, so that whoever wakes it needs
+    /// no fence of its own.
+    pub barrier: Word32,
 }
 
 /// How far the producer may write.

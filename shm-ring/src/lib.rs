@@ -33,6 +33,7 @@ pub mod futex;
 pub mod layout;
 #[cfg(not(loom))]
 mod liveness;
+pub mod membarrier;
 pub mod memory;
 pub mod options;
 #[cfg(not(loom))]

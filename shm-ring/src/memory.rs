@@ -83,7 +83,7 @@ mod boxed {
             let zero = || Word::new(0);
             let zero32 = || Word32::new(0);
             let end = || End { state: zero(), poisoned: zero() };
-            let bell = || Bell { asleep: zero32(), rung: zero32() };
+            let bell = || Bell { asleep: zero32(), rung: zero32(), barrier: zero32() };
             Self(Arc::new(Shared {
                 words: (0..capacity / 8).map(|_| zero()).collect(),
                 #[cfg(loom)]

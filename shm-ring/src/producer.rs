@@ -76,12 +76,13 @@ impl Producer {
             consumer.epoch
         };
         let wait = control.wait();
+        wait::attach(&segment.memory().producer().bell);
         Ok(Self {
             writer: Writer::new(segment.memory(), segment.header().record_align.into()),
             birth: Birth::now(),
             sleepy: wait != Wait::Spin,
             wait,
-            ringer: Ringer::default(),
+            ringer: Ringer::new(),
             probe_clock: ProbeClock::start(),
             told,
             broken: None,
@@ -295,8 +296,7 @@ impl Producer {
     #[inline(always)]
     fn ring_bell(&mut self) {
         let memory = self.writer.memory();
-        let asleep = &memory.consumer().bell.asleep;
-        if self.ringer.ring(asleep, &memory.producer().bell.rung) {
+        if self.ringer.ring(&memory.producer().bell, &memory.consumer().bell) {
             memory.producer().counters.wakes.bump(1);
         }
     }
@@ -501,15 +501,15 @@ impl Waiter for WaitForRoom<'_> {
     fn announce(&mut self) -> Nap {
         let memory = self.producer.writer.memory();
         memory.producer().counters.parks.bump(1);
-        wait::announce(&memory.producer().bell.asleep, &memory.consumer().bell.rung)
+        wait::announce(&memory.producer().bell, &memory.consumer().bell)
     }
 
     fn sleep(&mut self, nap: &Nap, timeout: Duration) {
-        wait::sleep(nap, &self.producer.writer.memory().consumer().bell.rung, timeout);
+        wait::sleep(nap, &self.producer.writer.memory().consumer().bell, timeout);
     }
 
     fn awake(&mut self, nap: &Nap) {
-        wait::awake(nap, &self.producer.writer.memory().producer().bell.asleep);
+        wait::awake(nap, &self.producer.writer.memory().producer().bell);
     }
 
     fn probe_clock(&mut self) -> &mut ProbeClock {

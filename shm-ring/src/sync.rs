@@ -121,6 +121,13 @@ pub fn fence_store_load(place: Dekker) {
     atomic::fence(SeqCst);
 }
 
+/// Keeps the compiler from moving memory accesses across; the processor may. For the side whose
+/// fence somebody else runs for it.
+#[inline(always)]
+pub fn compiler_fence() {
+    std::sync::atomic::compiler_fence(SeqCst);
+}
+
 /// Takes fences away in models, to show that each is needed.
 #[cfg(loom)]
 pub mod mutation {

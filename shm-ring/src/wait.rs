@@ -1,6 +1,6 @@
 //! Waiting for the other side: when to poll, when to sleep, and how nobody sleeps through a message.
 //!
-//! The doorbell. Each page has a `Bell`: `asleep`, odd while the owner of the page sleeps, and
+//! The doorbell. Each page has a [`Bell`]: `asleep`, odd while the owner of the page sleeps, and
 //! `rung`, which the owner counts up to wake the other side. The sleeper
 //!
 //! 1. notes the other side's `rung`, raises its own `asleep` flag ([`announce`]),
@@ -13,20 +13,27 @@
 //! `tests/loom.rs` show by taking them away. On channels opened with [`Wait::Spin`] nobody ever
 //! sleeps, and the waker pays nothing.
 //!
+//! A fence per publication costs the waker more than the rest of a small message. So where the
+//! kernel has it, the sleeper runs both fences: its own, and by `membarrier` one on whatever core
+//! the waker is on, once per sleep. It says so in `barrier` on its page; a waker that is registered
+//! for such barriers and finds that word set leaves its own fence out.
+//!
 //! Death is not found here but asked for: [`block`] calls `probe` at most 20 times a second.
 
 use std::time::{Duration, Instant};
 
 use crate::futex;
+use crate::layout::Bell;
+use crate::membarrier;
 use crate::options::Wait;
-use crate::sync::{Dekker, Word32, fence_store_load};
+use crate::sync::{Dekker, Word32, compiler_fence, fence_store_load};
 
 /// A sleep that was announced.
 #[derive(Clone, Copy, Debug)]
 pub struct Nap {
     /// `rung` before the flag went up.
     seen: u32,
-    /// Odd number of this sleep.
+    /// Odd number of this sleep; 0 if it was not announced.
     ticket: u32,
 }
 
@@ -36,59 +43,99 @@ impl Nap {
     pub fn unannounced(seen: u32) -> Self {
         Self { seen, ticket: 0 }
     }
+
+    /// Whether somebody's flag is up for it.
+    pub fn is_announced(&self) -> bool {
+        self.ticket != 0
+    }
+}
+
+/// Prepares the page of a side that may sleep and wake: takes down the flag of a predecessor that
+/// was killed in its sleep, and says who runs the fences.
+pub fn attach(own: &Bell) {
+    own.asleep.store_relaxed(own.asleep.load_relaxed().next_multiple_of(2));
+    own.barrier.store_release(membarrier::register().into());
 }
 
 /// Raises the flag. The caller then looks once more at what it waits for, and calls [`sleep`] or
 /// not, and [`awake`] in any case.
-pub fn announce(asleep: &Word32, rung: &Word32) -> Nap {
+pub fn announce(own: &Bell, peer: &Bell) -> Nap {
     // Before the flag: a waker that sees the flag counts up from here or later. R7/A7 below.
-    let seen = rung.load_acquire();
-    let ticket = asleep.load_relaxed().wrapping_add(1) | 1;
+    let seen = peer.rung.load_acquire();
+    let ticket = own.asleep.load_relaxed().wrapping_add(1) | 1;
     // R7, pairs with A7 in Ringer::ring: the waker's count comes after our look at it.
-    asleep.store_release(ticket);
-    // Pairs with the fence in Ringer::ring.
+    own.asleep.store_release(ticket);
+    // Pairs with the fence in Ringer::ring, or, by the barrier, takes its place.
     fence_store_load(Dekker::Sleeper);
+    if own.barrier.load_relaxed() == 1 && !membarrier::barrier() {
+        // It worked when this side attached. From now on the waker has to do it; the message that
+        // it may have published without a fence just now is found when this sleep ends.
+        own.barrier.store_release(0);
+    }
     Nap { seen, ticket }
 }
 
 /// Sleeps until rung or for `timeout`.
-pub fn sleep(nap: &Nap, rung: &Word32, timeout: Duration) {
-    futex::wait(rung, nap.seen, timeout);
+pub fn sleep(nap: &Nap, peer: &Bell, timeout: Duration) {
+    futex::wait(&peer.rung, nap.seen, timeout);
+}
+
+/// Sleeps, without having announced it, until the number is another than the one noted.
+pub fn sleep_unannounced(nap: &Nap, number: &Word32, timeout: Duration) {
+    futex::wait(number, nap.seen, timeout);
 }
 
 /// Takes the flag down.
-pub fn awake(nap: &Nap, asleep: &Word32) {
-    asleep.store_relaxed(nap.ticket.wrapping_add(1));
+pub fn awake(nap: &Nap, own: &Bell) {
+    own.asleep.store_relaxed(nap.ticket.wrapping_add(1));
 }
 
 /// The waker's memory of whom it has woken: one wake per sleep, however many messages are published
 /// before the sleeper gets to run.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Ringer {
     woken: u32,
+    /// Whether other processes' barriers reach this one.
+    registered: bool,
 }
 
 impl Ringer {
+    /// One that has woken nobody yet.
+    pub fn new() -> Self {
+        Self { woken: 0, registered: membarrier::register() }
+    }
+
     /// Wakes the other side if it sleeps. To be called after every publication on a channel where
     /// somebody may sleep. Returns whether a wake was given.
     #[inline(always)]
-    pub fn ring(&mut self, asleep: &Word32, rung: &Word32) -> bool {
-        // Pairs with the fence in announce.
-        fence_store_load(Dekker::Waker);
+    pub fn ring(&mut self, own: &Bell, peer: &Bell) -> bool {
+        if self.registered && peer.barrier.load_relaxed() == 1 {
+            // The sleeper's barrier is the fence.
+            compiler_fence();
+        } else {
+            // Pairs with the fence in announce.
+            fence_store_load(Dekker::Waker);
+        }
         // A7, pairs with R7 in announce.
-        let ticket = asleep.load_acquire();
+        let ticket = peer.asleep.load_acquire();
         if ticket & 1 == 0 || ticket == self.woken {
             return false;
         }
-        self.wake(ticket, rung)
+        self.wake(ticket, own)
     }
 
     #[cold]
-    fn wake(&mut self, ticket: u32, rung: &Word32) -> bool {
+    fn wake(&mut self, ticket: u32, own: &Bell) -> bool {
         self.woken = ticket;
-        rung.store_release(rung.load_relaxed().wrapping_add(1));
-        futex::wake_one(rung);
+        own.rung.store_release(own.rung.load_relaxed().wrapping_add(1));
+        futex::wake_one(&own.rung);
         true
+    }
+}
+
+impl Default for Ringer {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -143,16 +143,16 @@ fn sleep_until_message() {
     let sender = loom::thread::spawn(move || {
         put(&mut writer, 4, 1, Publish::Now);
         let memory = writer.memory();
-        Ringer::default().ring(&memory.consumer().bell.asleep, &memory.producer().bell.rung);
+        Ringer::new().ring(&memory.producer().bell, &memory.consumer().bell);
     });
     let memory = reader.memory().clone();
-    let (asleep, rung) = (&memory.consumer().bell.asleep, &memory.producer().bell.rung);
+    let (own, peer) = (&memory.consumer().bell, &memory.producer().bell);
     while reader.peek().unwrap().is_none() {
-        let nap = wait::announce(asleep, rung);
+        let nap = wait::announce(own, peer);
         if reader.peek().unwrap().is_none() {
-            wait::sleep(&nap, rung, Duration::MAX);
+            wait::sleep(&nap, peer, Duration::MAX);
         }
-        wait::awake(&nap, asleep);
+        wait::awake(&nap, own);
     }
     sender.join().unwrap();
 }
@@ -165,16 +165,16 @@ fn sleep_until_room() {
         take(&mut reader, 16, 1);
         reader.publish_head();
         let memory = reader.memory();
-        Ringer::default().ring(&memory.producer().bell.asleep, &memory.consumer().bell.rung);
+        Ringer::new().ring(&memory.consumer().bell, &memory.producer().bell);
     });
     let memory = writer.memory().clone();
-    let (asleep, rung) = (&memory.producer().bell.asleep, &memory.consumer().bell.rung);
+    let (own, peer) = (&memory.producer().bell, &memory.consumer().bell);
     while writer.try_claim(16).is_err() {
-        let nap = wait::announce(asleep, rung);
+        let nap = wait::announce(own, peer);
         if writer.try_claim(16).is_err() {
-            wait::sleep(&nap, rung, Duration::MAX);
+            wait::sleep(&nap, peer, Duration::MAX);
         }
-        wait::awake(&nap, asleep);
+        wait::awake(&nap, own);
     }
     receiver.join().unwrap();
 }

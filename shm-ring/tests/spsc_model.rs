@@ -106,8 +106,7 @@ impl Pair {
             match self.reader.peek().unwrap() {
                 Some(message) => {
                     // SAFETY: peeked and not released.
-                    let bytes =
-                        unsafe { std::slice::from_raw_parts(message.payload, message.len) };
+                    let bytes = unsafe { std::slice::from_raw_parts(message.payload, message.len) };
                     assert_eq!(bytes, self.visible.pop_front().expect("a message too many"));
                     self.reader.advance();
                 }
