@@ -1,0 +1,304 @@
+//! The command line, and its translation into contestants. Whatever can't be run is refused here,
+//! with what could be.
+
+use crate::plan::{Cpus, Fault, Over, Scenario, Wait};
+use crate::rows::Contestant;
+use crate::side::SIZES;
+use crate::systems::{self, System};
+use crate::{cpu, plan::Role};
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Measures latency and throughput of Ringway beside floors that can't be beaten by much.
+///
+/// Two processes on two CPUs. All systems take turns within each round, every turn is bracketed by
+/// a ping-pong over a bare cache line that shows where the host had put the cores, and ratios are
+/// taken within a round. Exit status: 0 if every message arrived as sent, 1 if not, 2 if it could
+/// not be measured.
+#[derive(Parser)]
+#[command(name = "ringway-bench", version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// One message there and one back: round-trip times.
+    Pingpong(Options),
+    /// Messages one way as fast as they go: rates.
+    Stream(Options),
+    /// One process of the pair.
+    #[command(hide = true)]
+    Peer,
+}
+
+/// The same for every scenario.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// What carries the messages.
+    #[arg(long, value_enum, default_value = "shm")]
+    pub(crate) over: Over,
+    /// Bytes of a message, comma-separated: 8, 16, 48, 64, 256, 1024, 4096, 65536.
+    #[arg(long = "size", value_name = "BYTES", value_delimiter = ',',
+          default_values_t = [8, 64, 1024, 65536])]
+    pub(crate) sizes: Vec<usize>,
+    /// Systems, comma-separated [default: all that have the scenario and the wait, and what they
+    /// are compared with].
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) systems: Vec<String>,
+    /// Rounds for each size [default: 15; 5 with --quick].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) rounds: Option<u32>,
+    /// Length of each system's turn in a round, in ms [default: 100; 25 with --quick].
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    pub(crate) round_ms: Option<u32>,
+    /// How the parties wait, comma-separated.
+    #[arg(long = "wait", value_enum, value_delimiter = ',', default_value = "spin")]
+    pub(crate) waits: Vec<Wait>,
+    /// Fewer and shorter rounds: under 20 s in all, for a first look.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Write the result to this file, too, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Bytes of every ring: a power of two, at least four times a message. KiB and MiB are
+    /// understood.
+    #[arg(long, value_name = "BYTES", default_value = "4MiB", value_parser = bytes)]
+    pub(crate) capacity: usize,
+    /// More options for the addresses of Ringway's channels, such as `align=16`.
+    #[arg(long, value_name = "KEY=VALUE[&...]", default_value = "", hide_default_value = true)]
+    pub(crate) channel_options: String,
+    /// The two CPUs, as `active,passive` [default: the first two that this process may use].
+    #[arg(long, value_name = "A,B", value_parser = cpus)]
+    pub(crate) cpus: Option<Cpus>,
+}
+
+impl Options {
+    pub(crate) fn rounds(&self) -> u32 {
+        self.rounds.unwrap_or(if self.quick { 5 } else { 15 })
+    }
+
+    pub(crate) fn round_length(&self) -> Duration {
+        let ms = self.round_ms.unwrap_or(if self.quick { 25 } else { 100 });
+        Duration::from_millis(ms.into())
+    }
+
+    /// The CPUs to use; `None` if this process may use only one.
+    pub(crate) fn pick_cpus(&self) -> Result<Option<Cpus>, Fault> {
+        let allowed = cpu::allowed()
+            .map_err(|e| Fault::new(format!("can't ask which CPUs may be used: {e}")))?;
+        match (self.cpus, allowed.as_slice()) {
+            (Some(cpus), _) => {
+                for cpu in [cpus.of(Role::Active), cpus.of(Role::Passive)] {
+                    if !allowed.contains(&cpu) {
+                        return Err(Fault::new(format!(
+                            "CPU {cpu} may not be used by this process; these may: {allowed:?}"
+                        )));
+                    }
+                }
+                Ok(Some(cpus))
+            }
+            (None, &[active, passive, ..]) => Ok(Some(Cpus { active, passive })),
+            (None, _) => Ok(None),
+        }
+    }
+
+    /// Who takes part, grouped by size, and remarks on what was left out.
+    pub(crate) fn contestants(
+        &self,
+        scenario: Scenario,
+    ) -> Result<(Vec<Contestant>, Vec<String>), Fault> {
+        let chosen = self.chosen(scenario)?;
+        let mut contestants = Vec::new();
+        let mut remarks = Vec::new();
+        for &size in &self.sizes {
+            if !SIZES.contains(&size) {
+                return Err(Fault::new(format!(
+                    "--size {size}: not one of the sizes that there is code for: {SIZES:?}"
+                )));
+            }
+            if self.capacity < 4 * size || self.capacity < 4096 {
+                return Err(Fault::new(format!(
+                    "--capacity {}: less than 4096 or than four messages of {size} B; pass \
+                     --capacity {}",
+                    self.capacity,
+                    (8 * size).max(4096).next_power_of_two()
+                )));
+            }
+            for &(system, wait) in &chosen {
+                if (system.fits)(size) {
+                    contestants.push(Contestant { system, scenario, wait, size });
+                } else {
+                    remarks.push(format!("{} does not carry {size} B: left out", system.name));
+                }
+            }
+        }
+        if contestants.is_empty() {
+            return Err(Fault::new("nothing to measure: no system carries these sizes"));
+        }
+        remarks.sort();
+        remarks.dedup();
+        Ok((contestants, remarks))
+    }
+
+    /// Systems and waits, in the order of the table of systems.
+    fn chosen(&self, scenario: Scenario) -> Result<Vec<(&'static System, Wait)>, Fault> {
+        for name in &self.systems {
+            check_name(name, scenario)?;
+        }
+        let named = |system: &System| self.systems.iter().any(|name| name == system.name);
+        let has = |system: &System, wait| {
+            system.scenarios.contains(&scenario) && system.waits.contains(&wait)
+        };
+        let mut chosen: Vec<(&System, Wait)> = Vec::new();
+        for system in systems::ALL {
+            for &wait in &self.waits {
+                if has(system, wait) && (self.systems.is_empty() || named(system)) {
+                    chosen.push((system, wait));
+                }
+            }
+        }
+        if chosen.is_empty() {
+            let waits: Vec<String> = self.waits.iter().map(Wait::to_string).collect();
+            return Err(Fault::new(format!(
+                "nothing to measure: none of these systems has --wait {}; {}",
+                waits.join(","),
+                listing(scenario)
+            )));
+        }
+        if self.systems.is_empty() {
+            for (system, wait) in chosen.clone() {
+                for against in (system.against)(wait) {
+                    if let Some(other) = systems::find(against.system)
+                        && has(other, against.wait)
+                    {
+                        chosen.push((other, against.wait));
+                    }
+                }
+            }
+        }
+        let place = |&(system, wait): &(&System, Wait)| {
+            (systems::ALL.iter().position(|s| s.name == system.name), wait as u8)
+        };
+        chosen.sort_by_key(place);
+        chosen.dedup_by_key(|choice| place(choice));
+        Ok(chosen)
+    }
+}
+
+fn check_name(name: &str, scenario: Scenario) -> Result<(), Fault> {
+    match systems::find(name) {
+        None => Err(Fault::new(format!("no system is called \"{name}\"; {}", listing(scenario)))),
+        Some(system) if !system.scenarios.contains(&scenario) => {
+            Err(Fault::new(format!("{name} has no {scenario}; {}", listing(scenario))))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+fn listing(scenario: Scenario) -> String {
+    let mut text = format!("systems with a {scenario}:");
+    for system in systems::ALL.iter().filter(|s| s.scenarios.contains(&scenario)) {
+        let waits: Vec<String> = system.waits.iter().map(Wait::to_string).collect();
+        text += &format!("\n  {:24} {} ({})", system.name, system.about, waits.join(", "));
+    }
+    text
+}
+
+fn bytes(text: &str) -> Result<usize, String> {
+    let (number, unit) = match text {
+        t if t.ends_with("KiB") => (&t[..t.len() - 3], 1 << 10),
+        t if t.ends_with("MiB") => (&t[..t.len() - 3], 1 << 20),
+        t => (t, 1),
+    };
+    let number: usize = number.trim().parse().map_err(|e| format!("{e}; for example 4MiB"))?;
+    match number.checked_mul(unit) {
+        Some(bytes) if bytes.is_power_of_two() && bytes <= 1 << 30 => Ok(bytes),
+        _ => Err("not a power of two of at most 1024MiB; for example 4MiB".into()),
+    }
+}
+
+fn cpus(text: &str) -> Result<Cpus, String> {
+    let wrong = || "not two different CPU numbers; for example 2,3".to_string();
+    let (active, passive) = text.split_once(',').ok_or_else(wrong)?;
+    let number = |text: &str| text.trim().parse().map_err(|_| wrong());
+    let cpus = Cpus { active: number(active)?, passive: number(passive)? };
+    if cpus.active == cpus.passive { Err(wrong()) } else { Ok(cpus) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(line: &str) -> Options {
+        let words = format!("ringway-bench pingpong {line}");
+        match Cli::try_parse_from(words.split_whitespace()).expect("it parses").command {
+            Command::Pingpong(options) => options,
+            _ => unreachable!("a ping-pong was asked for"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_unknown_system_lists_the_known_ones() {
+        let e = options("--systems floor-rung").contestants(Scenario::Pingpong).err();
+        let text = e.expect("refused").0;
+        assert!(text.contains("floor-rung") && text.contains("floor-ring-tight"), "{text}");
+    }
+
+    #[test]
+    fn a_system_without_the_scenario_is_refused() {
+        let e = options("--systems floor-futex").contestants(Scenario::Stream).err();
+        let text = e.expect("refused").0;
+        assert!(text.contains("no stream") && text.contains("rtrb"), "{text}");
+    }
+
+    #[test]
+    fn an_unknown_size_lists_the_known_ones() {
+        let e = options("--size 7").contestants(Scenario::Pingpong).err();
+        assert!(e.expect("refused").0.contains("65536"));
+    }
+
+    #[test]
+    fn named_systems_come_alone_and_sizes_in_order() {
+        let (contestants, remarks) = options("--systems rtrb,floor-ring --size 64,65536")
+            .contestants(Scenario::Pingpong)
+            .expect("both exist");
+        let names: Vec<_> = contestants.iter().map(|c| (c.system.name, c.size)).collect();
+        assert_eq!(names, [("floor-ring", 64), ("rtrb", 64), ("floor-ring", 65536)]);
+        assert_eq!(remarks, ["rtrb does not carry 65536 B: left out"]);
+    }
+
+    #[test]
+    fn a_wait_that_no_system_has_is_refused() {
+        let e = options("--systems floor-ring --wait park").contestants(Scenario::Pingpong).err();
+        assert!(e.expect("refused").0.contains("--wait park"));
+    }
+
+    #[test]
+    fn capacities_are_powers_of_two() {
+        assert_eq!(bytes("4MiB"), Ok(4 << 20));
+        assert_eq!(bytes("64KiB"), Ok(64 << 10));
+        assert_eq!(bytes("4096"), Ok(4096));
+        for wrong in ["3MiB", "", "MiB", "x", "99999999999999MiB", "0"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+        let e = options("--size 65536 --capacity 64KiB").contestants(Scenario::Stream).err();
+        assert!(e.expect("refused").0.contains("--capacity 524288"));
+    }
+
+    #[test]
+    fn cpus_are_two() {
+        assert_eq!(cpus("2,3"), Ok(Cpus { active: 2, passive: 3 }));
+        for wrong in ["2", "2,2", "a,b", ""] {
+            assert!(cpus(wrong).is_err(), "{wrong}");
+        }
+    }
+}

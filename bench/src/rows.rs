@@ -1,0 +1,341 @@
+//! From samples to rows: medians over rounds of one placement, ratios within a round. Arithmetic
+//! only; nothing is measured or printed here.
+
+use crate::placement::{Bracket, Levels, Placement};
+use crate::plan::{Outcome, Scenario, Wait};
+use crate::systems::{Against, System};
+use serde::Serialize;
+
+/// One system under one load.
+#[derive(Clone, Copy)]
+pub(crate) struct Contestant {
+    pub(crate) system: &'static System,
+    pub(crate) scenario: Scenario,
+    pub(crate) wait: Wait,
+    pub(crate) size: usize,
+}
+
+impl Contestant {
+    fn plays_with(&self, other: &Contestant) -> bool {
+        self.scenario == other.scenario && self.size == other.size
+    }
+
+    fn is(&self, against: Against) -> bool {
+        self.system.name == against.system && self.wait == against.wait
+    }
+}
+
+/// One contestant's part of one round.
+pub(crate) struct Sample {
+    /// Index into the run's contestants.
+    pub(crate) contestant: usize,
+    pub(crate) round: u32,
+    pub(crate) bracket: Bracket,
+    pub(crate) outcome: Outcome,
+}
+
+/// One line of the result: a contestant in the rounds of one placement. Figures are medians over
+/// those rounds (`max_ns`: the largest; counts: sums); what a scenario does not have is null.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Row {
+    pub(crate) system: &'static str,
+    pub(crate) scenario: Scenario,
+    pub(crate) size: usize,
+    pub(crate) wait: Wait,
+    pub(crate) rounds: usize,
+    pub(crate) placement: Placement,
+    /// Median round trip of the bare line around these rounds.
+    pub(crate) bracket_ns: f64,
+    pub(crate) block_rtt_ns: Option<f64>,
+    pub(crate) p50_ns: Option<f64>,
+    pub(crate) p99_ns: Option<f64>,
+    pub(crate) p999_ns: Option<f64>,
+    pub(crate) max_ns: Option<u64>,
+    /// Single trips timed, or messages timed.
+    pub(crate) count: u64,
+    pub(crate) msgs_per_s: Option<f64>,
+    pub(crate) bytes_per_s: Option<f64>,
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+    pub(crate) lost: u64,
+    pub(crate) altered: u64,
+    /// Times that a party's core went to somebody else during these rounds; ideally none.
+    pub(crate) preempted: u64,
+    /// The first of `ratios`: of `block_rtt_ns` (less is better) or `msgs_per_s` (more is better).
+    pub(crate) ratio_to: Option<&'static str>,
+    pub(crate) ratio: Option<f64>,
+    pub(crate) ratios: Vec<Ratio>,
+}
+
+/// This row's figure over another system's in the same round: the median over the rounds in which
+/// all brackets of both agree.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Ratio {
+    pub(crate) to: &'static str,
+    pub(crate) to_wait: Wait,
+    pub(crate) of: Metric,
+    pub(crate) ratio: f64,
+    /// Middle half of the rounds' ratios.
+    pub(crate) quarter: f64,
+    pub(crate) three_quarters: f64,
+    pub(crate) rounds: usize,
+}
+
+/// A figure that systems are compared by, under its name in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Metric {
+    BlockRttNs,
+    P50Ns,
+    P999Ns,
+    MsgsPerS,
+}
+
+impl Metric {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Metric::BlockRttNs => "block_rtt_ns",
+            Metric::P50Ns => "p50_ns",
+            Metric::P999Ns => "p999_ns",
+            Metric::MsgsPerS => "msgs_per_s",
+        }
+    }
+
+    fn of(self, outcome: &Outcome) -> Option<f64> {
+        let trips = outcome.trips.as_ref();
+        match self {
+            Metric::BlockRttNs => trips.map(|t| t.block_rtt_ns),
+            Metric::P50Ns => trips.map(|t| t.p50_ns as f64),
+            Metric::P999Ns => trips.map(|t| t.p999_ns as f64),
+            Metric::MsgsPerS => {
+                outcome.flow.as_ref().map(|f| f.messages as f64 * 1e9 / f.ns as f64)
+            }
+        }
+    }
+}
+
+/// Every row of a run: contestants in their order, each with its placements from near to mixed.
+pub(crate) fn rows(contestants: &[Contestant], samples: &[Sample], levels: &Levels) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (index, contestant) in contestants.iter().enumerate() {
+        let own: Vec<&Sample> = samples.iter().filter(|s| s.contestant == index).collect();
+        let mut placements: Vec<Placement> = own.iter().map(|s| levels.label(s.bracket)).collect();
+        placements.sort_unstable();
+        placements.dedup();
+        for placement in placements {
+            let own: Vec<&Sample> =
+                own.iter().copied().filter(|s| levels.label(s.bracket) == placement).collect();
+            let mut row = row(contestant, placement, &own);
+            if placement != Placement::Mixed {
+                row.ratios = ratios(contestant, contestants, &own, samples);
+            }
+            if let Some(first) = row.ratios.first() {
+                (row.ratio_to, row.ratio) = (Some(first.to), Some(first.ratio));
+            }
+            rows.push(row);
+        }
+    }
+    rows
+}
+
+/// The middle one of `values`, or the mean of the two in the middle.
+pub(crate) fn median(values: Vec<f64>) -> Option<f64> {
+    quantile(values, 0.5)
+}
+
+fn row(contestant: &Contestant, placement: Placement, own: &[&Sample]) -> Row {
+    let outcomes = || own.iter().map(|s| &s.outcome);
+    let trips = || outcomes().filter_map(|o| o.trips.as_ref());
+    let flows = || outcomes().filter_map(|o| o.flow.as_ref());
+    let of = |metric: Metric| median(outcomes().filter_map(|o| metric.of(o)).collect());
+    let sum = |count: fn(&Outcome) -> u64| outcomes().map(count).sum();
+    let msgs_per_s = of(Metric::MsgsPerS);
+    Row {
+        system: contestant.system.name,
+        scenario: contestant.scenario,
+        size: contestant.size,
+        wait: contestant.wait,
+        rounds: own.len(),
+        placement,
+        bracket_ns: median(own.iter().map(|s| s.bracket.mean_ns()).collect()).unwrap_or(0.0),
+        block_rtt_ns: of(Metric::BlockRttNs),
+        p50_ns: of(Metric::P50Ns),
+        p99_ns: median(trips().map(|t| t.p99_ns as f64).collect()),
+        p999_ns: of(Metric::P999Ns),
+        max_ns: trips().map(|t| t.max_ns).max(),
+        count: trips().map(|t| t.count).sum::<u64>() + flows().map(|f| f.messages).sum::<u64>(),
+        msgs_per_s,
+        bytes_per_s: msgs_per_s.map(|rate| rate * contestant.size as f64),
+        sent: sum(|o| o.sent),
+        received: sum(|o| o.received),
+        lost: sum(Outcome::lost),
+        altered: sum(|o| o.altered),
+        preempted: sum(|o| o.preempted),
+        ratio_to: None,
+        ratio: None,
+        ratios: Vec::new(),
+    }
+}
+
+/// `own` are the contestant's samples of one placement.
+fn ratios(
+    contestant: &Contestant,
+    contestants: &[Contestant],
+    own: &[&Sample],
+    samples: &[Sample],
+) -> Vec<Ratio> {
+    let metrics: &[Metric] = match contestant.scenario {
+        Scenario::Pingpong => &[Metric::BlockRttNs, Metric::P50Ns, Metric::P999Ns],
+        Scenario::Stream => &[Metric::MsgsPerS],
+    };
+    let mut ratios = Vec::new();
+    for &against in (contestant.system.against)(contestant.wait) {
+        let rival = contestants.iter().position(|c| c.plays_with(contestant) && c.is(against));
+        let Some(rival) = rival else { continue };
+        let pairs: Vec<(&Outcome, &Outcome)> = own
+            .iter()
+            .filter_map(|mine| {
+                let theirs = samples.iter().find(|s| {
+                    s.contestant == rival
+                        && s.round == mine.round
+                        && s.bracket.agrees_with(mine.bracket)
+                })?;
+                Some((&mine.outcome, &theirs.outcome))
+            })
+            .collect();
+        for &metric in metrics {
+            let values: Vec<f64> = pairs
+                .iter()
+                .filter_map(|(mine, theirs)| Some(metric.of(mine)? / metric.of(theirs)?))
+                .filter(|ratio| ratio.is_finite())
+                .collect();
+            let rounds = values.len();
+            let Some(ratio) = median(values.clone()) else { continue };
+            ratios.push(Ratio {
+                to: against.system,
+                to_wait: against.wait,
+                of: metric,
+                ratio,
+                quarter: quantile(values.clone(), 0.25).unwrap_or(ratio),
+                three_quarters: quantile(values, 0.75).unwrap_or(ratio),
+                rounds,
+            });
+        }
+    }
+    ratios
+}
+
+/// Linear between the two neighbours.
+fn quantile(mut values: Vec<f64>, at: f64) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let place = values.len().checked_sub(1)? as f64 * at;
+    let (low, high) = (values[place.floor() as usize], values[place.ceil() as usize]);
+    Some(low + (high - low) * place.fract())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Flow, Trips};
+    use crate::systems;
+
+    pub(super) fn contestant(name: &str, scenario: Scenario) -> Contestant {
+        let system = systems::find(name).expect("it exists");
+        Contestant { system, scenario, wait: system.waits[0], size: 8 }
+    }
+
+    fn trip(contestant: usize, round: u32, bracket_ns: f64, rtt_ns: f64) -> Sample {
+        let ns = rtt_ns as u64;
+        Sample {
+            contestant,
+            round,
+            bracket: Bracket { before_ns: bracket_ns, after_ns: bracket_ns },
+            outcome: Outcome {
+                sent: 10,
+                received: 10,
+                trips: Some(Trips {
+                    block_rtt_ns: rtt_ns,
+                    p50_ns: ns,
+                    p99_ns: ns,
+                    p999_ns: ns,
+                    max_ns: ns,
+                    count: 5,
+                }),
+                ..Outcome::default()
+            },
+        }
+    }
+
+    #[test]
+    fn medians() {
+        assert_eq!(median(vec![]), None);
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), Some(2.5));
+    }
+
+    #[test]
+    fn ratios_are_taken_within_a_round_not_between_medians() {
+        let both = [
+            contestant("floor-ring", Scenario::Pingpong),
+            contestant("floor-cacheline-pause", Scenario::Pingpong),
+        ];
+        // The host slows down over the run; within each round the ratio is 2.
+        let mut samples = Vec::new();
+        for (round, slow) in [(0, 1.0), (1, 1.1), (2, 1.2)] {
+            samples.push(trip(0, round, 100.0 * slow, 200.0 * slow));
+            samples.push(trip(1, round, 100.0 * slow, 100.0 * slow));
+        }
+        let levels = Levels::of(vec![100.0, 110.0, 120.0]);
+        let rows = rows(&both, &samples, &levels);
+        assert_eq!(rows.len(), 2);
+        assert_eq!(rows[0].ratio_to, Some("floor-cacheline-pause"));
+        assert!((rows[0].ratio.expect("a ratio") - 2.0).abs() < 1e-9);
+        assert_eq!(rows[0].ratios[0].rounds, 3);
+        assert_eq!((rows[0].sent, rows[0].lost, rows[0].count), (30, 0, 15));
+        assert_eq!(rows[1].ratio, None);
+    }
+
+    #[test]
+    fn rounds_whose_brackets_disagree_are_not_compared() {
+        let both = [
+            contestant("floor-ring", Scenario::Pingpong),
+            contestant("floor-cacheline-pause", Scenario::Pingpong),
+        ];
+        let samples = [
+            trip(0, 0, 50.0, 80.0),
+            trip(1, 0, 300.0, 400.0),
+            trip(0, 1, 300.0, 440.0),
+            trip(1, 1, 300.0, 400.0),
+        ];
+        let rows = rows(&both, &samples, &Levels::of(vec![50.0, 300.0]));
+        let of =
+            |placement| rows.iter().find(|r| r.system == "floor-ring" && r.placement == placement);
+        assert_eq!(of(Placement::Near).expect("a near row").ratio, None);
+        let far = of(Placement::Far(1)).expect("a far row");
+        assert!((far.ratio.expect("a ratio") - 1.1).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_mixed_round_is_a_row_without_ratio() {
+        let one = [contestant("rtrb", Scenario::Stream)];
+        let sample = Sample {
+            contestant: 0,
+            round: 0,
+            bracket: Bracket { before_ns: 50.0, after_ns: 300.0 },
+            outcome: Outcome {
+                sent: 100,
+                received: 99,
+                altered: 1,
+                preempted: 0,
+                trips: None,
+                flow: Some(Flow { messages: 50, ns: 1_000 }),
+            },
+        };
+        let rows = rows(&one, &[sample], &Levels::of(vec![50.0, 300.0]));
+        assert_eq!(rows.len(), 1);
+        assert_eq!((rows[0].placement, rows[0].lost, rows[0].altered), (Placement::Mixed, 1, 1));
+        assert_eq!(rows[0].msgs_per_s, Some(5e7));
+        assert_eq!(rows[0].bytes_per_s, Some(4e8));
+        assert_eq!(rows[0].ratio, None);
+    }
+}

@@ -1,0 +1,118 @@
+//! The order of play: groups of contestants that share scenario and size, each with a pair of
+//! processes of its own; rounds; turns; brackets around each turn.
+
+use crate::arena::{Arena, PAGE};
+use crate::pair::Pair;
+use crate::placement::Bracket;
+use crate::plan::{Cpus, Fault, Jitter, Scenario, Seat, Wait};
+use crate::rows::{Contestant, Sample};
+use crate::systems;
+use std::path::Path;
+use std::time::Duration;
+
+/// Long enough for some dozens of blocks, short against a placement's life.
+const BRACKET_LENGTH: Duration = Duration::from_millis(2);
+
+/// What all groups have in common.
+pub(crate) struct Table<'a> {
+    pub(crate) cpus: Option<Cpus>,
+    pub(crate) capacity: usize,
+    pub(crate) rounds: u32,
+    pub(crate) round_length: Duration,
+    /// Directory for named channels.
+    pub(crate) channels: &'a Path,
+    /// More options for their addresses.
+    pub(crate) channel_options: &'a str,
+}
+
+impl Table<'_> {
+    /// Plays all rounds of every group. `began` is told of each group.
+    pub(crate) fn play(
+        &self,
+        contestants: &[Contestant],
+        mut began: impl FnMut(&[Contestant]),
+    ) -> Result<Vec<Sample>, Fault> {
+        let mut samples = Vec::new();
+        let mut start = 0;
+        for group in contestants.chunk_by(|a, b| (a.scenario, a.size) == (b.scenario, b.size)) {
+            began(group);
+            self.play_group(group, start, &mut samples)?;
+            start += group.len();
+        }
+        Ok(samples)
+    }
+
+    /// How calm the cores are when nothing but a clock reader runs on them.
+    pub(crate) fn jitter(&self, ms: u64) -> Result<Vec<Jitter>, Fault> {
+        let mut jitter = self.seat(&[])?.jitter(ms)?;
+        jitter.sort_by_key(|jitter| jitter.cpu);
+        Ok(jitter)
+    }
+
+    fn play_group(
+        &self,
+        group: &[Contestant],
+        start: usize,
+        samples: &mut Vec<Sample>,
+    ) -> Result<(), Fault> {
+        let mut pair = self.seat(group)?;
+        for round in 0..self.rounds {
+            let mut before_ns = bracket(&mut pair)?;
+            for turn in 0..group.len() {
+                // Another one begins each round, so that nobody always follows the same one.
+                let index = (turn + round as usize) % group.len();
+                let outcome = pair.round(index + 1, self.round_length, &what(&group[index]))?;
+                let after_ns = bracket(&mut pair)?;
+                samples.push(Sample {
+                    contestant: start + index,
+                    round,
+                    bracket: Bracket { before_ns, after_ns },
+                    outcome,
+                });
+                before_ns = after_ns;
+            }
+        }
+        Ok(())
+    }
+
+    /// A pair of processes with the bracket on seat 0 and the group on the seats behind it.
+    fn seat(&self, group: &[Contestant]) -> Result<Pair, Fault> {
+        let bracket = systems::find(systems::BRACKET)
+            .ok_or_else(|| Fault::new("there is no system to bracket rounds with"))?;
+        let bracket =
+            Contestant { system: bracket, scenario: Scenario::Pingpong, wait: Wait::Spin, size: 8 };
+        let mut arena_len = 0;
+        let mut seats = Vec::new();
+        for contestant in std::iter::once(&bracket).chain(group) {
+            seats.push(Seat {
+                system: contestant.system.name.into(),
+                scenario: contestant.scenario,
+                wait: contestant.wait,
+                size: contestant.size,
+                capacity: self.capacity,
+                arena_offset: arena_len,
+                channel: format!(
+                    "{}-{}-{}-{}",
+                    contestant.system.name, contestant.scenario, contestant.size, contestant.wait
+                ),
+                channel_options: self.channel_options.into(),
+            });
+            let len = (contestant.system.arena_len)(contestant.size, self.capacity);
+            arena_len += len.next_multiple_of(PAGE);
+        }
+        Pair::start(&seats, Arena::create(arena_len)?, self.cpus, self.channels)
+    }
+}
+
+fn bracket(pair: &mut Pair) -> Result<f64, Fault> {
+    let outcome = pair.round(0, BRACKET_LENGTH, "bracket")?;
+    match outcome.trips {
+        Some(trips) => Ok(trips.block_rtt_ns),
+        None => Err(Fault::new("a bracket came back without round trips")),
+    }
+}
+
+fn what(contestant: &Contestant) -> String {
+    let Contestant { system, scenario, wait, size } = contestant;
+    format!("{}, {scenario} of {size} B, {wait}", system.name)
+}

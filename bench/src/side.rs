@@ -1,0 +1,100 @@
+//! The seam between the scenarios and the systems. A system says how one message is sent and how
+//! one is received; what is done with them, and how it is timed, is the same for all.
+
+use crate::arena::Region;
+use crate::cpu::preemptions;
+use crate::payload::Seen;
+use crate::pingpong::{Driver, Echo};
+use crate::plan::{Fault, Outcome, Role, Scenario, Seat};
+use crate::stream::{Sink, Source};
+use std::time::Duration;
+
+/// One way's sending end.
+pub(crate) trait Tx {
+    /// Messages that one [`send`](Tx::send) sends.
+    const BATCH: u64 = 1;
+
+    /// Sends `BATCH` messages with the words `first`, `first + 1`, ...; `mark` is or-ed into the
+    /// last one's word. All of it is visible to the receiver, or soon will be, on return.
+    fn send(&mut self, first: u64, mark: u64) -> Result<(), Fault>;
+}
+
+/// One way's receiving end.
+pub(crate) trait Rx {
+    /// Waits for the next message, reads all of it, and gives it back to the system.
+    fn recv(&mut self) -> Result<Seen, Fault>;
+}
+
+/// How a system connects two parties. The two processes open the same lanes, in the same order.
+pub(crate) trait Link {
+    type Tx: Tx + 'static;
+    type Rx: Rx + 'static;
+
+    fn tx(place: &Place<'_>, lane: Lane) -> Result<Self::Tx, Fault>;
+    fn rx(place: &Place<'_>, lane: Lane) -> Result<Self::Rx, Fault>;
+}
+
+/// A direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// From the active side to the passive one: pings and streams.
+    There,
+    /// The other way: pongs.
+    Back,
+}
+
+/// A seat as one process sees it.
+pub(crate) struct Place<'a> {
+    pub(crate) seat: &'a Seat,
+    pub(crate) role: Role,
+    /// Shared by both processes, zero when opened, mapped as long as the process lives.
+    pub(crate) region: Region,
+    /// The other side's CPU, for systems that live in one process.
+    pub(crate) passive_cpu: Option<usize>,
+}
+
+/// Plays a round on the calling thread and counts who disturbed it.
+pub(crate) fn play(side: &mut dyn Side, length: Duration) -> Result<Outcome, Fault> {
+    let before = preemptions();
+    let mut outcome = side.round(length)?;
+    outcome.preempted += preemptions() - before;
+    Ok(outcome)
+}
+
+/// One party of one seat, open and ready for rounds.
+pub(crate) trait Side {
+    /// Plays one round of about `length`.
+    fn round(&mut self, length: Duration) -> Result<Outcome, Fault>;
+}
+
+/// Opens this process's party on a link between two processes.
+pub(crate) fn open<L: Link>(place: &Place<'_>) -> Result<Box<dyn Side>, Fault> {
+    use {Lane::*, Role::*, Scenario::*};
+    Ok(match (place.seat.scenario, place.role) {
+        (Pingpong, Active) => Box::new(Driver::new(L::tx(place, There)?, L::rx(place, Back)?)),
+        (Pingpong, Passive) => Box::new(Echo::new(L::rx(place, There)?, L::tx(place, Back)?)),
+        (Stream, Active) => Box::new(Source::new(L::tx(place, There)?)),
+        (Stream, Passive) => Box::new(Sink::new(L::rx(place, There)?)),
+    })
+}
+
+/// Message sizes a run can ask for. The sizes are constants in the code that fills and checks, as
+/// they are in a program that knows its messages; a size read at run time costs 8 to 12 ns.
+pub(crate) const SIZES: &[usize] = &[8, 16, 48, 64, 256, 1024, 4096, 65536];
+
+/// Opens a link that is generic over the message size: `sized!(place, N => Link<N>)`.
+macro_rules! sized {
+    ($place:expr, $n:ident => $link:ty) => {
+        $crate::side::sized!($place, $n => $link; 8 16 48 64 256 1024 4096 65536)
+    };
+    ($place:expr, $n:ident => $link:ty; $($size:literal)*) => {
+        match $place.seat.size {
+            $($size => {
+                const $n: usize = $size;
+                $crate::side::open::<$link>($place)
+            })*
+            other => Err($crate::plan::Fault::new(format!("no code for messages of {other} B"))),
+        }
+    };
+}
+pub(crate) use sized;

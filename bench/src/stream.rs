@@ -1,0 +1,192 @@
+//! The stream: messages one way as fast as they go. Both parties and the timing, which is the
+//! sink's: a message counts when it was read. How it travels is the system's business.
+
+use crate::clock::now_ns;
+use crate::payload::{MARK, SEQ, STOP, Seen};
+use crate::plan::{Fault, Flow, Outcome};
+use crate::side::{Rx, Side, Tx};
+use std::time::Duration;
+
+/// The sending party. Its end is moved into the loop's frame for a round, as it would be in a
+/// program of its own: behind a pointer, its positions go through memory with every message.
+pub(crate) struct Source<T>(Option<T>);
+
+impl<T> Source<T> {
+    pub(crate) fn new(tx: T) -> Source<T> {
+        Source(Some(tx))
+    }
+}
+
+impl<T: Tx> Side for Source<T> {
+    /// A quarter of the time fills the ring and warms up; the sink does not count it.
+    fn round(&mut self, length: Duration) -> Result<Outcome, Fault> {
+        let length_ns = length.as_nanos() as u64;
+        let start = now_ns();
+        let mut tx = self.0.take().ok_or_else(spent)?;
+        let mut next = 1;
+        send_until(&mut tx, &mut next, start + length_ns / 4)?;
+        tx.send(next, MARK)?;
+        next += T::BATCH;
+        let end = (start + length_ns).max(now_ns() + length_ns / 4);
+        send_until(&mut tx, &mut next, end)?;
+        tx.send(next, STOP)?;
+        next += T::BATCH;
+        self.0 = Some(tx);
+        Ok(Outcome { sent: next - 1, ..Outcome::default() })
+    }
+}
+
+/// The receiving party, with its end moved about like the [`Source`]'s.
+pub(crate) struct Sink<R>(Option<R>);
+
+impl<R> Sink<R> {
+    pub(crate) fn new(rx: R) -> Sink<R> {
+        Sink(Some(rx))
+    }
+}
+
+impl<R: Rx> Side for Sink<R> {
+    fn round(&mut self, _length: Duration) -> Result<Outcome, Fault> {
+        let mut rx = self.0.take().ok_or_else(spent)?;
+        let mut tally = Tally::default();
+        let mut next = 1;
+        loop {
+            let seen = rx.recv()?;
+            // One comparison a message; marks, gaps and altered bytes are told apart elsewhere.
+            if (seen.word ^ next) | seen.altered != 0 {
+                match tally.odd(seen, next) {
+                    Odd::GoOn { seq } => next = seq,
+                    Odd::Last { seq } => {
+                        self.0 = Some(rx);
+                        return Ok(tally.outcome(seq));
+                    }
+                }
+            }
+            next += 1;
+        }
+    }
+}
+
+/// Sends until the time is up. The clock is read every few microseconds' worth of messages: below
+/// 1 % of the time.
+#[inline(always)]
+fn send_until<T: Tx>(tx: &mut T, next: &mut u64, end_ns: u64) -> Result<(), Fault> {
+    const CALLS: u64 = 1024;
+    let mut calls = 1;
+    let mut before = now_ns();
+    while before < end_ns {
+        for _ in 0..calls {
+            tx.send(*next, 0)?;
+            *next += T::BATCH;
+        }
+        let now = now_ns();
+        // Large messages and waits: don't run past the end by much.
+        calls = if now - before > 50_000 { (calls / 2).max(1) } else { CALLS.min(calls * 2) };
+        before = now;
+    }
+    Ok(())
+}
+
+fn spent() -> Fault {
+    Fault::new("an earlier round failed on this seat")
+}
+
+/// Where the stream goes on after a message that was not simply the next.
+enum Odd {
+    GoOn { seq: u64 },
+    Last { seq: u64 },
+}
+
+/// What a sink remembers of the messages that were not simply the next one.
+#[derive(Default)]
+struct Tally {
+    /// When the measured part began, and the sequence number it began with.
+    begun: Option<(u64, u64)>,
+    ended_ns: u64,
+    skipped: u64,
+    altered: u64,
+}
+
+impl Tally {
+    /// Looks at a message that is marked, altered, or not the expected one.
+    #[cold]
+    fn odd(&mut self, seen: Seen, expected: u64) -> Odd {
+        let mut seq = seen.word & SEQ;
+        if seen.altered != 0 {
+            // Its sequence number can't be trusted either: take it for the expected one.
+            self.altered += 1;
+            seq = expected;
+        } else if seq > expected {
+            self.skipped += seq - expected;
+        } else if seq < expected {
+            self.altered += 1;
+            seq = expected - 1;
+        }
+        if seen.word & MARK != 0 {
+            self.begun = Some((now_ns(), seq + 1));
+        }
+        if seen.word & STOP != 0 {
+            self.ended_ns = now_ns();
+            return Odd::Last { seq };
+        }
+        Odd::GoOn { seq }
+    }
+
+    fn outcome(self, last: u64) -> Outcome {
+        Outcome {
+            received: last.saturating_sub(self.skipped),
+            altered: self.altered,
+            flow: self.begun.map(|(begun_ns, first)| Flow {
+                messages: (last + 1).saturating_sub(first),
+                ns: self.ended_ns.saturating_sub(begun_ns).max(1),
+            }),
+            ..Outcome::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+
+    struct Script(VecDeque<Seen>);
+
+    impl Rx for Script {
+        fn recv(&mut self) -> Result<Seen, Fault> {
+            self.0.pop_front().ok_or_else(|| Fault::new("the script has ended"))
+        }
+    }
+
+    fn sink(words: &[u64]) -> Outcome {
+        let script = words.iter().map(|&word| Seen { word, altered: 0 }).collect();
+        Sink::new(Script(script)).round(Duration::ZERO).expect("the script has a STOP")
+    }
+
+    #[test]
+    fn a_whole_stream_is_counted_from_its_mark() {
+        let outcome = sink(&[1, 2 | MARK, 3, 4 | STOP]);
+        assert_eq!((outcome.received, outcome.altered), (4, 0));
+        assert_eq!(outcome.flow.map(|f| f.messages), Some(2));
+    }
+
+    #[test]
+    fn a_gap_is_not_received() {
+        let outcome = sink(&[1 | MARK, 4, 5 | STOP]);
+        assert_eq!((outcome.received, outcome.altered), (3, 0));
+    }
+
+    #[test]
+    fn a_message_that_comes_twice_is_altered() {
+        let outcome = sink(&[1 | MARK, 2, 2, 3 | STOP]);
+        assert_eq!((outcome.received, outcome.altered), (3, 1));
+    }
+
+    #[test]
+    fn altered_bytes_are_counted_and_the_stream_goes_on() {
+        let script = [(1 | MARK, 0), (99, 1), (3, 0), (4 | STOP, 0)];
+        let script = script.into_iter().map(|(word, altered)| Seen { word, altered }).collect();
+        let outcome = Sink::new(Script(script)).round(Duration::ZERO).expect("it ends");
+        assert_eq!((outcome.received, outcome.altered), (4, 1));
+    }
+}

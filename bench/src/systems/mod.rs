@@ -1,0 +1,198 @@
+//! The systems that can be measured: one file each, one line each in [`ALL`].
+
+mod floor_cacheline;
+mod floor_futex;
+mod floor_ring;
+mod ringway_channel;
+mod ringway_raw;
+mod ringway_typed;
+mod rtrb;
+
+use crate::plan::{Fault, Scenario, Wait};
+use crate::side::{Place, Side};
+
+/// A reference or a subject.
+pub(crate) struct System {
+    /// As in `--systems` and in results.
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) scenarios: &'static [Scenario],
+    pub(crate) waits: &'static [Wait],
+    /// Whether it carries messages of this many bytes.
+    pub(crate) fits: fn(usize) -> bool,
+    /// What it is compared with when it waits so; the first that takes part is the row's `ratio_to`.
+    pub(crate) against: fn(Wait) -> &'static [Against],
+    /// Bytes of the shared arena that it needs, given message size and ring capacity.
+    pub(crate) arena_len: fn(usize, usize) -> usize,
+    pub(crate) open: fn(&Place<'_>) -> Result<Box<dyn Side>, Fault>,
+}
+
+/// One comparison.
+#[derive(Clone, Copy)]
+pub(crate) struct Against {
+    pub(crate) system: &'static str,
+    pub(crate) wait: Wait,
+}
+
+const fn spinning(system: &'static str) -> Against {
+    Against { system, wait: Wait::Spin }
+}
+
+const fn parked(system: &'static str) -> Against {
+    Against { system, wait: Wait::Park }
+}
+
+const PINGPONG: &[Scenario] = &[Scenario::Pingpong];
+const STREAM: &[Scenario] = &[Scenario::Stream];
+const BOTH: &[Scenario] = &[Scenario::Pingpong, Scenario::Stream];
+
+const SPINNING: &[Wait] = &[Wait::Spin];
+const ANY_WAIT: &[Wait] = &[Wait::Spin, Wait::Adaptive, Wait::Park];
+
+/// The ping-pong that brackets every round.
+pub(crate) const BRACKET: &str = "floor-cacheline";
+
+/// All there are, references first.
+pub(crate) const ALL: &[System] = &[
+    System {
+        name: BRACKET,
+        about: "two 64-bit atomics, polled without a pause",
+        scenarios: PINGPONG,
+        waits: SPINNING,
+        fits: |_| true,
+        against: |_| &[],
+        arena_len: floor_cacheline::arena_len,
+        open: floor_cacheline::open_tight,
+    },
+    System {
+        name: "floor-cacheline-pause",
+        about: "two 64-bit atomics, polled like the ring",
+        scenarios: PINGPONG,
+        waits: SPINNING,
+        fits: |_| true,
+        against: |_| const { &[spinning(BRACKET)] },
+        arena_len: floor_cacheline::arena_len,
+        open: floor_cacheline::open_paused,
+    },
+    System {
+        name: "floor-ring",
+        about: "minimal in-band ring, polled like Ringway's",
+        scenarios: BOTH,
+        waits: SPINNING,
+        fits: |_| true,
+        against: |_| const { &[spinning("floor-cacheline-pause"), spinning(BRACKET), spinning("rtrb")] },
+        arena_len: floor_ring::arena_len,
+        open: floor_ring::open_paused,
+    },
+    System {
+        name: "floor-ring-tight",
+        about: "the same ring, polled without a pause",
+        scenarios: BOTH,
+        waits: SPINNING,
+        fits: |_| true,
+        against: |_| const { &[spinning(BRACKET), spinning("floor-ring")] },
+        arena_len: floor_ring::arena_len,
+        open: floor_ring::open_tight,
+    },
+    System {
+        name: "floor-futex",
+        about: "one futex each way, always asleep",
+        scenarios: PINGPONG,
+        waits: &[Wait::Park],
+        fits: |_| true,
+        against: |_| &[],
+        arena_len: floor_futex::arena_len,
+        open: floor_futex::open,
+    },
+    System {
+        name: "rtrb",
+        about: "the crate, in one process with two threads",
+        scenarios: BOTH,
+        waits: SPINNING,
+        fits: rtrb::fits,
+        against: |_| const { &[spinning("floor-ring")] },
+        arena_len: rtrb::arena_len,
+        open: rtrb::open,
+    },
+    System {
+        name: "ringway-shm-raw",
+        about: "bytes in place, one call per message",
+        scenarios: BOTH,
+        waits: ANY_WAIT,
+        fits: |_| true,
+        against: |wait| match wait {
+            Wait::Spin => const { &[spinning("floor-ring"), spinning(BRACKET)] },
+            Wait::Adaptive => const { &[spinning("ringway-shm-raw"), spinning("floor-ring")] },
+            Wait::Park => const { &[parked("floor-futex"), spinning("ringway-shm-raw")] },
+        },
+        arena_len: ringway_channel::arena_len,
+        open: ringway_raw::open,
+    },
+    System {
+        name: "ringway-shm-typed",
+        about: "rkyv messages, one call per message",
+        scenarios: BOTH,
+        waits: ANY_WAIT,
+        fits: ringway_typed::fits,
+        against: |wait| match wait {
+            Wait::Spin => {
+                const { &[spinning("ringway-shm-raw"), spinning("floor-ring"), spinning(BRACKET)] }
+            }
+            Wait::Adaptive => const { &[spinning("ringway-shm-typed")] },
+            Wait::Park => const { &[parked("floor-futex"), spinning("ringway-shm-typed")] },
+        },
+        arena_len: ringway_channel::arena_len,
+        open: ringway_typed::open,
+    },
+    System {
+        name: "ringway-shm-batch",
+        about: "bytes in place, 32 records queued to a flush",
+        scenarios: STREAM,
+        waits: ANY_WAIT,
+        fits: |_| true,
+        against: |wait| match wait {
+            Wait::Spin => const { &[spinning("floor-ring"), spinning("ringway-shm-raw")] },
+            Wait::Adaptive => const { &[spinning("ringway-shm-batch")] },
+            Wait::Park => const { &[spinning("ringway-shm-batch")] },
+        },
+        arena_len: ringway_channel::arena_len,
+        open: ringway_raw::open_batch,
+    },
+    System {
+        name: "ringway-shm-typed-batch",
+        about: "rkyv messages, send_batch of 32",
+        scenarios: STREAM,
+        waits: ANY_WAIT,
+        fits: ringway_typed::fits,
+        against: |wait| match wait {
+            Wait::Spin => {
+                const { &[spinning("floor-ring"), spinning("ringway-shm-typed"), spinning("rtrb")] }
+            }
+            Wait::Adaptive => const { &[spinning("ringway-shm-typed-batch")] },
+            Wait::Park => const { &[spinning("ringway-shm-typed-batch")] },
+        },
+        arena_len: ringway_channel::arena_len,
+        open: ringway_typed::open_batch,
+    },
+];
+
+/// The system of this name.
+pub(crate) fn find(name: &str) -> Option<&'static System> {
+    ALL.iter().find(|system| system.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_comparisons_name_systems() {
+        for (i, system) in ALL.iter().enumerate() {
+            assert!(ALL[..i].iter().all(|other| other.name != system.name), "{}", system.name);
+            for against in system.waits.iter().flat_map(|&wait| (system.against)(wait)) {
+                let reference = find(against.system).expect("it exists");
+                assert!(reference.waits.contains(&against.wait), "{}", system.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Runs the program as a user does, with rounds of a few milliseconds, and looks at the shape of what
+//! comes out and at the counts; never at the figures.
+
+use serde_json::Value;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+fn bench(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ringway-bench"))
+        .args(arguments)
+        .output()
+        .expect("the program starts")
+}
+
+/// Runs with `--json` and returns what was written there.
+fn measured(name: &str, arguments: &[&str]) -> Value {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.json"));
+    let path_text = path.to_str().expect("a path of plain characters");
+    let output = bench(&[arguments, &["--json", path_text]].concat());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {errors}", output.status);
+    let text = fs::read_to_string(&path).expect("the result was written");
+    fs::remove_file(&path).expect("ours to remove");
+    serde_json::from_str(&text).expect("the result is JSON")
+}
+
+fn rows(result: &Value) -> &[Value] {
+    result["rows"].as_array().expect("rows")
+}
+
+fn assert_nothing_lost(row: &Value) {
+    assert!(row["sent"].as_u64().expect("sent") > 0, "{row}");
+    assert_eq!(row["sent"], row["received"], "{row}");
+    assert_eq!((&row["lost"], &row["altered"]), (&0.into(), &0.into()), "{row}");
+}
+
+/// Rounds that a system played, over all placements.
+fn rounds(result: &Value, system: &str, size: u64) -> u64 {
+    let own = rows(result).iter().filter(|row| row["system"] == system && row["size"] == size);
+    own.map(|row| row["rounds"].as_u64().expect("rounds")).sum()
+}
+
+#[test]
+fn ping_pongs_of_all_spinning_references() {
+    let result =
+        measured("pingpong", &["pingpong", "--size", "8,1024", "--rounds", "2", "--round-ms", "3"]);
+    assert_eq!(result["schema"], 1);
+    assert!(result["host"]["clock_cost_ns"].as_f64().expect("a cost") > 0.0);
+    assert_eq!(result["host"]["jitter"].as_array().expect("one for each CPU").len(), 2);
+    assert!(result["floor_ring"].is_object());
+    for system in
+        ["floor-cacheline", "floor-cacheline-pause", "floor-ring", "floor-ring-tight", "rtrb"]
+    {
+        assert_eq!(rounds(&result, system, 8), 2, "{system}");
+        assert_eq!(rounds(&result, system, 1024), 2, "{system}");
+    }
+    for row in rows(&result) {
+        assert_nothing_lost(row);
+        for figure in ["bracket_ns", "block_rtt_ns", "p50_ns", "p99_ns", "p999_ns", "max_ns"] {
+            assert!(row[figure].as_f64().is_some_and(|ns| ns > 0.0), "{figure} of {row}");
+        }
+        assert!(row["msgs_per_s"].is_null() && row["bytes_per_s"].is_null(), "{row}");
+    }
+}
+
+#[test]
+fn streams_of_all_references() {
+    let result =
+        measured("stream", &["stream", "--size", "8,65536", "--rounds", "2", "--round-ms", "3"]);
+    assert_eq!(rounds(&result, "floor-ring", 65536), 2);
+    assert_eq!(rounds(&result, "rtrb", 8), 2);
+    assert_eq!(rounds(&result, "rtrb", 65536), 0, "rtrb carries small messages only");
+    assert_eq!(rounds(&result, "floor-cacheline", 8), 0, "a line is no stream");
+    for row in rows(&result) {
+        assert_nothing_lost(row);
+        for figure in ["msgs_per_s", "bytes_per_s"] {
+            assert!(row[figure].as_f64().is_some_and(|rate| rate > 0.0), "{figure} of {row}");
+        }
+        assert!(row["block_rtt_ns"].is_null() && row["p50_ns"].is_null(), "{row}");
+    }
+}
+
+#[test]
+fn the_sleeping_reference() {
+    let result = measured(
+        "futex",
+        &["pingpong", "--wait", "park", "--systems", "floor-futex", "--rounds", "1"],
+    );
+    assert_eq!(rounds(&result, "floor-futex", 8), 1);
+    rows(&result).iter().for_each(assert_nothing_lost);
+}
+
+#[test]
+fn ping_pongs_of_ringway_with_every_wait() {
+    let arguments = [
+        "pingpong",
+        "--systems",
+        "ringway-shm-raw,ringway-shm-typed",
+        "--size",
+        "8,48",
+        "--wait",
+        "spin,adaptive,park",
+        "--rounds",
+        "1",
+        "--round-ms",
+        "3",
+    ];
+    let result = measured("ringway-pingpong", &arguments);
+    rows(&result).iter().for_each(assert_nothing_lost);
+    assert_eq!(rounds(&result, "ringway-shm-raw", 8), 3);
+    assert_eq!(rounds(&result, "ringway-shm-typed", 48), 3);
+}
+
+#[test]
+fn streams_of_ringway() {
+    let arguments = [
+        "stream",
+        "--systems",
+        "ringway-shm-raw,ringway-shm-typed,ringway-shm-batch,ringway-shm-typed-batch",
+        "--size",
+        "8,64,1024",
+        "--rounds",
+        "1",
+        "--round-ms",
+        "3",
+        "--capacity",
+        "64KiB",
+        "--channel-options",
+        "align=16",
+    ];
+    let result = measured("ringway-stream", &arguments);
+    rows(&result).iter().for_each(assert_nothing_lost);
+    assert_eq!(rounds(&result, "ringway-shm-batch", 1024), 1);
+    assert_eq!(rounds(&result, "ringway-shm-typed-batch", 64), 1);
+    assert_eq!(rounds(&result, "ringway-shm-typed-batch", 1024), 0);
+}
+
+/// A directory of the test's own for the program's channels; must be empty in the end.
+struct Channels(PathBuf);
+
+impl Channels {
+    fn new(name: &str) -> Channels {
+        let path = PathBuf::from(format!("/dev/shm/bench-test-{name}-{}", std::process::id()));
+        fs::create_dir(&path).expect("a new directory");
+        Channels(path)
+    }
+
+    fn entries(&self) -> usize {
+        fs::read_dir(&self.0).expect("it is there").count()
+    }
+
+    fn start(&self, round_ms: &str) -> Child {
+        Command::new(env!("CARGO_BIN_EXE_ringway-bench"))
+            .args(["pingpong", "--systems", "ringway-shm-raw", "--size", "8"])
+            .args(["--rounds", "2", "--round-ms", round_ms])
+            .env("RINGWAY_DIR", &self.0)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts")
+    }
+
+    /// Waits until a run has made its channels, which is when its processes are at work.
+    fn wait_for_channels(&self) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let any = |path: &Path| fs::read_dir(path).is_ok_and(|mut inside| inside.next().is_some());
+        while !fs::read_dir(&self.0).expect("it is there").flatten().any(|e| any(&e.path())) {
+            assert!(Instant::now() < deadline, "no channel was made");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Drop for Channels {
+    fn drop(&mut self) {
+        // Left behind by a failed test only.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Until the program and every process it started have closed their standard error.
+fn wait_for_all(child: &mut Child) {
+    let mut text = String::new();
+    let errors = child.stderr.as_mut().expect("piped");
+    errors.read_to_string(&mut text).expect("it ends");
+}
+
+fn signal(child: &Child, name: &str) {
+    let done = Command::new("kill").args([name, &child.id().to_string()]).status();
+    assert!(done.expect("kill runs").success());
+}
+
+#[test]
+fn a_run_leaves_no_channels() {
+    let channels = Channels::new("whole");
+    let mut child = channels.start("3");
+    wait_for_all(&mut child);
+    assert!(child.wait().expect("it ends").success());
+    assert_eq!(channels.entries(), 0);
+}
+
+#[test]
+fn a_run_that_is_told_to_end_leaves_no_channels_and_no_processes() {
+    let channels = Channels::new("term");
+    let mut child = channels.start("60000");
+    channels.wait_for_channels();
+    signal(&child, "-TERM");
+    wait_for_all(&mut child);
+    assert_eq!(child.wait().expect("it ends").code(), Some(128 + 15));
+    assert_eq!(channels.entries(), 0);
+}
+
+#[test]
+fn a_run_that_is_killed_leaves_no_processes_and_the_next_run_cleans_up() {
+    let channels = Channels::new("kill");
+    let mut child = channels.start("60000");
+    channels.wait_for_channels();
+    signal(&child, "-KILL");
+    wait_for_all(&mut child);
+    assert!(!child.wait().expect("it ends").success());
+    assert_eq!(channels.entries(), 1, "the killed run's");
+    let mut child = channels.start("3");
+    wait_for_all(&mut child);
+    assert!(child.wait().expect("it ends").success());
+    assert_eq!(channels.entries(), 0);
+}
+
+#[test]
+fn a_small_ring_wraps_and_loses_nothing() {
+    let arguments = [
+        "stream",
+        "--systems",
+        "floor-ring,rtrb",
+        "--size",
+        "48,256",
+        "--capacity",
+        "4KiB",
+        "--rounds",
+        "1",
+        "--round-ms",
+        "3",
+    ];
+    rows(&measured("small", &arguments)).iter().for_each(assert_nothing_lost);
+}
+
+#[test]
+fn a_run_on_one_cpu_says_so_and_ends() {
+    let one = format!(
+        "exec taskset -c \"$(taskset -cp $$ | sed 's/.*[ ]//; s/[,-].*//')\" {} pingpong \
+         --systems floor-ring --size 8 --rounds 1 --round-ms 2",
+        env!("CARGO_BIN_EXE_ringway-bench")
+    );
+    let output = Command::new("sh").args(["-c", &one]).output().expect("a shell");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    assert!(errors.contains("only one CPU"), "{errors}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("unpinned"));
+}
+
+#[test]
+fn what_cannot_be_run_is_refused_with_what_can() {
+    let cases: [(&[&str], &str); 5] = [
+        (&["pingpong", "--systems", "nonesuch"], "floor-cacheline-pause"),
+        (&["stream", "--systems", "floor-futex"], "floor-ring"),
+        (&["pingpong", "--size", "9"], "65536"),
+        (&["pingpong", "--cpus", "0,100000"], "these may"),
+        (&["pingpong", "--json", "/nonesuch/result.json"], "/nonesuch/result.json"),
+    ];
+    for (arguments, remedy) in cases {
+        let output = bench(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {errors}");
+        assert!(errors.contains(remedy), "{arguments:?}: {errors}");
+    }
+}
