@@ -53,18 +53,17 @@ impl Consumer {
     /// # Errors
     /// [`Error`], whose text names the remedy.
     pub fn open(options: &Options) -> Result<Self, Error> {
-        options.check()?;
-        let directory = registry::lock_or_create(options)?;
-        let control = Control::open_or_create(directory.path(), options, Role::Consumer)?;
-        control.take(Role::Consumer, &Identity::of_this_process())?;
+        let who = Identity::of_this_process();
+        let (directory, control) = Control::join(options, Role::Consumer, &who)?;
         drop(directory);
         let wait = control.wait();
+        let sleepy = wait != Wait::Spin;
         let mut consumer = Self {
             current: None,
             birth: Birth::now(),
-            sleepy: wait != Wait::Spin,
+            sleepy,
             wait,
-            ringer: Ringer::new(),
+            ringer: Ringer::new(sleepy),
             probe_clock: ProbeClock::start(),
             finished: 0,
             control,
@@ -171,6 +170,10 @@ impl Consumer {
         match current.reader.peek() {
             Ok(Some(message)) => Ok(Some(message)),
             Ok(None) => {
+                // A batch that was forgotten keeps the room of what it stepped over.
+                if current.reader.holds_any() {
+                    current.reader.release();
+                }
                 if current.reader.publish_head() {
                     self.ring();
                 }
@@ -213,7 +216,7 @@ impl Consumer {
     /// Opens the oldest segment that this consumer is not through with, if there is one.
     fn open_next(&mut self) -> Result<(), Error> {
         // A8, pairs with R8 in Producer::open: the segment of that number has its name.
-        self.control.producer().latest.number.load_acquire();
+        let latest = self.control.producer().latest.number.load_acquire();
         for number in registry::segments(self.control.directory())? {
             if number <= self.finished {
                 continue;
@@ -236,6 +239,8 @@ impl Consumer {
             }
             self.finished = number;
         }
+        // All up to `latest` had their names before the listing: what is not there is gone.
+        self.finished = self.finished.max(latest);
         Ok(())
     }
 
@@ -256,17 +261,20 @@ impl Consumer {
             }
         };
         let progress = &page.progress;
+        let lent = progress.lent.load_relaxed();
         let redelivered_below = if progress.attached.load_relaxed() == 0 {
-            0
+            lent
         } else {
-            (reader.received() + 1).max(progress.lent.load_relaxed())
+            lent.max(reader.received().saturating_add(1))
         };
-        wait::attach(&page.bell);
+        if self.sleepy {
+            wait::attach(&page.bell);
+        }
         progress.attached.store_release(1);
         let mut current = Current { reader, redelivered_below, number, segment };
         // A producer may be asleep, out of room that the last consumer had released but not told.
         current.reader.publish_head();
-        self.ringer = Ringer::new();
+        self.ringer = Ringer::new(self.sleepy);
         self.current = Some(current);
         self.ring();
         Ok(true)
@@ -277,7 +285,7 @@ impl Consumer {
         if let Some(current) = self.current.take() {
             let page = current.reader.memory().consumer();
             page.progress.attached.store_relaxed(0);
-            // R10, pairs with A10 in recover: a producer that sees it may delete the file.
+            // R10, pairs with A10 in recover::drained: who sees it may delete the file.
             page.end.state.store_release(FINISHED);
             self.finished = current.number;
         }
@@ -324,7 +332,10 @@ impl Drop for Consumer {
         }
         if let Some(current) = &mut self.current {
             current.reader.publish_head();
-            current.reader.memory().consumer().progress.attached.store_release(0);
+            let progress = &current.reader.memory().consumer().progress;
+            // Nothing is held any more; what an earlier consumer saw that died stays seen.
+            progress.lent.store_release(current.redelivered_below);
+            progress.attached.store_release(0);
         }
         self.control.leave(Role::Consumer);
         self.ring();
@@ -423,6 +434,38 @@ impl<'a> Received<'a> {
     pub fn sequence(&self) -> u64 {
         self.message.sequence
     }
+
+    /// Bytes of the message.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.message.len
+    }
+
+    /// Whether the message is empty.
+    pub fn is_empty(&self) -> bool {
+        self.message.len == 0
+    }
+
+    /// Copies the front of the message out, as far as `to` has room, for readers that do not trust
+    /// the producer: other than through `Deref`, the bytes may change meanwhile. Whatever the copy
+    /// holds then, it keeps.
+    pub fn copy_to(&self, to: &mut [u8]) {
+        let len = to.len().min(self.message.len);
+        let from = self.message.payload;
+        let (words, rest) = to[..len].as_chunks_mut::<8>();
+        let whole = if from.cast::<u64>().is_aligned() { words.len() } else { 0 };
+        for (index, word) in words[..whole].iter_mut().enumerate() {
+            // SAFETY: within the message, whose bytes stay mapped while `self` lives; aligned;
+            // volatile, because another process may write them just now.
+            *word = unsafe { from.cast::<u64>().add(index).read_volatile() }.to_ne_bytes();
+        }
+        let done = whole * 8;
+        let slow = words[whole..].as_flattened_mut().iter_mut().chain(rest);
+        for (index, byte) in slow.enumerate() {
+            // SAFETY: as above; bytes need no alignment.
+            *byte = unsafe { from.add(done + index).read_volatile() };
+        }
+    }
 }
 
 impl Deref for Received<'_> {
@@ -463,6 +506,7 @@ impl<'a> Batch<'a> {
         if let Some(current) = &consumer.current {
             // Before any of them is shown: a successor must know which may have been seen.
             let lent = current.reader.received().saturating_add(limit as u64);
+            let lent = lent.max(current.redelivered_below);
             current.reader.memory().consumer().progress.lent.store_release(lent);
         }
         Self { consumer, left: limit }

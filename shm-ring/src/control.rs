@@ -4,7 +4,9 @@
 //! Roles are taken and given back here; what a death leaves behind is repaired in `recover`.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use memmap2::MmapRaw;
 
@@ -18,6 +20,7 @@ use crate::layout::{
 };
 use crate::liveness::{self, Holder, Identity};
 use crate::options::{DEFAULT_CAPACITY, DEFAULT_RECORD_ALIGN, MAX_SCHEMA_LEN, Options, Size, Wait};
+use crate::registry::{self, LockedDirectory, PATIENCE};
 
 /// Name of the control file in a channel's directory.
 pub const CONTROL: &str = "control";
@@ -63,7 +66,7 @@ pub struct Control {
 impl Control {
     /// Opens the channel's control file, or creates it from the options, and checks the options
     /// against it. The caller holds the directory's lock. `role` tells which page may be written.
-    pub fn open_or_create(directory: &Path, options: &Options, role: Role) -> Result<Self, Error> {
+    fn open_or_create(directory: &Path, options: &Options, role: Role) -> Result<Self, Error> {
         let path = directory.join(CONTROL);
         let file = match file::open(&path)? {
             Some(file) => file,
@@ -106,31 +109,51 @@ impl Control {
         Ok(Self { directory: directory.to_owned(), header, producer, consumer, file })
     }
 
-    /// Takes the role, or tells who has it.
-    pub fn take(&self, role: Role, who: &Identity) -> Result<(), Error> {
-        let tried = || format!("becoming the {} of {}", role.name(), self.directory.display());
-        if !liveness::try_lock(&self.file, role as u64)
-            .map_err(|error| Error::io(tried(), error))?
-        {
-            let holder = Holder::read(self.record(role));
-            let found = if holder.attached {
-                format!("it has one: {}", holder.describe())
-            } else {
-                "another process is just taking that role".to_owned()
-            };
-            return Err(Error::new(
-                ErrorKind::RoleTaken,
-                tried(),
-                found,
-                "End that process, or use another channel name: a channel has one producer and \
-                 one consumer",
-            ));
+    /// Opens or creates the channel and takes the role, or tells who has it. Waits for a holder
+    /// that is just leaving.
+    pub fn join(
+        options: &Options,
+        role: Role,
+        who: &Identity,
+    ) -> Result<(LockedDirectory, Self), Error> {
+        options.check()?;
+        let start = Instant::now();
+        loop {
+            let directory = registry::lock_or_create(options)?;
+            let control = Self::open_or_create(directory.path(), options, role)?;
+            let tried =
+                || format!("becoming the {} of {}", role.name(), directory.path().display());
+            if control.take(role, who).map_err(|error| Error::io(tried(), error))? {
+                return Ok((directory, control));
+            }
+            let holder = control.holder(role);
+            if holder.attached {
+                return Err(taken(tried(), &holder));
+            }
+            if start.elapsed() >= PATIENCE {
+                return Err(Error::new(
+                    ErrorKind::Busy,
+                    tried(),
+                    format!("{} has left the channel, but not let go of it", holder.describe()),
+                    "It may be stopped: continue or end it",
+                ));
+            }
+            // It needs the directory's lock to clear up.
+            drop(directory);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Takes the role if it is free.
+    fn take(&self, role: Role, who: &Identity) -> io::Result<bool> {
+        if !liveness::try_lock(&self.file, role as u64)? {
+            return Ok(false);
         }
         if role == Role::Consumer {
             self.note_dead_consumer();
         }
         liveness::join(self.record(role), who);
-        Ok(())
+        Ok(true)
     }
 
     /// Leaves the role in good order: the peer is told "closed", not "died".
@@ -197,10 +220,19 @@ impl Control {
         if before.attached {
             let dead = &self.consumer().dead;
             dead.pid.store_relaxed(before.pid.into());
-            // R6, pairs with A6 in Producer::check_peer.
+            // R6, pairs with A6 in the producer's glance.
             dead.epoch.store_release(before.epoch);
         }
     }
+}
+
+fn taken(tried: String, holder: &Holder) -> Error {
+    let remedy = if holder.pid == std::process::id() {
+        "This process has it open already: use that handle, or drop it first"
+    } else {
+        "End that process, or use another channel name: a channel has one producer and one consumer"
+    };
+    Error::new(ErrorKind::RoleTaken, tried, format!("it has one: {}", holder.describe()), remedy)
 }
 
 /// Builds and places the control file. The loser of a race takes the winner's.

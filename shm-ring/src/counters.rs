@@ -15,11 +15,11 @@ pub struct Stats {
     pub received: u64,
     /// Payload bytes sent.
     pub bytes: u64,
-    /// Bytes in the ring now, with headers and padding, as far as the producer has been told; at
-    /// most an eighth of the capacity above the truth.
+    /// Messages sent and not received yet.
     pub depth: u64,
-    /// Most bytes ever in the ring, as seen when the producer looked.
-    pub depth_max: u64,
+    /// Most bytes ever in the ring, headers and padding included, as seen when the producer looked
+    /// how far the consumer is; 0 until it had to.
+    pub depth_max_bytes: u64,
     /// Times the producer found no room.
     pub full_waits: u64,
     /// Times the producer went to sleep.
@@ -33,16 +33,18 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Reads the counters; `depth` is the caller's to fill in.
     pub(crate) fn read(memory: &impl RingMemory) -> Self {
         let producer = &memory.producer().counters;
         let consumer = &memory.consumer().progress;
+        // Received first: what was received was sent before.
+        let received = consumer.received.load_acquire();
+        let sent = producer.sent.load_relaxed();
         Self {
-            sent: producer.sent.load_relaxed(),
-            received: consumer.received.load_relaxed(),
+            sent,
+            received,
             bytes: producer.bytes.load_relaxed(),
-            depth: 0,
-            depth_max: producer.depth_max.load_relaxed(),
+            depth: sent.saturating_sub(received),
+            depth_max_bytes: producer.depth_max.load_relaxed(),
             full_waits: producer.full_waits.load_relaxed(),
             producer_parks: producer.parks.load_relaxed(),
             producer_wakes: producer.wakes.load_relaxed(),

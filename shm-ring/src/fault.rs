@@ -13,6 +13,7 @@ pub enum Point {
     SegmentPlaced,
     MidBatch,
     MidWrap,
+    MidRelease,
 }
 
 /// Dies here if a test asked for it.

@@ -57,22 +57,23 @@ pub fn blank_header(magic: [u8; 8], sections: &[Section], who: &Identity) -> Fil
 /// allocated here: there is an error now or never.
 pub fn build(dir: &Path, mut header: FileHeader, len: u64) -> Result<OwnFile, Error> {
     let tried = || format!("creating a file of {} in {}", Size(len), dir.display());
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .mode(0o600)
-        .custom_flags(libc::O_TMPFILE | libc::O_CLOEXEC)
-        .open(dir)
-        .map_err(|error| match error.raw_os_error() {
-            Some(libc::EOPNOTSUPP | libc::EISDIR) => Error::new(
-                ErrorKind::Unsupported,
-                tried(),
-                "the file system has no nameless files (O_TMPFILE)",
-                "Point RINGWAY_DIR at a directory on a tmpfs, such as /dev/shm",
-            ),
-            _ => Error::io(tried(), error),
-        })?;
-    let file = OwnFile::new(file);
+    let nameless = || {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .custom_flags(libc::O_TMPFILE | libc::O_CLOEXEC)
+            .open(dir)
+    };
+    let file = OwnFile::open(nameless).map_err(|error| match error.raw_os_error() {
+        Some(libc::EOPNOTSUPP | libc::EISDIR) => Error::new(
+            ErrorKind::Unsupported,
+            tried(),
+            "the file system has no nameless files (O_TMPFILE)",
+            "Point RINGWAY_DIR at a directory on a tmpfs, such as /dev/shm",
+        ),
+        _ => Error::io(tried(), error),
+    })?;
     allocate(&file, len).map_err(|error| match error.raw_os_error() {
         Some(libc::ENOSPC | libc::ENOMEM | libc::EDQUOT) => no_space(tried(), dir, len),
         _ => Error::io(tried(), error),
@@ -85,7 +86,7 @@ pub fn build(dir: &Path, mut header: FileHeader, len: u64) -> Result<OwnFile, Er
 /// Gives a built file its name. False: the name is taken.
 pub fn place(file: &OwnFile, path: &Path) -> Result<bool, Error> {
     let tried = || format!("placing {}", path.display());
-    let from = format!("/proc/self/fd/{}\0", file.as_raw_fd());
+    let from = format!("{}\0", proc_path(file));
     let mut to = path.as_os_str().as_bytes().to_vec();
     to.push(0);
     // SAFETY: both strings end in NUL and live through the call.
@@ -104,27 +105,30 @@ pub fn place(file: &OwnFile, path: &Path) -> Result<bool, Error> {
     let error = io::Error::last_os_error();
     match error.raw_os_error() {
         Some(libc::EEXIST) => Ok(false),
-        Some(libc::ENOENT) if !Path::new("/proc/self/fd").exists() => Err(Error::new(
-            ErrorKind::Unsupported,
-            tried(),
-            "/proc is not mounted, and a nameless file gets its name through it",
-            "Mount it: `mount -t proc proc /proc`",
-        )),
+        Some(libc::ENOENT) if !proc_is_mounted() => {
+            Err(no_proc(tried(), "a nameless file gets its name through it"))
+        }
         _ => Err(Error::io(tried(), error)),
     }
 }
 
 /// Opens a file by name. `None`: there is none.
 pub fn open(path: &Path) -> Result<Option<OwnFile>, Error> {
-    let opened = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK)
-        .open(path);
+    let opened = OwnFile::open(|| {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK)
+            .open(path)
+    });
     match opened {
-        Ok(file) => Ok(Some(OwnFile::new(file))),
+        Ok(file) => Ok(Some(file)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::io(format!("opening {}", path.display()), error)),
+        Err(error) => match error.raw_os_error() {
+            // A directory, a symbolic link, a socket.
+            Some(libc::EISDIR | libc::ELOOP | libc::ENXIO) => Err(not_regular(path)),
+            _ => Err(Error::io(format!("opening {}", path.display()), error)),
+        },
     }
 }
 
@@ -142,7 +146,7 @@ pub fn validate(file: &OwnFile, path: &Path, magic: [u8; 8]) -> Result<FileHeade
     };
     let meta = file.metadata().map_err(|error| Error::io(tried(), error))?;
     if !meta.is_file() {
-        return Err(damaged("it is not a regular file".into()));
+        return Err(not_regular(path));
     }
     if meta.len() < PAGE {
         return Err(damaged(format!(
@@ -198,7 +202,7 @@ pub fn validate(file: &OwnFile, path: &Path, magic: [u8; 8]) -> Result<FileHeade
     if !sound {
         return Err(damaged("its header holds options that no version of this layout has".into()));
     }
-    let end = header.sections.iter().map(|section| section.offset + section.len).max();
+    let end = header.used_sections().iter().map(|section| section.offset + section.len).max();
     if end.is_some_and(|end| end > meta.len()) {
         return Err(damaged(format!(
             "it is truncated: {} bytes, {} expected",
@@ -211,6 +215,10 @@ pub fn validate(file: &OwnFile, path: &Path, magic: [u8; 8]) -> Result<FileHeade
 
 /// Maps `len` bytes at `offset`, all of them present at once. The pages may be written only if
 /// `writable`.
+///
+/// A mapping keeps the description it was made from open, and so does its copy in a forked child:
+/// that child would keep the locks of a parent that died. So mappings are made from a description
+/// of their own, which never has locks.
 pub fn map(
     file: &OwnFile,
     path: &Path,
@@ -218,16 +226,53 @@ pub fn map(
     len: u64,
     writable: bool,
 ) -> Result<MmapRaw, Error> {
-    let file: &File = file;
+    let tried = || format!("mapping {len} bytes of {}", path.display());
+    let file = OpenOptions::new()
+        .read(true)
+        .write(writable)
+        .custom_flags(libc::O_CLOEXEC)
+        .open(proc_path(file))
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound if !proc_is_mounted() => {
+                no_proc(tried(), "an open file is opened again through it")
+            }
+            _ => Error::io(tried(), error),
+        })?;
     let mut options = MmapOptions::new();
     options.offset(offset).len(usize::try_from(len).unwrap_or(usize::MAX)).populate();
-    let mapped = if writable { options.map_raw(file) } else { options.map_raw_read_only(file) };
-    mapped.map_err(|error| Error::io(format!("mapping {len} bytes of {}", path.display()), error))
+    let mapped = if writable { options.map_raw(&file) } else { options.map_raw_read_only(&file) };
+    mapped.map_err(|error| Error::io(tried(), error))
+}
+
+/// Another name of an open file, which need not have one.
+fn proc_path(file: &OwnFile) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+fn proc_is_mounted() -> bool {
+    Path::new("/proc/self/fd").exists()
+}
+
+fn no_proc(tried: String, why: &str) -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        tried,
+        format!("/proc is not mounted, and {why}"),
+        "Mount it: `mount -t proc proc /proc`",
+    )
+}
+
+fn not_regular(path: &Path) -> Error {
+    Error::new(
+        ErrorKind::Damaged,
+        format!("opening {}", path.display()),
+        "it is not a regular file",
+        format!("Look who made it; if nothing in it is needed: rm -r {}", path.display()),
+    )
 }
 
 fn sections_are_sound(header: &FileHeader) -> bool {
-    let used: Vec<Section> =
-        header.sections.into_iter().take(header.section_count as usize).collect();
+    let used = header.used_sections();
     header.section_count as usize <= header.sections.len()
         && used.iter().all(|section| {
             section.offset >= PAGE

@@ -4,11 +4,13 @@
 //!
 //! Nothing here knows what a descriptor is for.
 
+use std::cell::UnsafeCell;
 use std::fs::File;
+use std::io;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::os::fd::{AsRawFd, FromRawFd};
-use std::sync::{Mutex, Once, OnceLock, PoisonError};
+use std::sync::{Once, OnceLock};
 
 use crossbeam_utils::CachePadded;
 
@@ -44,11 +46,14 @@ pub struct OwnFile {
 }
 
 impl OwnFile {
-    /// Takes the file in charge.
-    pub fn new(file: File) -> Self {
-        install_handler();
+    /// Opens a file and takes it in charge. No fork can come between the two: its child would keep
+    /// a copy, and with it the locks that are taken later.
+    pub fn open(open: impl FnOnce() -> io::Result<File>) -> io::Result<Self> {
+        install_handlers();
+        let _no_fork = Taking::lock();
+        let file = ManuallyDrop::new(open()?);
         let slot = take_slot(file.as_raw_fd());
-        Self { file: ManuallyDrop::new(file), slot, birth: Birth::now() }
+        Ok(Self { file, slot, birth: Birth::now() })
     }
 }
 
@@ -77,8 +82,7 @@ impl Drop for OwnFile {
 const FREE: u32 = 0;
 const CHUNK: usize = 64;
 
-/// Descriptors to close in a child. The handler may run while another thread of the parent holds
-/// any lock, so it reads these words and takes none.
+/// Descriptors to close in a child.
 struct Chunk {
     slots: [Word32; CHUNK],
     next: OnceLock<Box<Chunk>>,
@@ -91,10 +95,48 @@ impl Chunk {
 }
 
 static TABLE: Chunk = Chunk::new();
-static TAKING: Mutex<()> = Mutex::new(());
 
+/// Held while the table changes, and by the handlers across a fork. A pthread mutex, because the
+/// handlers lock and unlock in different functions.
+static TAKING: Taking = Taking(UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER));
+
+struct Taking(UnsafeCell<libc::pthread_mutex_t>);
+
+// SAFETY: a mutex is made to be used by several threads; nothing else looks into the cell.
+unsafe impl Sync for Taking {}
+
+impl Taking {
+    fn lock() -> TakingGuard {
+        before_fork();
+        TakingGuard
+    }
+}
+
+struct TakingGuard;
+
+impl Drop for TakingGuard {
+    fn drop(&mut self) {
+        after_fork();
+    }
+}
+
+extern "C" fn before_fork() {
+    // SAFETY: an initialised mutex of static life, which no thread locks twice: no lock is taken
+    // and no fork made while it is held.
+    unsafe {
+        libc::pthread_mutex_lock(TAKING.0.get());
+    }
+}
+
+extern "C" fn after_fork() {
+    // SAFETY: locked by this thread, or by the thread of which this one is the copy.
+    unsafe {
+        libc::pthread_mutex_unlock(TAKING.0.get());
+    }
+}
+
+/// With `TAKING` held.
 fn take_slot(fd: i32) -> &'static Word32 {
-    let _one_at_a_time = TAKING.lock().unwrap_or_else(PoisonError::into_inner);
     let mut chunk = &TABLE;
     loop {
         if let Some(slot) = chunk.slots.iter().find(|slot| slot.load_relaxed() == FREE) {
@@ -105,14 +147,15 @@ fn take_slot(fd: i32) -> &'static Word32 {
     }
 }
 
-fn install_handler() {
+fn install_handlers() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // SAFETY: the handler is an extern "C" function that lives for ever and does only what is
-        // allowed in the child of a multi-threaded process: loads, stores and close.
-        // A failure (ENOMEM) leaves the handles usable; only a fork would go unnoticed.
+        // SAFETY: the handlers are extern "C" functions that live for ever and do only what is
+        // allowed around a fork of a multi-threaded process: loads, stores, close, and a mutex that
+        // is locked before and unlocked after. A failure (ENOMEM) leaves the handles usable; only a
+        // fork would go unnoticed.
         unsafe {
-            libc::pthread_atfork(None, None, Some(in_child));
+            libc::pthread_atfork(Some(before_fork), Some(after_fork), Some(in_child));
         }
     });
 }
@@ -132,4 +175,5 @@ extern "C" fn in_child() {
         }
         chunk = next.get().map(|next| &**next);
     }
+    after_fork();
 }

@@ -141,9 +141,15 @@ impl FileHeader {
         crc32c::crc32c(&self.to_bytes()[..HEADER_LEN - 4])
     }
 
+    /// The entries of the table that are in use.
+    pub fn used_sections(&self) -> &[Section] {
+        let count = self.sections.len().min(self.section_count as usize);
+        &self.sections[..count]
+    }
+
     /// The section of that kind, if the table lists it.
     pub fn section(&self, kind: u32) -> Option<Section> {
-        self.sections.iter().copied().find(|section| section.kind == kind)
+        self.used_sections().iter().copied().find(|section| section.kind == kind)
     }
 }
 
@@ -215,11 +221,12 @@ pub struct Gate {
 #[derive(Debug)]
 pub struct Progress {
     /// Messages released. With the sequence in the record at `position`, this alone decides what
-    /// a successor gets: it is written first and may be one record ahead of `position`.
+    /// a successor gets: it is written first and may be ahead of `position` by one release.
     pub received: Word,
     /// Byte position of the oldest record not wholly released.
     pub position: Word,
-    /// Messages handed out up to here by a batch that may still be held (0: at most one).
+    /// Messages below this number may have been handed out, by a batch that may still be held or
+    /// by a consumer that died; beside it at most the one that `received` names next.
     pub lent: Word,
     /// 1 while a consumer reads this segment, 0 after it left cleanly. A newcomer that finds 1
     /// follows a dead one, whose unreleased messages come again.

@@ -24,6 +24,11 @@ pub unsafe trait RingMemory {
     fn producer(&self) -> &ProducerPage;
     /// The consumer's page.
     fn consumer(&self) -> &ConsumerPage;
+    /// Asks for the line at `offset` to be written soon. A hint: does nothing by itself.
+    #[inline(always)]
+    fn prefetch_write(&self, offset: u64) {
+        let _ = offset;
+    }
     /// Tells a model that the bytes are written or read between now and the next atomic operation.
     #[inline(always)]
     fn touch(&self, offset: u64, len: u64, access: Access) {

@@ -16,7 +16,6 @@ use crate::liveness::{self, Identity};
 use crate::memory::RingMemory;
 use crate::options::{Options, Wait};
 use crate::recover;
-use crate::registry;
 use crate::segment::{Segment, SegmentMemory};
 use crate::spsc::{self, ClaimError, Publish, Writer};
 use crate::wait::{self, Nap, ProbeClock, Ringer, Waiter};
@@ -46,11 +45,8 @@ impl Producer {
     /// # Errors
     /// [`Error`], whose text names the remedy.
     pub fn open(options: &Options) -> Result<Self, Error> {
-        options.check()?;
-        let directory = registry::lock_or_create(options)?;
-        let control = Control::open_or_create(directory.path(), options, Role::Producer)?;
         let who = Identity::of_this_process();
-        control.take(Role::Producer, &who)?;
+        let (directory, control) = Control::join(options, Role::Producer, &who)?;
         let created = recover::clear_predecessors(&directory, &control)
             .and_then(|number| Ok((number, Segment::create(&control, number, &who)?)));
         let (number, segment) = match created {
@@ -66,23 +62,26 @@ impl Producer {
         // R8, pairs with A8 in Consumer::open_next.
         latest.store_release(number);
         futex::wake_all(latest);
-        drop(directory);
-
+        // Only what happens to a consumer from now on is news. Under the directory's lock, so that
+        // none joins between the two looks.
         let consumer = control.holder(Role::Consumer);
-        // Only what happens to a consumer from now on is news.
         let told = if consumer.attached && control.is_held(Role::Consumer) {
-            consumer.epoch - 1
+            consumer.epoch.saturating_sub(1)
         } else {
             consumer.epoch
         };
+        drop(directory);
         let wait = control.wait();
-        wait::attach(&segment.memory().producer().bell);
+        let sleepy = wait != Wait::Spin;
+        if sleepy {
+            wait::attach(&segment.memory().producer().bell);
+        }
         Ok(Self {
             writer: Writer::new(segment.memory(), segment.header().record_align.into()),
             birth: Birth::now(),
-            sleepy: wait != Wait::Spin,
+            sleepy,
             wait,
-            ringer: Ringer::new(),
+            ringer: Ringer::new(sleepy),
             probe_clock: ProbeClock::start(),
             told,
             broken: None,
@@ -182,15 +181,14 @@ impl Producer {
 
     /// The consumer, if one is attached.
     pub fn peer(&self) -> Option<Peer> {
-        let (_, pid) = liveness::attached(&self.control.consumer().record)?;
-        Some(Peer { pid })
+        let (epoch, pid) = liveness::attached(&self.control.consumer().record)?;
+        // One whose death was told is not there any more, whatever its record says.
+        (epoch > self.told).then_some(Peer { pid })
     }
 
     /// What this channel's newest segment has seen. A dozen loads.
     pub fn stats(&self) -> Stats {
-        let memory = self.writer.memory();
-        let head = memory.consumer().gate.head.load_relaxed();
-        Stats { depth: self.writer.depth_beyond(head), ..Stats::read(memory) }
+        Stats::read(self.writer.memory())
     }
 
     #[inline(always)]
@@ -464,9 +462,6 @@ impl Waiter for WaitForRoom<'_> {
 
     fn glance(&mut self) -> Result<(), SendError> {
         let producer = &mut *self.producer;
-        if producer.writer.memory().consumer().end.poisoned.load_relaxed() != 0 {
-            return Err(producer.poison(Fault::Poisoned));
-        }
         let role = producer.control.consumer();
         // A6, pairs with R6 in Control::note_dead_consumer.
         let dead = role.dead.epoch.load_acquire();

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::control::{Control, Role};
 use crate::error::{Error, ErrorKind};
 use crate::layout::FINISHED;
+use crate::memory::RingMemory;
 use crate::options::Options;
 use crate::registry::{self, LockedDirectory};
 use crate::segment::{self, Segment, Side};
@@ -28,6 +29,7 @@ const CLOSING_PATIENCE: Duration = Duration::from_secs(2);
 pub fn clear_predecessors(directory: &LockedDirectory, control: &Control) -> Result<u32, Error> {
     let consumer_is_attached = control.is_held(Role::Consumer);
     let numbers = registry::segments(directory.path())?;
+    let latest = &control.producer().latest.number;
     let mut kept = 0;
     for &number in &numbers {
         let is_over = match drained(control, number) {
@@ -37,6 +39,12 @@ pub fn clear_predecessors(directory: &LockedDirectory, control: &Control) -> Res
             Drained::No => false,
         };
         if is_over {
+            // A producer that died before it told its number is known by its file alone. The number
+            // must not come again: a consumer that is through with it would pass over it.
+            if number > latest.load_relaxed() {
+                // R8, pairs with A8 in Consumer::open_next.
+                latest.store_release(number);
+            }
             let path = segment::path_of(directory.path(), number);
             fs::remove_file(&path)
                 .map_err(|error| Error::io(format!("removing {}", path.display()), error))?;
@@ -53,7 +61,10 @@ pub fn clear_predecessors(directory: &LockedDirectory, control: &Control) -> Res
         return Err(Error::new(
             ErrorKind::Undrained,
             format!("becoming the producer of {}", directory.path().display()),
-            format!("{kept} earlier producers left messages, and {consumer} take them out"),
+            format!(
+                "{kept} earlier producers left segments behind, and {consumer} take out what is in \
+                 them"
+            ),
             format!(
                 "Start a consumer, or, if nobody needs the messages, end the programs that use \
                  the channel and: rm -r {}",
@@ -62,7 +73,14 @@ pub fn clear_predecessors(directory: &LockedDirectory, control: &Control) -> Res
         ));
     }
     let newest = numbers.last().copied().unwrap_or(0);
-    Ok(newest.max(control.producer().latest.number.load_relaxed()) + 1)
+    newest.max(latest.load_relaxed()).checked_add(1).ok_or_else(|| {
+        Error::new(
+            ErrorKind::Damaged,
+            format!("becoming the producer of {}", directory.path().display()),
+            format!("segment number {} is in use, and there is none above it", u32::MAX),
+            format!("If no program uses the channel: rm -r {}", directory.path().display()),
+        )
+    })
 }
 
 /// For a handle that closes, with its role still held and marked as left: removes the channel if
@@ -123,7 +141,8 @@ fn drained(control: &Control, number: u32) -> Drained {
         return Drained::No;
     };
     let memory = segment.memory();
-    if crate::memory::RingMemory::consumer(&memory).end.state.load_acquire() == FINISHED {
+    // A10, pairs with R10 in Consumer::finish.
+    if memory.consumer().end.state.load_acquire() == FINISHED {
         return Drained::Told;
     }
     let align = segment.header().record_align.into();

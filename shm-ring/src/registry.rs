@@ -19,7 +19,7 @@ use crate::options::Options;
 
 /// How long an opener waits for others that are just opening or closing the same channel. They
 /// need milliseconds, unless they are stopped.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A channel's directory, locked against everyone else who opens, closes or removes the channel.
 /// Dropping it gives the lock back.
@@ -104,8 +104,12 @@ fn entries(directory: &Path) -> Result<Vec<fs::DirEntry>, Error> {
 
 /// The directory that holds the channels.
 fn root(given: Option<&Path>, create: bool) -> Result<PathBuf, Error> {
-    let from_environment = std::env::var_os("RINGWAY_DIR").map(PathBuf::from);
+    let from_environment =
+        std::env::var_os("RINGWAY_DIR").filter(|path| !path.is_empty()).map(PathBuf::from);
     if let Some(path) = given.map(Path::to_owned).or(from_environment) {
+        // Handles find later segments, and close, by path: a change of the working directory must
+        // not move it.
+        let path = std::path::absolute(&path).unwrap_or(path);
         let tried = || format!("using {} for channels", path.display());
         let meta = fs::metadata(&path).map_err(|error| {
             Error::new(
@@ -161,12 +165,14 @@ fn lock(path: &Path, create: bool, patience: Duration) -> Result<Option<LockedDi
         if create {
             make_private(path).map_err(|error| Error::io(tried(), error))?;
         }
-        let opened = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC)
-            .open(path);
+        let opened = OwnFile::open(|| {
+            OpenOptions::new()
+                .read(true)
+                .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC)
+                .open(path)
+        });
         let file = match opened {
-            Ok(file) => OwnFile::new(file),
+            Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if create && start.elapsed() < patience {
                     continue;

@@ -31,7 +31,7 @@ pub enum ClaimError {
 
 /// Room for one record, not published yet. Forgetting it is aborting it: nothing was written that
 /// a reader could see.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Claim {
     /// Position of the record.
     at: u64,
@@ -219,6 +219,10 @@ impl<M: RingMemory> Writer<M> {
     /// Looks at how far the reader has released, and checks it.
     #[cold]
     pub fn refresh(&mut self) -> Result<(), Fault> {
+        // A reader that gave the ring up will not release anything any more.
+        if self.memory.consumer().end.poisoned.load_relaxed() != 0 {
+            return Err(Fault::Poisoned);
+        }
         let capacity = self.mask + 1;
         let seen = self.limit - capacity;
         // A2, pairs with R2 in Reader::publish_head.
@@ -299,6 +303,7 @@ impl<M: RingMemory> Writer<M> {
             self.withheld = first;
             self.withheld_at = first_at;
         }
+        self.memory.prefetch_write((next + (next - at)) & self.mask);
         let counters = &self.memory.producer().counters;
         counters.sent.store_relaxed(self.sequence);
         counters.bytes.store_relaxed(self.bytes);
@@ -384,10 +389,14 @@ impl<M: RingMemory> Reader<M> {
         let received = memory.consumer().progress.received.load_acquire();
         let position = memory.consumer().progress.position.load_acquire();
         let published = memory.consumer().gate.head.load_acquire();
+        // No ring lives to see the limit; with it, no sum below can overflow.
+        const LIMIT: u64 = 1 << 63;
         if position < published
             || position - published > capacity
-            || position & (RECORD_HEADER - 1) != 0
-            || published & (RECORD_HEADER - 1) != 0
+            || position & (align - 1) != 0
+            || published & (align - 1) != 0
+            || position >= LIMIT
+            || received >= LIMIT
         {
             return Err(Fault::Position);
         }
@@ -419,6 +428,12 @@ impl<M: RingMemory> Reader<M> {
     #[inline(always)]
     pub fn received(&self) -> u64 {
         self.received
+    }
+
+    /// Whether messages were stepped over and not released yet.
+    #[inline(always)]
+    pub fn holds_any(&self) -> bool {
+        self.peeked != self.received
     }
 
     /// The next message, if one is there. Looking twice without [`Self::advance`] shows the same.
@@ -454,7 +469,10 @@ impl<M: RingMemory> Reader<M> {
         self.current.left -= 1;
         if self.current.left == 0 {
             self.cursor += self.expected_size;
-            if self.cursor & self.mask == 0 {
+            // As long a record again is no matter of course at the start of the ring, where the lap
+            // changes, and where it would run past the end: offset 0, or above capacity - size.
+            let offset = self.cursor & self.mask;
+            if offset.wrapping_sub(1) > self.mask - self.expected_size {
                 self.expected = 0;
             }
         } else {
@@ -468,11 +486,12 @@ impl<M: RingMemory> Reader<M> {
     pub fn release(&mut self) -> bool {
         let progress = &self.memory.consumer().progress;
         // R3, pairs with A3 in Reader::attach. `received` first: it alone decides what a successor
-        // gets, and a crash between the two stores leaves it one record ahead, never behind.
+        // gets, and a crash between the two stores leaves it ahead by this release, never behind.
         progress.received.store_release(self.peeked);
         self.received = self.peeked;
         if self.head != self.cursor {
             self.head = self.cursor;
+            crate::fault::point(crate::fault::Point::MidRelease);
             progress.position.store_release(self.head);
             // An eighth: rarely enough that the writer's line moves seldom, often enough that a
             // writer of large records does not run dry.
@@ -491,6 +510,9 @@ impl<M: RingMemory> Reader<M> {
         if self.published == self.head {
             return false;
         }
+        // The position may still be from before a crash that `resume` made good. It must not fall
+        // behind the gate, which would make no sense to the next successor.
+        self.memory.consumer().progress.position.store_release(self.head);
         // R2, pairs with A2 in Writer::refresh.
         self.memory.consumer().gate.head.store_release(self.head);
         self.published = self.head;
@@ -502,24 +524,32 @@ impl<M: RingMemory> Reader<M> {
         Ok(self.current.left == 0 && self.look(self.cursor)?.is_none())
     }
 
-    /// After a crash: `received` may be one record ahead of `position`, or in the middle of an
-    /// array record.
+    /// After a crash: `received` may be ahead of `position` by what one release gave back, which is
+    /// many records if it was that of a batch, and may be in the middle of an array record.
     fn resume(&mut self) -> Result<(), Fault> {
-        if let Some(record) = self.look(self.head)? {
+        let mut next = None;
+        while let Some(record) = self.look(self.head)? {
             let first = self.memory.word((record.at & self.mask) + 8).load_relaxed();
             let behind = self.received.checked_sub(first).ok_or(Fault::Sequence)?;
             let count = u64::from(record.current.left);
-            if behind > count {
+            if next.is_some_and(|next| first != next) {
                 return Err(Fault::Sequence);
             }
-            if behind == count {
-                self.cursor = record.at + record.size;
-                self.head = self.cursor;
-            } else {
+            if behind < count {
                 self.enter(record);
                 self.current.left -= behind as u32;
                 self.current.offset += behind * u64::from(self.current.len);
+                return Ok(());
             }
+            self.cursor = record.at + record.size;
+            self.head = self.cursor;
+            if self.head - self.published > self.mask + 1 {
+                return Err(Fault::Position);
+            }
+            next = Some(first + count);
+        }
+        if next.is_some_and(|next| self.received != next) {
+            return Err(Fault::Sequence);
         }
         Ok(())
     }

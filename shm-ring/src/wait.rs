@@ -53,14 +53,16 @@ impl Nap {
 /// Prepares the page of a side that may sleep and wake: takes down the flag of a predecessor that
 /// was killed in its sleep, and says who runs the fences.
 pub fn attach(own: &Bell) {
-    own.asleep.store_relaxed(own.asleep.load_relaxed().next_multiple_of(2));
+    let asleep = own.asleep.load_relaxed();
+    own.asleep.store_relaxed(asleep.wrapping_add(asleep & 1));
     own.barrier.store_release(membarrier::register().into());
 }
 
 /// Raises the flag. The caller then looks once more at what it waits for, and calls [`sleep`] or
 /// not, and [`awake`] in any case.
 pub fn announce(own: &Bell, peer: &Bell) -> Nap {
-    // Before the flag: a waker that sees the flag counts up from here or later. R7/A7 below.
+    // A11, pairs with R11 in Ringer::wake. Before the flag: a waker that sees the flag counts up
+    // from here or later.
     let seen = peer.rung.load_acquire();
     let ticket = own.asleep.load_relaxed().wrapping_add(1) | 1;
     // R7, pairs with A7 in Ringer::ring: the waker's count comes after our look at it.
@@ -100,9 +102,10 @@ pub struct Ringer {
 }
 
 impl Ringer {
-    /// One that has woken nobody yet.
-    pub fn new() -> Self {
-        Self { woken: 0, registered: membarrier::register() }
+    /// One that has woken nobody yet. Unless somebody may sleep, this process is not registered
+    /// for barriers: each one interrupts the registered, and those who only spin want none.
+    pub fn new(sleepy: bool) -> Self {
+        Self { woken: 0, registered: sleepy && membarrier::register() }
     }
 
     /// Wakes the other side if it sleeps. To be called after every publication on a channel where
@@ -127,15 +130,10 @@ impl Ringer {
     #[cold]
     fn wake(&mut self, ticket: u32, own: &Bell) -> bool {
         self.woken = ticket;
+        // R11, pairs with A11 in announce: what a sleeper's note is compared with.
         own.rung.store_release(own.rung.load_relaxed().wrapping_add(1));
         futex::wake_one(&own.rung);
         true
-    }
-}
-
-impl Default for Ringer {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -158,13 +156,16 @@ const SPIN_FOR: Duration = Duration::from_micros(50);
 #[derive(Debug)]
 pub struct ProbeClock {
     last: Instant,
+    looked: Instant,
     polls: u32,
+    polls_per_look: u32,
 }
 
 impl ProbeClock {
     /// As if just asked.
     pub fn start() -> Self {
-        Self { last: Instant::now(), polls: 0 }
+        let now = Instant::now();
+        Self { last: now, looked: now, polls: 0, polls_per_look: 1 }
     }
 
     /// Whether it is time to ask again; if so, the caller does.
@@ -176,11 +177,24 @@ impl ProbeClock {
         due
     }
 
-    /// For callers that poll on their own: looks at the clock only now and then.
+    /// For callers that poll on their own, at whatever pace: looks at the clock often enough that
+    /// it is no later than an interval, and no more often than that costs nothing.
     #[inline]
     pub fn is_due_after_poll(&mut self) -> bool {
-        self.polls = self.polls.wrapping_add(1);
-        self.polls.is_multiple_of(POLLS_PER_LOOK) && self.is_due(Instant::now())
+        self.polls += 1;
+        if self.polls < self.polls_per_look {
+            return false;
+        }
+        self.polls = 0;
+        let now = Instant::now();
+        let seldom = now.duration_since(self.looked) >= PROBE_INTERVAL / 4;
+        self.polls_per_look = if seldom {
+            (self.polls_per_look / 2).max(1)
+        } else {
+            (self.polls_per_look * 2).min(POLLS_PER_LOOK)
+        };
+        self.looked = now;
+        self.is_due(now)
     }
 }
 

@@ -234,23 +234,27 @@ impl<T: Message + ?Sized> Sender<T> {
     /// when the ring is full, the message is measured, claimed for and serialised again.
     #[inline(always)]
     fn put(&mut self, message: &T, patience: Patience, publish: Publish) -> Result<(), SendError> {
-        if let Some(mut run) = self.producer.claim_run()? {
-            let len = self.scratch.encode(message, &mut run)?;
-            if len <= run.len() {
-                return publish.finish(run, len);
+        let len = match self.producer.claim_run()? {
+            Some(mut run) => {
+                let len = self.scratch.encode(message, &mut run)?;
+                if len <= run.len() {
+                    return publish.finish(run, len);
+                }
+                len
             }
-        }
-        self.put_elsewhere(message, patience, publish)
+            None => self.scratch.encode(message, &mut [])?,
+        };
+        self.put_elsewhere(message, len, patience, publish)
     }
 
     #[cold]
     fn put_elsewhere(
         &mut self,
         message: &T,
+        len: usize,
         patience: Patience,
         publish: Publish,
     ) -> Result<(), SendError> {
-        let len = self.scratch.encode(message, &mut [])?;
         let mut claim = claim(&mut self.producer, len, patience)?;
         let written = self.scratch.encode(message, &mut claim)?;
         if written != len {
@@ -319,11 +323,13 @@ impl<T: Message + ?Sized> Sender<T> {
         let mut written = 0;
         for (message, room) in messages.iter().zip(claim.bytes().chunks_exact_mut(len)) {
             // A message with parts out of line ends the record: an element's place in it promises
-            // only the alignment of its inline part.
-            if self.scratch.encode(message.borrow(), room)? != len {
-                break;
+            // only the alignment of its inline part. So does one that fails: it comes first, and
+            // its error with it, when those before it are through.
+            match self.scratch.encode(message.borrow(), room) {
+                Ok(bytes) if bytes == len => written += 1,
+                Err(error) if written == 0 => return Err(error),
+                _ => break,
             }
-            written += 1;
         }
         if written > 0 {
             claim.queue(written)?;
@@ -375,10 +381,13 @@ fn claim(
     len: usize,
     patience: Patience,
 ) -> Result<ringway_shm::Claim<'_>, SendError> {
-    Ok(match patience.left() {
-        Some(Duration::ZERO) => producer.try_claim(len)?,
-        Some(left) => producer.claim_timeout(len, left)?,
-        None => producer.claim(len)?,
+    Ok(match patience {
+        Patience::None => producer.try_claim(len)?,
+        Patience::Forever => producer.claim(len)?,
+        Patience::Within(timeout) => producer.claim_timeout(len, timeout)?,
+        Patience::Until(deadline) => {
+            producer.claim_timeout(len, deadline.saturating_duration_since(Instant::now()))?
+        }
     })
 }
 
@@ -517,8 +526,8 @@ fn copy_out<'a, T: Message + ?Sized>(
     copy: &'a mut AlignedVec,
 ) -> Result<Copied<'a, T>, RecvError> {
     let (sequence, redelivered) = (guard.sequence(), guard.redelivered());
-    copy.clear();
-    copy.extend_from_slice(&guard);
+    copy.resize(guard.len(), 0);
+    guard.copy_to(copy);
     drop(guard);
     match T::view(copy) {
         Some(view) => Ok(Copied { view, sequence, redelivered }),

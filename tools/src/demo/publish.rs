@@ -194,8 +194,8 @@ impl Stream<'_> {
         self.line.tell(&News::Sent(Sent {
             sent: self.next,
             bytes: stats.bytes,
-            depth: stats.sent.saturating_sub(stats.received),
-            depth_max_bytes: stats.depth_max,
+            depth: stats.depth,
+            depth_max_bytes: stats.depth_max_bytes,
             full_waits: stats.full_waits,
         }));
     }
