@@ -143,7 +143,7 @@ fn sleep_until_message() {
     let sender = loom::thread::spawn(move || {
         put(&mut writer, 4, 1, Publish::Now);
         let memory = writer.memory();
-        Ringer::new().ring(&memory.producer().bell, &memory.consumer().bell);
+        Ringer::new(true).ring(&memory.producer().bell, &memory.consumer().bell);
     });
     let memory = reader.memory().clone();
     let (own, peer) = (&memory.consumer().bell, &memory.producer().bell);
@@ -165,7 +165,7 @@ fn sleep_until_room() {
         take(&mut reader, 16, 1);
         reader.publish_head();
         let memory = reader.memory();
-        Ringer::new().ring(&memory.consumer().bell, &memory.producer().bell);
+        Ringer::new(true).ring(&memory.consumer().bell, &memory.producer().bell);
     });
     let memory = writer.memory().clone();
     let (own, peer) = (&memory.producer().bell, &memory.consumer().bell);

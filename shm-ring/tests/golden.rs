@@ -1,0 +1,609 @@
+//! The memory ABI, byte by byte: what a header looks like, what lies in the ring after each kind of
+//! publication, and where every counter is. All of it is read back from the files of a real
+//! channel, at offsets that are written out here and not taken from the library.
+//!
+//! Whoever has to change a byte here changes `docs/SEGMENT.md` and the ABI version in `layout` in
+//! the same commit.
+
+#![cfg(not(loom))]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use ringway_shm::layout::{FileHeader, SEGMENT_MAGIC, Section};
+use ringway_shm::{Consumer, Fault, Options, Producer, RecvError, Schema, SendError, Wait};
+
+const CAPACITY: usize = 4096;
+/// Where the parts of a segment of that capacity lie.
+const PRODUCER_PAGE: usize = 4096;
+const RING: usize = 8192;
+const CONSUMER_PAGE: usize = RING + CAPACITY;
+const SEGMENT_LEN: usize = CONSUMER_PAGE + 4096;
+/// Where the parts of a control file with a schema of up to a page lie.
+const SCHEMA: usize = 4096;
+const PRODUCER_ROLE: usize = 8192;
+const CONSUMER_ROLE: usize = 12288;
+const CONTROL_LEN: usize = 16384;
+
+/// Set in a child: the directory in which it becomes a consumer, and dies.
+const CHILD: &str = "RINGWAY_GOLDEN_DIR";
+
+#[test]
+fn a_header_is_256_bytes_of_known_meaning() {
+    let section = |kind, offset, len| Section { kind, reserved: 0, offset, len };
+    let mut header = FileHeader {
+        magic: SEGMENT_MAGIC,
+        abi_major: 1,
+        abi_minor: 0,
+        header_len: 256,
+        endian: 0x0102_0304,
+        kind: 1,
+        wait: 2,
+        record_align: 64,
+        capacity: 0x10_0000,
+        generation: 0x2122_2324_2526_2728,
+        schema: 0x3132_3334_3536_3738,
+        schema_len: 0x4142_4344,
+        schema_crc: 0x5152_5354,
+        boot_id: *b"0123456789abcdef",
+        creator_start: 0x6162_6364_6566_6768,
+        creator_pid_ns: 0x7172_7374_7576_7778,
+        created_ns: 0x0182_8384_8586_8788,
+        creator_pid: 0x1192_9394,
+        section_count: 3,
+        sections: [
+            section(1, 0x1000, 0x1000),
+            section(3, 0x2000, 0x10_0000),
+            section(2, 0x10_2000, 0x1000),
+            Section::default(),
+        ],
+        reserved: [0; 44],
+        crc: 0,
+    };
+    header.crc = header.expected_crc();
+
+    #[rustfmt::skip]
+    let golden: [u8; 256] = [
+        // 0: magic "RWAYSEG\0"
+        0x52, 0x57, 0x41, 0x59, 0x53, 0x45, 0x47, 0x00,
+        // 8: abi_major, abi_minor, header_len
+        0x01, 0x00, 0x00, 0x00, 0x00, 0x01, 0x00, 0x00,
+        // 16: endian, kind
+        0x04, 0x03, 0x02, 0x01, 0x01, 0x00, 0x00, 0x00,
+        // 24: wait, record_align
+        0x02, 0x00, 0x00, 0x00, 0x40, 0x00, 0x00, 0x00,
+        // 32: capacity
+        0x00, 0x00, 0x10, 0x00, 0x00, 0x00, 0x00, 0x00,
+        // 40: generation
+        0x28, 0x27, 0x26, 0x25, 0x24, 0x23, 0x22, 0x21,
+        // 48: schema
+        0x38, 0x37, 0x36, 0x35, 0x34, 0x33, 0x32, 0x31,
+        // 56: schema_len, schema_crc
+        0x44, 0x43, 0x42, 0x41, 0x54, 0x53, 0x52, 0x51,
+        // 64: boot_id
+        0x30, 0x31, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37,
+        0x38, 0x39, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66,
+        // 80: creator_start
+        0x68, 0x67, 0x66, 0x65, 0x64, 0x63, 0x62, 0x61,
+        // 88: creator_pid_ns
+        0x78, 0x77, 0x76, 0x75, 0x74, 0x73, 0x72, 0x71,
+        // 96: created_ns
+        0x88, 0x87, 0x86, 0x85, 0x84, 0x83, 0x82, 0x01,
+        // 104: creator_pid, section_count
+        0x94, 0x93, 0x92, 0x11, 0x03, 0x00, 0x00, 0x00,
+        // 112: sections[0]: kind, reserved, offset, len
+        0x01, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x10, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x10, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        // 136: sections[1]
+        0x03, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x20, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x00, 0x10, 0x00, 0x00, 0x00, 0x00, 0x00,
+        // 160: sections[2]
+        0x02, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x20, 0x10, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x10, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        // 184: sections[3], unused
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        // 208: reserved
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x00, 0x00, 0x00,
+        // 252: crc32c of the above
+        0xbf, 0xa6, 0xa9, 0x30,
+    ];
+    assert_eq!(header.to_bytes(), golden);
+    assert_eq!(FileHeader::from_bytes(&golden), header);
+}
+
+#[test]
+fn the_headers_of_a_channel() {
+    let scratch = Scratch::new();
+    let producer = scratch.producer();
+
+    let control = scratch.control();
+    assert_eq!(control.len(), CONTROL_LEN);
+    assert_eq!(&control[..8], b"RWAYCTL\0");
+    assert_eq!(word(&control, 32), CAPACITY as u64);
+    assert_eq!(word(&control, 40), 0, "control has no generation");
+    assert_eq!(word(&control, 48), 0x1234, "the fingerprint");
+    assert_eq!(half(&control, 56), 9, "schema_len");
+    assert_eq!(half(&control, 60), crc32c(b"a: u64\nb\n"), "schema_crc");
+    assert_eq!(&control[SCHEMA..SCHEMA + 9], b"a: u64\nb\n");
+    assert_eq!(half(&control, 108), 3, "section_count");
+    let table = [(4, SCHEMA), (1, PRODUCER_ROLE), (2, CONSUMER_ROLE), (0, 0)];
+    assert_sections(&control, table.map(|(kind, at)| (kind, at, if kind == 0 { 0 } else { 4096 })));
+    assert_eq!(half(&control, 252), crc32c(&control[..252]));
+
+    let segment = scratch.segment(1);
+    assert_eq!(segment.len(), SEGMENT_LEN);
+    assert_eq!(&segment[..8], b"RWAYSEG\0");
+    assert_eq!(&segment[8..20], [1, 0, 0, 0, 0, 1, 0, 0, 4, 3, 2, 1]);
+    assert_eq!(half(&segment, 20), 1, "kind: SPSC");
+    assert_eq!(half(&segment, 24), 2, "wait: park");
+    assert_eq!(half(&segment, 28), 64, "record_align");
+    assert_eq!(word(&segment, 40), 1, "the generation is the file's number");
+    assert_eq!(&segment[64..80], boot_id());
+    assert_eq!(word(&segment, 80), start_time(), "creator_start");
+    assert_eq!(word(&segment, 88), pid_namespace(), "creator_pid_ns");
+    assert_eq!(half(&segment, 104), std::process::id(), "creator_pid");
+    assert_eq!(half(&segment, 108), 3, "section_count");
+    assert_sections(
+        &segment,
+        [(1, PRODUCER_PAGE, 4096), (3, RING, CAPACITY), (2, CONSUMER_PAGE, 4096), (0, 0, 0)],
+    );
+    assert_eq!(half(&segment, 252), crc32c(&segment[..252]));
+    drop(producer);
+    scratch.assert_gone();
+}
+
+#[test]
+fn one_message() {
+    let scratch = Scratch::new();
+    let mut producer = scratch.producer();
+    send(&mut producer, b"hello");
+    let mut golden = Ring::zeroed();
+    //                   length 5              kind  lap             sequence 0
+    golden.put(0, &[5, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    golden.put(16, b"hello");
+    // The terminator is a zero word, at the next multiple of the record alignment: nothing to see.
+    golden.assert_is(&scratch);
+
+    send(&mut producer, b"");
+    golden.put(64, &[0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    golden.assert_is(&scratch);
+}
+
+#[test]
+fn records_of_16_bytes_alignment() {
+    let scratch = Scratch::new();
+    let mut producer =
+        Producer::open(&Options { record_align: Some(16), ..scratch.options() }).unwrap();
+    send(&mut producer, b"hello");
+    send(&mut producer, b"you");
+    let mut golden = Ring::zeroed();
+    golden.put(0, &[5, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    golden.put(16, b"hello");
+    golden.put(32, &[3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    golden.put(48, b"you");
+    golden.assert_is(&scratch);
+}
+
+#[test]
+fn a_message_that_wraps() {
+    let scratch = Scratch::new();
+    let mut producer = scratch.producer();
+    let mut consumer = scratch.consumer();
+    // 2048 and 1024 bytes with header and rounding: 1024 are left before the end of the ring.
+    for (len, fill) in [(2000, 0x11), (1000, 0x22)] {
+        send(&mut producer, &vec![fill; len]);
+        consumer.try_recv().unwrap();
+    }
+    assert_eq!(consumer.try_recv().unwrap_err(), RecvError::Empty);
+    send(&mut producer, &[0x33; 1500]);
+
+    let mut golden = Ring::zeroed();
+    // 1500 bytes, kind 1, lap 1, sequence 2.
+    golden.put(0, &[0xdc, 5, 0, 0, 1, 1, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
+    golden.put(16, &[0x33; 1500]);
+    // The rest of the first record is as it was, but for the new terminator.
+    golden.put(1516, &[0x11; 2016 - 1516]);
+    golden.put(1536, &[0; 8]);
+    golden.put(2048, &[0xe8, 3, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    golden.put(2064, &[0x22; 1000]);
+    // Padding: 1008 bytes behind its header, kind 2, lap 0, and no sequence.
+    golden.put(3072, &[0xf0, 3, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    golden.assert_is(&scratch);
+
+    assert_eq!(*consumer.try_recv().unwrap(), [0x33; 1500]);
+    let segment = scratch.segment(1);
+    assert_eq!(word(&segment, CONSUMER_PAGE + 256 + 8), 4096 + 1536, "position behind the wrap");
+}
+
+#[test]
+fn a_batch() {
+    let scratch = Scratch::new();
+    let mut producer = scratch.producer();
+    for fill in [b'a', b'b', b'c'] {
+        let mut claim = producer.try_claim(3).unwrap();
+        claim.fill(fill);
+        claim.queue().unwrap();
+    }
+    let mut golden = Ring::zeroed();
+    // Word 0 of the first record is withheld; all else is there.
+    golden.put(16, b"aaa");
+    golden.put(64, &[3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    golden.put(80, b"bbb");
+    golden.put(128, &[3, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
+    golden.put(144, b"ccc");
+    golden.assert_is(&scratch);
+
+    producer.flush().unwrap();
+    golden.put(0, &[3, 0, 0, 0, 1, 0, 0, 0]);
+    golden.assert_is(&scratch);
+}
+
+#[test]
+fn an_array_record() {
+    let scratch = Scratch::new();
+    let mut producer = scratch.producer();
+    send(&mut producer, b"x");
+    let mut claim = producer.claim_array(8, 5, Some(Duration::ZERO)).unwrap();
+    claim.bytes()[..24].copy_from_slice(b"element0element1element2");
+    claim.queue(3).unwrap();
+    let mut golden = Ring::zeroed();
+    golden.put(0, &[1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    golden.put(16, b"x");
+    // Withheld header, sequence of the first element.
+    golden.put(64, &[0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    // Element length, count, a zero word, the elements.
+    golden.put(80, &[8, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    golden.put(96, b"element0element1element2");
+    golden.assert_is(&scratch);
+
+    send(&mut producer, b"y");
+    // 16 + 3 * 8 bytes, kind 3.
+    golden.put(64, &[40, 0, 0, 0, 3, 0, 0, 0]);
+    golden.put(128, &[1, 0, 0, 0, 1, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0]);
+    golden.put(144, b"y");
+    golden.assert_is(&scratch);
+}
+
+#[test]
+fn the_words_of_the_producers_page() {
+    let scratch = Scratch::new();
+    let mut producer = scratch.producer();
+    let at = |offset| word(&scratch.segment(1), PRODUCER_PAGE + offset);
+    send(&mut producer, &[0; 700]);
+    send(&mut producer, &[0; 701]);
+    send(&mut producer, &[0; 702]);
+    assert_eq!(at(256), 3, "sent");
+    assert_eq!(at(264), 2103, "bytes");
+
+    assert_eq!(at(296), 0, "depth_max before the producer ever looked");
+    assert!(matches!(producer.try_claim(2000), Err(SendError::Full { .. })));
+    assert_eq!(at(272), 1, "full_waits");
+    assert_eq!(at(296), 3 * 768, "depth_max");
+
+    let asleep = || half(&scratch.segment(1), PRODUCER_PAGE + 128);
+    assert_eq!((asleep(), at(280)), (0, 0), "asleep, parks");
+    let error = producer.claim_timeout(2000, Duration::from_millis(1)).unwrap_err();
+    assert!(matches!(error, SendError::Timeout { .. }), "{error}");
+    assert_eq!(asleep() % 2, 0);
+    assert!(asleep() > 0 && at(280) > 0, "the flag went up and down, parks");
+
+    assert_eq!(half(&scratch.segment(1), PRODUCER_PAGE + 136), has_membarrier(), "barrier");
+    let rung = || half(&scratch.segment(1), PRODUCER_PAGE + 132);
+    assert_eq!((rung(), at(288)), (0, 0), "rung, wakes");
+    let mut consumer = scratch.consumer();
+    for _ in 0..3 {
+        consumer.try_recv().unwrap();
+    }
+    // The consumer's flag goes up in its sleep, which here is one of another thread. Each sleep ends
+    // by itself after a while, so it may take more than one to be woken from it.
+    for _ in 0..1000 {
+        std::thread::scope(|scope| {
+            let sleeper = scope.spawn(|| consumer.recv().map(|message| message.len()));
+            wait_until(|| half(&scratch.segment(1), CONSUMER_PAGE + 128) % 2 == 1);
+            send(&mut producer, b"wake up");
+            assert_eq!(sleeper.join().unwrap(), Ok(7));
+        });
+        if rung() > 0 {
+            break;
+        }
+    }
+    assert_eq!((rung(), at(288)), (1, 1), "rung, wakes");
+
+    assert_eq!((at(0), at(8)), (0, 0), "state and poisoned while in use");
+    drop(producer);
+    assert_eq!((at(0), at(8)), (1, 0), "closed");
+}
+
+#[test]
+fn the_words_of_the_consumers_page() {
+    let scratch = Scratch::new();
+    let mut producer = scratch.producer();
+    let mut consumer = scratch.consumer();
+    let at = |offset| word(&scratch.segment(1), CONSUMER_PAGE + offset);
+    assert_eq!(at(280), 1, "attached");
+
+    send(&mut producer, b"one");
+    send(&mut producer, b"two");
+    send(&mut producer, b"three");
+    drop(consumer.try_recv().unwrap());
+    assert_eq!((at(256), at(264)), (1, 64), "received and position, at once");
+    assert_eq!(at(0), 0, "the gate's head, later");
+    {
+        let mut batch = consumer.try_recv_batch(7).unwrap();
+        assert_eq!(at(272), 1 + 7, "lent");
+        while batch.next().unwrap().is_some() {}
+        assert_eq!((at(256), at(264)), (1, 64), "nothing is released before the batch is dropped");
+    }
+    assert_eq!((at(256), at(264)), (3, 192));
+    assert_eq!(consumer.try_recv().unwrap_err(), RecvError::Empty);
+    assert_eq!(at(0), 192, "an empty ring publishes the head");
+
+    let asleep = || half(&scratch.segment(1), CONSUMER_PAGE + 128);
+    assert_eq!((asleep(), at(288)), (0, 0), "asleep, parks");
+    assert_eq!(consumer.recv_timeout(Duration::from_millis(1)).unwrap_err(), RecvError::Timeout);
+    assert_eq!(asleep() % 2, 0);
+    assert!(asleep() > 0 && at(288) > 0, "the flag went up and down, parks");
+
+    assert_eq!(half(&scratch.segment(1), CONSUMER_PAGE + 136), has_membarrier(), "barrier");
+    let rung = || half(&scratch.segment(1), CONSUMER_PAGE + 132);
+    assert_eq!((rung(), at(296)), (0, 0), "rung, wakes");
+    for _ in 0..1000 {
+        send(&mut producer, &[0; 1900]);
+        std::thread::scope(|scope| {
+            let sleeper = scope.spawn(|| producer.claim(2000).unwrap().commit().unwrap());
+            wait_until(|| half(&scratch.segment(1), PRODUCER_PAGE + 128) % 2 == 1);
+            drop(consumer.try_recv().unwrap());
+            sleeper.join().unwrap();
+        });
+        assert_eq!(consumer.try_recv().unwrap().len(), 2000);
+        assert_eq!(consumer.try_recv().unwrap_err(), RecvError::Empty);
+        if rung() > 0 {
+            break;
+        }
+    }
+    assert_eq!((rung(), at(296)), (1, 1), "rung, wakes");
+
+    drop(producer);
+    assert_eq!((at(384), at(392)), (0, 0), "state and poisoned while in use");
+    assert_eq!(consumer.try_recv().unwrap_err(), RecvError::Disconnected);
+    assert_eq!((at(384), at(392)), (2, 0), "finished");
+    assert_eq!(at(280), 0, "attached");
+}
+
+#[test]
+fn the_words_that_tell_of_nonsense() {
+    let scratch = Scratch::new();
+    let mut producer = scratch.producer();
+    let mut consumer = scratch.consumer();
+    scratch.poke(RING, &[1, 0, 0, 0, 77, 0, 0, 0]);
+    assert_eq!(consumer.try_recv().unwrap_err(), RecvError::Corrupt(Fault::Kind));
+    assert_eq!(word(&scratch.segment(1), CONSUMER_PAGE + 392), 1, "poisoned: Fault::Kind");
+    scratch.poke(CONSUMER_PAGE, &[1, 0, 0, 0, 0, 0, 0, 0]);
+    send(&mut producer, &[0; 2000]);
+    assert_eq!(producer.try_claim(2032).unwrap_err(), SendError::Corrupt(Fault::Gate));
+    assert_eq!(word(&scratch.segment(1), PRODUCER_PAGE + 8), 7, "poisoned: Fault::Gate");
+}
+
+#[test]
+fn the_words_of_the_control_file() {
+    let scratch = Scratch::new();
+    let at = |offset| word(&scratch.control(), offset);
+    let holder = |page| [0, 8, 16, 24, 32].map(|offset| at(page + offset));
+    let me = [u64::from(std::process::id()), start_time(), pid_namespace()];
+
+    let killed = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_child_that_dies_as_a_consumer", "--nocapture"])
+        .env(CHILD, &scratch.directory)
+        .output()
+        .unwrap();
+    assert!(!killed.status.success(), "{killed:?}");
+    let [epoch, state, pid, _, pid_ns] = holder(CONSUMER_ROLE);
+    assert_eq!((epoch, state), (1, 1), "the record still says that it is attached");
+    assert_eq!(pid_ns, pid_namespace());
+    assert_eq!((at(CONSUMER_ROLE + 128), at(CONSUMER_ROLE + 136)), (0, 0), "nobody looked yet");
+
+    let consumer = scratch.consumer();
+    assert_eq!(holder(CONSUMER_ROLE), [2, 1, me[0], me[1], me[2]]);
+    assert_eq!((at(CONSUMER_ROLE + 128), at(CONSUMER_ROLE + 136)), (1, pid), "the dead one");
+
+    assert_eq!(half(&scratch.control(), PRODUCER_ROLE + 128), 0, "latest");
+    let mut producer = scratch.producer();
+    assert_eq!(holder(PRODUCER_ROLE), [1, 1, me[0], me[1], me[2]]);
+    assert_eq!(half(&scratch.control(), PRODUCER_ROLE + 128), 1, "latest");
+    let created = word(&scratch.segment(1), 96);
+    let since = at(PRODUCER_ROLE + 40);
+    assert_eq!(since, created, "since_ns, one look at the clock for role and segment");
+    let command = fs::read("/proc/self/comm").unwrap();
+    let command = command.trim_ascii_end();
+    let start = PRODUCER_ROLE + 48;
+    assert_eq!(&scratch.control()[start..start + command.len()], command);
+
+    send(&mut producer, b"keeps the channel");
+    drop(producer);
+    drop(consumer);
+    assert_eq!(holder(PRODUCER_ROLE)[1], 2, "detached");
+    assert_eq!(holder(CONSUMER_ROLE)[1], 2, "detached");
+    drop(scratch.producer());
+    assert_eq!(holder(PRODUCER_ROLE)[0], 2, "the second holder");
+    assert_eq!(half(&scratch.control(), PRODUCER_ROLE + 128), 2, "latest");
+}
+
+/// Not a test of its own: the part of the child in the one above.
+#[test]
+fn a_child_that_dies_as_a_consumer() {
+    let Some(directory) = std::env::var_os(CHILD) else { return };
+    let _consumer = Consumer::open(&options_in(Path::new(&directory))).unwrap();
+    // SAFETY: raise takes no pointers.
+    unsafe { libc::raise(libc::SIGKILL) };
+}
+
+/// A private directory for one channel, removed however the test ends.
+struct Scratch {
+    directory: PathBuf,
+}
+
+impl Scratch {
+    fn new() -> Self {
+        let thread = std::thread::current();
+        let test = thread.name().unwrap_or("test").replace("::", "-");
+        let directory =
+            PathBuf::from(format!("/dev/shm/ringway-test-golden-{}-{test}", std::process::id()));
+        fs::create_dir(&directory).unwrap();
+        Self { directory }
+    }
+
+    fn options(&self) -> Options {
+        options_in(&self.directory)
+    }
+
+    fn producer(&self) -> Producer {
+        Producer::open(&self.options()).unwrap()
+    }
+
+    fn consumer(&self) -> Consumer {
+        Consumer::open(&self.options()).unwrap()
+    }
+
+    fn control(&self) -> Vec<u8> {
+        fs::read(self.directory.join("golden/control")).unwrap()
+    }
+
+    fn segment(&self, number: u32) -> Vec<u8> {
+        fs::read(self.directory.join(format!("golden/{number:06}"))).unwrap()
+    }
+
+    fn poke(&self, at: usize, bytes: &[u8]) {
+        use std::os::unix::fs::FileExt;
+        let path = self.directory.join("golden/000001");
+        let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+        file.write_all_at(bytes, at as u64).unwrap();
+    }
+
+    fn assert_gone(&self) {
+        assert_eq!(fs::read_dir(&self.directory).unwrap().count(), 0);
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn options_in(directory: &Path) -> Options {
+    Options {
+        directory: Some(directory.to_owned()),
+        capacity: Some(CAPACITY as u64),
+        wait: Some(Wait::Park),
+        ..Options::new("golden", Schema { fingerprint: 0x1234, text: "a: u64\nb\n".into() })
+    }
+}
+
+/// What the bytes of the ring should be.
+struct Ring(Vec<u8>);
+
+impl Ring {
+    fn zeroed() -> Self {
+        Self(vec![0; CAPACITY])
+    }
+
+    fn put(&mut self, at: usize, bytes: &[u8]) {
+        self.0[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    fn assert_is(&self, scratch: &Scratch) {
+        let found = &scratch.segment(1)[RING..RING + CAPACITY];
+        if let Some(at) = (0..CAPACITY).find(|&at| found[at] != self.0[at]) {
+            let line = at & !15;
+            panic!(
+                "byte {at} of the ring: found {:02x?}, expected {:02x?} from {line} on",
+                &found[line..line + 16],
+                &self.0[line..line + 16]
+            );
+        }
+    }
+}
+
+fn send(producer: &mut Producer, bytes: &[u8]) {
+    let mut claim = producer.try_claim(bytes.len()).unwrap();
+    claim.copy_from_slice(bytes);
+    claim.commit().unwrap();
+}
+
+fn word(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
+}
+
+fn half(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
+}
+
+/// Kind, offset and length of each entry of the section table.
+fn assert_sections(file: &[u8], expected: [(u32, usize, usize); 4]) {
+    for (index, (kind, offset, len)) in expected.into_iter().enumerate() {
+        let at = 112 + 24 * index;
+        assert_eq!((half(file, at), half(file, at + 4)), (kind, 0), "section {index}");
+        let (found_offset, found_len) = (word(file, at + 8), word(file, at + 16));
+        assert_eq!((found_offset, found_len), (offset as u64, len as u64), "section {index}");
+    }
+}
+
+/// CRC-32C (Castagnoli), bit by bit: not the library's, so that the polynomial is pinned too.
+fn crc32c(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, &byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
+            (crc >> 1) ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 }
+        })
+    })
+}
+
+/// 1 where the kernel runs fences for other processes that registered for them, else 0.
+fn has_membarrier() -> u32 {
+    // GLOBAL_EXPEDITED and its registration, in the answer to QUERY.
+    const WANTED: libc::c_long = 1 << 1 | 1 << 2;
+    // SAFETY: membarrier takes no pointers.
+    let answer = unsafe { libc::syscall(libc::SYS_membarrier, 0, 0, 0) };
+    u32::from(answer >= 0 && answer & WANTED == WANTED)
+}
+
+/// Polls for up to ten seconds.
+fn wait_until(condition: impl Fn() -> bool) {
+    for _ in 0..10_000 {
+        if condition() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    panic!("it did not come to pass");
+}
+
+/// The kernel's boot id: the hexadecimal digits in their order, two to a byte.
+fn boot_id() -> Vec<u8> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().replace('-', "");
+    let text = text.trim_end();
+    (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
+}
+
+/// Field 22 of /proc/self/stat.
+fn start_time() -> u64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    fields.split(' ').nth(19).unwrap().parse().unwrap()
+}
+
+fn pid_namespace() -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata("/proc/self/ns/pid").unwrap().ino()
+}

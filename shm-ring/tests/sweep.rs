@@ -1,0 +1,235 @@
+//! A process is killed after its 1st, 2nd, 3rd ... instruction in a verb, and after each kill the
+//! survivor checks everything that was promised: what was committed before arrives whole, the verb's
+//! own messages arrive whole or not at all, the death is told once and by its pid, what comes again
+//! is flagged, a successor works, and nothing is left when all have closed.
+//!
+//! Whole, this takes minutes, so by default it goes in strides. `RINGWAY_SWEEP_STRIDE=1` sweeps every
+//! instruction; `RINGWAY_SWEEP_VERB=<name>` sweeps one verb alone. Where ptrace is denied, it is
+//! skipped, and says so.
+
+#![cfg(all(not(loom), target_arch = "x86_64"))]
+
+#[path = "sweep/knife.rs"]
+mod knife;
+#[path = "sweep/last.rs"]
+mod last;
+#[path = "sweep/receiving.rs"]
+mod receiving;
+#[path = "sweep/scene.rs"]
+mod scene;
+#[path = "sweep/sending.rs"]
+mod sending;
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use knife::{Knife, Start, Victim};
+use scene::{Death, Scene, Survivors};
+
+/// Names the verb to sweep: in the children of the test, and by hand.
+const VERB: &str = "RINGWAY_SWEEP_VERB";
+/// Every how many instructions to kill.
+const STRIDE: &str = "RINGWAY_SWEEP_STRIDE";
+
+/// Kills per verb if no stride is given.
+const KILLS: u64 = 250;
+
+/// Until this long after a survivor opened its handle, it does not ask whether its peer lives. In
+/// that time the next kills go on.
+const SETTLING: Duration = Duration::from_millis(60);
+
+/// One verb: who does it to whom, and what must hold when he is killed in it.
+trait Verb {
+    fn name(&self) -> &str;
+    /// In the survivor, before the victim is there.
+    fn prepare(&self, scene: &Scene) -> Survivors;
+    /// In the victim. Between [`Knife::begin`] and [`Knife::end`] is what is swept.
+    fn act(&self, scene: &Scene, knife: &Knife);
+    /// In the survivor, while the victim stands at the beginning.
+    fn meet(&self, scene: &Scene, survivors: &mut Survivors);
+    /// At once after the kill.
+    fn check(&self, scene: &Scene, survivors: &mut Survivors, death: &Death);
+    /// Later, when the survivors' next look at their peer is due. Closes everything.
+    fn settle(&self, scene: &Scene, survivors: Survivors, death: &Death);
+}
+
+#[test]
+fn sweep() {
+    let verbs = verbs();
+    if let Ok(wanted) = std::env::var(VERB) {
+        let verb = verbs.iter().find(|verb| verb.name() == wanted);
+        let verb = verb.unwrap_or_else(|| panic!("no verb {wanted:?}"));
+        return sweep_one(&**verb);
+    }
+    // A process per verb, because the victims are forks, and a fork wants a process without other
+    // threads; two at a time.
+    let start = Instant::now();
+    let mut waiting: VecDeque<String> = verbs.iter().map(|verb| verb.name().to_owned()).collect();
+    let mut running: VecDeque<Child> = VecDeque::new();
+    let mut total = [0; 3];
+    while !waiting.is_empty() || !running.is_empty() {
+        if running.len() < 2
+            && let Some(name) = waiting.pop_front()
+        {
+            running.push_back(start_sweep(&name));
+            continue;
+        }
+        let output = running.pop_front().unwrap().wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let line = text.lines().find(|line| line.contains(RESULT)).unwrap_or_default();
+        assert!(
+            output.status.success() && !line.is_empty(),
+            "{text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        eprintln!("{line}");
+        let numbers = line.rsplit_once(RESULT).unwrap().1.split(' ').filter_map(|n| n.parse().ok());
+        total.iter_mut().zip(numbers).for_each(|(sum, number): (&mut u64, u64)| *sum += number);
+    }
+    let [instructions, kills, violations] = total;
+    eprintln!(
+        "{kills} kills, {instructions} instructions stepped, {violations} violations, {:.1} s",
+        start.elapsed().as_secs_f64()
+    );
+    assert_eq!(violations, 0);
+}
+
+fn verbs() -> Vec<Box<dyn Verb>> {
+    sending::verbs().into_iter().chain(receiving::verbs()).chain(last::verbs()).collect()
+}
+
+/// In front of the numbers that a child reports.
+const RESULT: &str = " ::: ";
+
+fn start_sweep(name: &str) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "sweep", "--nocapture"])
+        .env(VERB, name)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Something whose survivors wait for their next look at the peer.
+struct Pending {
+    scene: Scene,
+    survivors: Survivors,
+    death: Death,
+    since: Instant,
+}
+
+fn sweep_one(verb: &dyn Verb) {
+    let mut sweep = Sweep { verb, pending: VecDeque::new(), steps: 0, kills: 0, violations: 0 };
+    let Some(gaps) = sweep.measure() else {
+        println!("{}: skipped, ptrace is not permitted here{RESULT}0 0 0", verb.name());
+        return;
+    };
+    // Where a kill may fall: before each instruction, counted from the last system call.
+    let points = gaps.iter().map(|gap| gap + 1).sum::<u64>();
+    let stride = match std::env::var(STRIDE) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{STRIDE}={text} is no number")),
+        // Odd, so that it does not keep step with loops.
+        Err(_) => (points / KILLS) | 1,
+    };
+    let mut gap = 0;
+    let mut gap_start = 0;
+    for point in (0..points).step_by(stride as usize) {
+        while point - gap_start > gaps[gap] {
+            gap_start += gaps[gap] + 1;
+            gap += 1;
+        }
+        sweep.kill_at(gap as u64, point - gap_start);
+    }
+    sweep.settle(Duration::ZERO);
+    let Sweep { steps, kills, violations, .. } = sweep;
+    println!(
+        "{}: {points} instructions with {} system calls, every {stride}{RESULT}{steps} {kills} \
+         {violations}",
+        verb.name(),
+        gaps.len() - 1
+    );
+    assert_eq!(violations, 0);
+}
+
+struct Sweep<'a> {
+    verb: &'a dyn Verb,
+    pending: VecDeque<Pending>,
+    steps: u64,
+    kills: u64,
+    violations: u64,
+}
+
+impl Sweep<'_> {
+    /// Steps through the whole verb. How many instructions lie between system calls. `None`: ptrace
+    /// is denied.
+    fn measure(&mut self) -> Option<Vec<u64>> {
+        let scene = Scene::new(0);
+        let (mut victim, mut survivors) = self.start(&scene)?;
+        self.verb.meet(&scene, &mut survivors);
+        let gaps = victim.measure();
+        self.bury(scene, survivors, victim, "at its end".into());
+        Some(gaps)
+    }
+
+    fn kill_at(&mut self, calls: u64, steps: u64) {
+        let scene = Scene::new(self.kills);
+        let (mut victim, mut survivors) = self.start(&scene).expect("ptrace was permitted before");
+        self.verb.meet(&scene, &mut survivors);
+        victim.run_through_calls(calls);
+        victim.run_through_instructions(steps);
+        self.bury(scene, survivors, victim, format!("{steps} instructions after {calls} calls"));
+    }
+
+    fn start(&self, scene: &Scene) -> Option<(Victim, Survivors)> {
+        let survivors = self.verb.prepare(scene);
+        match Victim::start(|knife| self.verb.act(scene, knife)) {
+            Start::Ready(victim) => Some((victim, survivors)),
+            Start::Denied => None,
+        }
+    }
+
+    fn bury(&mut self, scene: Scene, mut survivors: Survivors, victim: Victim, at: String) {
+        let (death, steps) = victim.kill(at);
+        self.kills += 1;
+        self.steps += steps;
+        let verb = self.verb;
+        if self.watch(&death, || verb.check(&scene, &mut survivors, &death)) {
+            self.pending.push_back(Pending { scene, survivors, death, since: Instant::now() });
+        }
+        // Some at a time: each holds a few descriptors, which every victim has to close.
+        self.settle(if self.pending.len() < 50 { SETTLING } else { Duration::ZERO });
+    }
+
+    /// Settles those that have waited for as long, and, if there is no time to wait, all of them.
+    fn settle(&mut self, age: Duration) {
+        while let Some(next) = self.pending.front() {
+            let waited = next.since.elapsed();
+            if age > waited {
+                break;
+            }
+            std::thread::sleep(SETTLING.saturating_sub(waited));
+            let Some(Pending { scene, survivors, death, .. }) = self.pending.pop_front() else {
+                break;
+            };
+            let verb = self.verb;
+            self.watch(&death, || {
+                verb.settle(&scene, survivors, &death);
+                scene.assert_empty();
+            });
+        }
+    }
+
+    /// Counts a panic as a violation; its text has gone to stderr.
+    fn watch(&mut self, death: &Death, check: impl FnOnce()) -> bool {
+        let is_fine = catch_unwind(AssertUnwindSafe(check)).is_ok();
+        if !is_fine {
+            eprintln!("violation: {} was killed {}", self.verb.name(), death.at);
+            self.violations += 1;
+            assert!(self.violations < 10, "enough");
+        }
+        is_fine
+    }
+}

@@ -1,0 +1,218 @@
+//! A forked child that can be stopped and killed between any two instructions. What it does, and what
+//! its death means, is not known here.
+
+use std::io;
+use std::mem::offset_of;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::scene::Death;
+
+/// The child's exit code when it may not be traced.
+const DENIED: i32 = 77;
+/// When it panicked.
+const PANICKED: i32 = 101;
+
+/// In the child: marks what is to be stepped through.
+pub struct Knife(());
+
+impl Knife {
+    /// The verb begins with the next instruction, more or less.
+    pub fn begin(&self) {
+        stop();
+    }
+
+    /// The verb is over.
+    pub fn end(&self) {
+        stop();
+    }
+}
+
+fn stop() {
+    // SAFETY: raise takes no pointers; the tracer goes on from here.
+    unsafe { libc::raise(libc::SIGSTOP) };
+}
+
+/// How a start went.
+pub enum Start {
+    Ready(Victim),
+    Denied,
+}
+
+/// The child, as its parent sees it.
+pub struct Victim {
+    pid: libc::pid_t,
+    steps: u64,
+    /// It came to [`Knife::end`].
+    is_finished: bool,
+    is_gone: bool,
+}
+
+impl Victim {
+    /// Forks a child that runs `act`, up to [`Knife::begin`]. The calling process must have no other
+    /// thread that holds a lock.
+    pub fn start(act: impl FnOnce(&Knife)) -> Start {
+        // SAFETY: no other thread of this process does anything that matters here (libtest's waits),
+        // so that the child may go on as if nothing had happened.
+        let pid = unsafe { libc::fork() };
+        assert!(pid >= 0, "fork: {}", io::Error::last_os_error());
+        if pid == 0 {
+            be_victim(act);
+        }
+        let mut victim = Self { pid, steps: 0, is_finished: false, is_gone: false };
+        match victim.wait() {
+            Stop::Mark => {
+                let options = libc::PTRACE_O_EXITKILL | libc::PTRACE_O_TRACESYSGOOD;
+                victim.trace(libc::PTRACE_SETOPTIONS, options as usize);
+                Start::Ready(victim)
+            }
+            Stop::Exit(DENIED) => Start::Denied,
+            other => panic!("the child did not begin: {other:?}"),
+        }
+    }
+
+    /// Steps to the end; counts the instructions before the first system call, between any two, and
+    /// behind the last.
+    pub fn measure(&mut self) -> Vec<u64> {
+        let mut gaps = vec![0];
+        loop {
+            let is_call = self.is_at_system_call();
+            if !self.step() {
+                return gaps;
+            }
+            if is_call {
+                gaps.push(0);
+            } else if let Some(gap) = gaps.last_mut() {
+                *gap += 1;
+            }
+        }
+    }
+
+    /// Runs until so many system calls are over.
+    pub fn run_through_calls(&mut self, calls: u64) {
+        // Each is seen at its beginning and at its end.
+        for _ in 0..2 * calls {
+            if self.is_finished {
+                return;
+            }
+            self.trace(libc::PTRACE_SYSCALL, 0);
+            match self.wait() {
+                Stop::Call => {}
+                Stop::Mark => self.is_finished = true,
+                other => panic!("the child stopped in a verb: {other:?}"),
+            }
+        }
+    }
+
+    /// Steps over so many instructions.
+    pub fn run_through_instructions(&mut self, count: u64) {
+        for _ in 0..count {
+            if self.is_finished || !self.step() {
+                return;
+            }
+        }
+    }
+
+    /// Kills it, and returns when it is dead. Also how many instructions it was stepped over.
+    pub fn kill(mut self, at: String) -> (Death, u64) {
+        self.end();
+        let death = Death { pid: self.pid.cast_unsigned(), is_finished: self.is_finished, at };
+        (death, self.steps)
+    }
+
+    /// One instruction. False: the verb is over.
+    fn step(&mut self) -> bool {
+        self.trace(libc::PTRACE_SINGLESTEP, 0);
+        self.steps += 1;
+        match self.wait() {
+            Stop::Step => true,
+            Stop::Mark => {
+                self.is_finished = true;
+                false
+            }
+            other => panic!("the child stopped in a verb: {other:?}"),
+        }
+    }
+
+    fn is_at_system_call(&self) -> bool {
+        const RIP: usize = offset_of!(libc::user_regs_struct, rip);
+        // SAFETY: a stopped child; reads a register.
+        let rip = unsafe { libc::ptrace(libc::PTRACE_PEEKUSER, self.pid, RIP, 0) };
+        // SAFETY: the child is a fork, so that this process has the same code at the same address.
+        let code = unsafe { (rip as usize as *const [u8; 2]).read() };
+        code == [0x0f, 0x05]
+    }
+
+    fn trace(&self, request: libc::c_uint, data: usize) {
+        // SAFETY: requests that go on with a stopped child or set its options; nothing of this
+        // process is written.
+        let result = unsafe { libc::ptrace(request, self.pid, 0, data) };
+        assert!(result >= 0, "ptrace request {request}: {}", io::Error::last_os_error());
+    }
+
+    fn wait(&mut self) -> Stop {
+        let mut status = 0;
+        // SAFETY: `status` may be written.
+        let waited = unsafe { libc::waitpid(self.pid, &raw mut status, libc::__WALL) };
+        assert_eq!(waited, self.pid, "waitpid: {}", io::Error::last_os_error());
+        if libc::WIFSTOPPED(status) {
+            return match libc::WSTOPSIG(status) {
+                libc::SIGTRAP => Stop::Step,
+                libc::SIGSTOP => Stop::Mark,
+                signal if signal == libc::SIGTRAP | 0x80 => Stop::Call,
+                signal => Stop::Signal(signal),
+            };
+        }
+        self.is_gone = true;
+        if libc::WIFSIGNALED(status) {
+            Stop::Killed(libc::WTERMSIG(status))
+        } else {
+            Stop::Exit(libc::WEXITSTATUS(status))
+        }
+    }
+
+    fn end(&mut self) {
+        // SAFETY: kill takes no pointers; the child is not reaped, so the number is still its.
+        unsafe { libc::kill(self.pid, libc::SIGKILL) };
+        while !self.is_gone {
+            self.wait();
+        }
+    }
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        if !self.is_gone {
+            self.end();
+        }
+    }
+}
+
+#[derive(Debug)]
+#[allow(dead_code, reason = "the numbers are for panics, by Debug")]
+enum Stop {
+    Step,
+    /// The beginning or the end of the verb.
+    Mark,
+    /// The beginning or the end of a system call.
+    Call,
+    Signal(i32),
+    Killed(i32),
+    Exit(i32),
+}
+
+fn be_victim(act: impl FnOnce(&Knife)) -> ! {
+    // SAFETY: numbers only. The child must not outlive the thread that plays with it.
+    let permitted = unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) == 0
+    };
+    let code = if !permitted {
+        DENIED
+    } else if catch_unwind(AssertUnwindSafe(|| act(&Knife(())))).is_ok() {
+        0
+    } else {
+        PANICKED
+    };
+    // SAFETY: ends the process without running anything that belongs to the parent.
+    unsafe { libc::_exit(code) }
+}
