@@ -10,7 +10,7 @@ use crate::control::{Control, Role};
 use crate::counters::Stats;
 use crate::error::{Error, ErrorKind, Fault, Peer, RecvError};
 use crate::fork::Birth;
-use crate::layout::{CLOSED, FINISHED};
+use crate::layout::{CLOSED, FINISHED, RUN_MAX};
 use crate::liveness::Identity;
 use crate::memory::RingMemory;
 use crate::options::{Options, Wait};
@@ -76,7 +76,7 @@ impl Consumer {
     ///
     /// # Errors
     /// [`RecvError::Empty`], and how the producer ended.
-    #[inline]
+    #[inline(always)]
     pub fn try_recv(&mut self) -> Result<Received<'_>, RecvError> {
         let message = self.try_message()?;
         Ok(Received { consumer: self, message })
@@ -86,7 +86,7 @@ impl Consumer {
     ///
     /// # Errors
     /// Never [`RecvError::Empty`].
-    #[inline]
+    #[inline(always)]
     pub fn recv(&mut self) -> Result<Received<'_>, RecvError> {
         let message = self.message(None)?;
         Ok(Received { consumer: self, message })
@@ -96,18 +96,18 @@ impl Consumer {
     ///
     /// # Errors
     /// [`RecvError::Timeout`].
-    #[inline]
+    #[inline(always)]
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Received<'_>, RecvError> {
         let message = self.message(Some(timeout))?;
         Ok(Received { consumer: self, message })
     }
 
-    /// Up to `limit` messages that are there, released together when the batch is dropped. Does
-    /// not wait; a batch may be empty only if `limit` is 0.
+    /// Up to `limit` messages (and no more than 2^20) that are there, released together when the
+    /// batch is dropped. Does not wait; a batch is empty only if `limit` is 0.
     ///
     /// # Errors
     /// As [`Self::try_recv`].
-    #[inline]
+    #[inline(always)]
     pub fn try_recv_batch(&mut self, limit: usize) -> Result<Batch<'_>, RecvError> {
         self.try_message()?;
         Ok(Batch::new(self, limit))
@@ -118,7 +118,7 @@ impl Consumer {
     ///
     /// # Errors
     /// As [`Self::recv_timeout`].
-    #[inline]
+    #[inline(always)]
     pub fn recv_batch(
         &mut self,
         limit: usize,
@@ -251,7 +251,7 @@ impl Consumer {
         if page.end.state.load_relaxed() == FINISHED {
             return Ok(false);
         }
-        let reader = match Reader::attach(memory.clone(), segment.header().record_align.into()) {
+        let reader = match Reader::attach(memory.clone(), segment.geometry()) {
             Ok(reader) => reader,
             Err(fault) => {
                 page.end.poisoned.store_release(fault as u64);
@@ -430,13 +430,13 @@ impl<'a> Received<'a> {
     }
 
     /// Number of the message in its segment, from 0.
-    #[inline]
+    #[inline(always)]
     pub fn sequence(&self) -> u64 {
         self.message.sequence
     }
 
     /// Bytes of the message.
-    #[inline]
+    #[inline(always)]
     pub fn len(&self) -> usize {
         self.message.len
     }
@@ -500,26 +500,30 @@ pub struct Batch<'a> {
     left: usize,
 }
 
+/// A message of a [`Batch`], in place.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchMessage<'b> {
+    /// Its bytes.
+    pub payload: &'b [u8],
+    /// Its number in its segment, from 0.
+    pub sequence: u64,
+    /// Whether a consumer that died may have seen it before.
+    pub redelivered: bool,
+}
+
 impl<'a> Batch<'a> {
     #[inline(always)]
     fn new(consumer: &'a mut Consumer, limit: usize) -> Self {
-        if let Some(current) = &consumer.current {
-            // Before any of them is shown: a successor must know which may have been seen.
-            let lent = current.reader.received().saturating_add(limit as u64);
-            let lent = lent.max(current.redelivered_below);
-            current.reader.memory().consumer().progress.lent.store_release(lent);
-        }
-        Self { consumer, left: limit }
+        Self { consumer, left: limit.min(RUN_MAX as usize) }
     }
 
-    /// The next message of the batch, if there is one. It stays in place until the batch is
-    /// dropped.
+    /// The next message of the batch, if there is one.
     ///
     /// # Errors
     /// [`RecvError::Corrupt`]; the end of a producer is left to the next call on the consumer.
     #[inline(always)]
     #[allow(clippy::should_implement_trait, reason = "lends, which Iterator can't")]
-    pub fn next(&mut self) -> Result<Option<Message>, RecvError> {
+    pub fn next(&mut self) -> Result<Option<BatchMessage<'_>>, RecvError> {
         if self.left == 0 {
             return Ok(None);
         }
@@ -529,29 +533,34 @@ impl<'a> Batch<'a> {
         let Some(current) = &mut self.consumer.current else { return Ok(None) };
         match current.reader.peek() {
             Ok(Some(message)) => {
-                current.reader.advance();
                 self.left -= 1;
-                Ok(Some(message))
+                let below = current.redelivered_below;
+                // Before it is shown: a successor must know which may have been seen.
+                let lent = below.max(message.sequence + 1);
+                current.reader.memory().consumer().progress.lent.store_release(lent);
+                current.reader.advance();
+                // SAFETY: as in Received::deref; released when `self` is dropped, which the result
+                // borrows, and only by `self`.
+                let payload = unsafe { std::slice::from_raw_parts(message.payload, message.len) };
+                let (sequence, redelivered) = (message.sequence, message.sequence < below);
+                Ok(Some(BatchMessage { payload, sequence, redelivered }))
             }
             Ok(None) => Ok(None),
             Err(fault) => Err(self.consumer.poison(fault)),
         }
-    }
-
-    /// Whether a consumer that died may have seen `message` before.
-    pub fn redelivered(&self, message: &Message) -> bool {
-        self.consumer
-            .current
-            .as_ref()
-            .is_some_and(|current| message.sequence < current.redelivered_below)
     }
 }
 
 impl Drop for Batch<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        if !self.consumer.birth.is_foreign() {
-            self.consumer.release();
+        if self.consumer.birth.is_foreign() {
+            return;
+        }
+        self.consumer.release();
+        if let Some(current) = &self.consumer.current {
+            let progress = &current.reader.memory().consumer().progress;
+            progress.lent.store_release(current.redelivered_below);
         }
     }
 }

@@ -246,7 +246,8 @@ fn create(directory: &Path, options: &Options) -> Result<OwnFile, Error> {
     ];
     let header = FileHeader {
         wait: options.wait.unwrap_or_default().code(),
-        record_align: options.record_align.unwrap_or(DEFAULT_RECORD_ALIGN),
+        record_align: options.record_align.unwrap_or(DEFAULT_RECORD_ALIGN) as u16,
+        payload_offset: if schema.payload_align > 8 { 16 } else { 8 },
         capacity: options.capacity.unwrap_or(DEFAULT_CAPACITY),
         schema: schema.fingerprint,
         schema_len: schema.text.len() as u32,
@@ -351,7 +352,7 @@ fn check_options(path: &Path, header: &FileHeader, options: &Options) -> Result<
             asked("capacity", options.capacity.map(|capacity| Size(capacity).to_string())),
         ),
         (
-            options.record_align.is_some_and(|align| align != header.record_align),
+            options.record_align.is_some_and(|align| align != u32::from(header.record_align)),
             format!("align={}", header.record_align),
             asked("align", options.record_align.map(|align| align.to_string())),
         ),

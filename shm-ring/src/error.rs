@@ -213,22 +213,20 @@ pub enum RecvError {
 pub enum Fault {
     /// A record of an unknown kind.
     Kind = 1,
-    /// A record from another lap of the ring.
-    Lap = 2,
     /// A record longer than the ring has room for.
-    Length = 3,
+    Length = 2,
     /// A record whose sequence number is not the next.
-    Sequence = 4,
+    Sequence = 3,
     /// An array record whose elements do not fill it.
-    Array = 5,
+    Array = 4,
     /// Padding that does not reach the end of the ring, or has nothing behind it.
-    Padding = 6,
+    Padding = 5,
     /// A head that the producer has not reached yet, or that went back.
-    Gate = 7,
+    Gate = 6,
     /// A consumer position off every record boundary, or beyond what was sent.
-    Position = 8,
+    Position = 7,
     /// The other side found this side's memory corrupt.
-    Poisoned = 9,
+    Poisoned = 8,
 }
 
 impl Fault {
@@ -236,7 +234,6 @@ impl Fault {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Kind => "a record of an unknown kind",
-            Self::Lap => "a record from another lap of the ring",
             Self::Length => "a record longer than the ring has room for",
             Self::Sequence => "a record out of sequence",
             Self::Array => "an array record whose elements do not fill it",

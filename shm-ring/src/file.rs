@@ -36,6 +36,7 @@ pub fn blank_header(magic: [u8; 8], sections: &[Section], who: &Identity) -> Fil
         kind: KIND_SPSC,
         wait: 0,
         record_align: 0,
+        payload_offset: 0,
         capacity: 0,
         generation: 0,
         schema: 0,
@@ -195,7 +196,8 @@ pub fn validate(file: &OwnFile, path: &Path, magic: [u8; 8]) -> Result<FileHeade
     }
     let sound = header.kind == KIND_SPSC
         && Wait::from_code(header.wait).is_some()
-        && (header.record_align == 16 || header.record_align == 64)
+        && matches!(header.record_align, 16 | 64)
+        && matches!(header.payload_offset, 8 | 16)
         && header.capacity.is_power_of_two()
         && (MIN_CAPACITY..=MAX_CAPACITY).contains(&header.capacity)
         && sections_are_sound(&header);

@@ -60,7 +60,8 @@ pub struct Section {
 ///     16      4  endian          ENDIAN_TAG
 ///     20      4  kind            KIND_*
 ///     24      4  wait            Wait as a number; 0 spin: nobody on this channel ever sleeps
-///     28      4  record_align    16 or 64
+///     28      2  record_align    16 or 64
+///     30      2  payload_offset  8 or 16: where a message starts in its record
 ///     32      8  capacity        bytes of ring, a power of two
 ///     40      8  generation      the segment's number; 0 in `control`
 ///     48      8  schema          fingerprint
@@ -87,7 +88,8 @@ pub struct FileHeader {
     pub endian: u32,
     pub kind: u32,
     pub wait: u32,
-    pub record_align: u32,
+    pub record_align: u16,
+    pub payload_offset: u16,
     pub capacity: u64,
     pub generation: u64,
     pub schema: u64,
@@ -335,33 +337,43 @@ const _: () = {
     assert!(size_of::<ConsumerPage>() as u64 <= PAGE);
 };
 
-/// Bytes of a record's header: word 0 (see [`RecordHeader`]) and word 1, the sequence number of
-/// its first message.
-pub const RECORD_HEADER: u64 = 16;
+/// Bytes of a record's header, one word. A message starts `payload_offset` bytes into its record.
+pub const RECORD_HEADER: u64 = 8;
 
-/// Bytes at the start of an array record's payload: `element_len | count << 32`, and a zero word
-/// that keeps the elements on 16 bytes.
-pub const ARRAY_HEADER: u64 = 16;
+/// Where the elements of an array record start, whatever `payload_offset` is. The word before them
+/// is `element_len | count << 32`.
+pub const ARRAY_OFFSET: u64 = 16;
 
-/// Word 0 of a record: `len` in bits 0..32, kind in 32..40, lap in 40..64. Zero: not committed yet.
+/// Most elements of an array record, and most messages that are released at once: few enough that
+/// sequence numbers of 24 bits tell them apart.
+pub const RUN_MAX: u64 = 1 << 20;
+
+/// The header of a record: `len` in bits 0..32, kind in 32..40, in 40..64 the low bits of the
+/// sequence number of its first message. Zero: not committed yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordHeader(pub u64);
 
 /// One message.
 pub const RECORD_MESSAGE: u8 = 1;
-/// Nothing: the reader skips to the start of the ring.
+/// Nothing: the reader skips to the start of the ring. Carries the number of the message there.
 pub const RECORD_PADDING: u8 = 2;
-/// `count` messages of one length behind an [`ARRAY_HEADER`].
+/// `count` messages of one length, which start at [`ARRAY_OFFSET`].
 pub const RECORD_ARRAY: u8 = 3;
 
+/// Bits of a sequence number in a record's header.
+pub const SEQUENCE_MASK: u64 = 0xff_ffff;
+
 impl RecordHeader {
-    /// `len` counts the bytes behind the record header.
+    /// Added to a header, it makes that of a message of the same length after it.
+    pub const NEXT: u64 = 1 << 40;
+
+    /// `len` counts the bytes of the message, of all elements, or of the padding behind its header.
     #[inline(always)]
-    pub fn new(len: u32, kind: u8, lap: u64) -> Self {
-        Self(u64::from(len) | u64::from(kind) << 32 | lap << 40)
+    pub fn new(len: u32, kind: u8, sequence: u64) -> Self {
+        Self(u64::from(len) | u64::from(kind) << 32 | sequence << 40)
     }
 
-    /// Bytes behind the record header, without the rounding up to the record alignment.
+    /// Bytes of the message, of all elements, or of the padding behind its header.
     #[inline(always)]
     pub fn body_len(self) -> u64 {
         self.0 & 0xffff_ffff
@@ -373,9 +385,9 @@ impl RecordHeader {
         (self.0 >> 32) as u8
     }
 
-    /// Times the ring had wrapped when this was written, modulo 2^24.
+    /// The sequence number of its first message, modulo 2^24.
     #[inline(always)]
-    pub fn lap(self) -> u64 {
+    pub fn sequence(self) -> u64 {
         self.0 >> 40
     }
 }

@@ -52,12 +52,10 @@ pub use error::{Error, ErrorKind, Fault, Peer, RecvError, SendError};
 pub use options::{Options, Schema, Wait};
 
 #[cfg(not(loom))]
-pub use consumer::{Batch, Consumer, Received};
+pub use consumer::{Batch, BatchMessage, Consumer, Received};
 #[cfg(not(loom))]
 pub use counters::Stats;
 #[cfg(not(loom))]
 pub use producer::{ArrayClaim, Claim, Producer};
 #[cfg(not(loom))]
 pub use recover::remove;
-#[cfg(not(loom))]
-pub use spsc::Message;

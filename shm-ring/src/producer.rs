@@ -77,7 +77,7 @@ impl Producer {
             wait::attach(&segment.memory().producer().bell);
         }
         Ok(Self {
-            writer: Writer::new(segment.memory(), segment.header().record_align.into()),
+            writer: Writer::new(segment.memory(), segment.geometry()),
             birth: Birth::now(),
             sleepy,
             wait,
@@ -91,7 +91,7 @@ impl Producer {
     }
 
     /// Longest message, in bytes: half the capacity less a record header.
-    #[inline]
+    #[inline(always)]
     pub fn max_len(&self) -> usize {
         self.writer.max_len()
     }
@@ -100,9 +100,9 @@ impl Producer {
     ///
     /// # Errors
     /// [`SendError::Full`], [`SendError::TooLarge`], and what the consumer's end may tell.
-    #[inline]
+    #[inline(always)]
     pub fn try_claim(&mut self, len: usize) -> Result<Claim<'_>, SendError> {
-        let claim = self.try_room(len)?;
+        let claim = self.try_room(Wanted::Message(len))?;
         Ok(Claim::new(self, claim))
     }
 
@@ -111,9 +111,9 @@ impl Producer {
     ///
     /// # Errors
     /// Never [`SendError::Full`].
-    #[inline]
+    #[inline(always)]
     pub fn claim(&mut self, len: usize) -> Result<Claim<'_>, SendError> {
-        let claim = self.room(len, None)?;
+        let claim = self.room(Wanted::Message(len), None)?;
         Ok(Claim::new(self, claim))
     }
 
@@ -121,9 +121,9 @@ impl Producer {
     ///
     /// # Errors
     /// [`SendError::Timeout`], which names the consumer that made no room.
-    #[inline]
+    #[inline(always)]
     pub fn claim_timeout(&mut self, len: usize, timeout: Duration) -> Result<Claim<'_>, SendError> {
-        let claim = self.room(len, Some(timeout))?;
+        let claim = self.room(Wanted::Message(len), Some(timeout))?;
         Ok(Claim::new(self, claim))
     }
 
@@ -133,7 +133,7 @@ impl Producer {
     ///
     /// # Errors
     /// [`SendError::Forked`], [`SendError::Corrupt`].
-    #[inline]
+    #[inline(always)]
     pub fn claim_run(&mut self) -> Result<Option<Claim<'_>>, SendError> {
         self.usable()?;
         let claim = self.writer.claim_run();
@@ -141,23 +141,42 @@ impl Producer {
     }
 
     /// Room for up to `count` messages of `len` bytes each under one record header: the cheapest
-    /// way to send many equal messages. Waits like [`Self::claim`] if `timeout` is `None`, not at
-    /// all if it is zero.
+    /// way to send many equal messages. Never blocks.
     ///
     /// # Errors
-    /// As for [`Self::claim_timeout`]; [`SendError::TooLarge`] if they do not fit in one record.
-    pub fn claim_array(
+    /// As for [`Self::try_claim`]; [`SendError::TooLarge`] also if either is 0, or `count` above
+    /// 2^20.
+    #[inline(always)]
+    pub fn try_claim_array(
         &mut self,
         len: usize,
         count: usize,
-        timeout: Option<Duration>,
     ) -> Result<ArrayClaim<'_>, SendError> {
-        let total = spsc::array_len(len, count)
-            .ok_or(SendError::TooLarge { len: usize::MAX, max: self.max_len() })?;
-        let claim = match timeout {
-            Some(Duration::ZERO) => self.try_room(total)?,
-            timeout => self.room(total, timeout)?,
-        };
+        let claim = self.try_room(Wanted::Array { len, count })?;
+        Ok(ArrayClaim { len, count, claim, producer: self })
+    }
+
+    /// As [`Self::try_claim_array`], but waits for room.
+    ///
+    /// # Errors
+    /// As for [`Self::claim`] and [`Self::try_claim_array`].
+    #[inline(always)]
+    pub fn claim_array(&mut self, len: usize, count: usize) -> Result<ArrayClaim<'_>, SendError> {
+        let claim = self.room(Wanted::Array { len, count }, None)?;
+        Ok(ArrayClaim { len, count, claim, producer: self })
+    }
+
+    /// As [`Self::claim_array`], for at most `timeout`.
+    ///
+    /// # Errors
+    /// As for [`Self::claim_timeout`] and [`Self::try_claim_array`].
+    pub fn claim_array_timeout(
+        &mut self,
+        len: usize,
+        count: usize,
+        timeout: Duration,
+    ) -> Result<ArrayClaim<'_>, SendError> {
+        let claim = self.room(Wanted::Array { len, count }, Some(timeout))?;
         Ok(ArrayClaim { len, count, claim, producer: self })
     }
 
@@ -165,7 +184,7 @@ impl Producer {
     ///
     /// # Errors
     /// [`SendError::Forked`], [`SendError::Corrupt`].
-    #[inline]
+    #[inline(always)]
     pub fn flush(&mut self) -> Result<(), SendError> {
         self.usable()?;
         if self.writer.flush() {
@@ -203,33 +222,37 @@ impl Producer {
     }
 
     #[inline(always)]
-    fn try_room(&mut self, len: usize) -> Result<spsc::Claim, SendError> {
+    fn try_room(&mut self, wanted: Wanted) -> Result<spsc::Claim, SendError> {
         self.usable()?;
-        match self.writer.try_claim(len) {
+        match wanted.claim(&mut self.writer) {
             Ok(claim) => Ok(claim),
-            Err(error) => self.no_room_now(len, error),
+            Err(error) => self.no_room_now(wanted, error),
         }
     }
 
     #[inline(always)]
-    fn room(&mut self, len: usize, timeout: Option<Duration>) -> Result<spsc::Claim, SendError> {
+    fn room(
+        &mut self,
+        wanted: Wanted,
+        timeout: Option<Duration>,
+    ) -> Result<spsc::Claim, SendError> {
         self.usable()?;
-        match self.writer.try_claim(len) {
+        match wanted.claim(&mut self.writer) {
             Ok(claim) => Ok(claim),
-            Err(error) => self.wait_for_room(len, timeout, error),
+            Err(error) => self.wait_for_room(wanted, timeout, error),
         }
     }
 
     #[cold]
-    fn no_room_now(&mut self, len: usize, error: ClaimError) -> Result<spsc::Claim, SendError> {
-        if let Some(claim) = self.after_failed_claim(len, error)? {
+    fn no_room_now(&mut self, wanted: Wanted, error: ClaimError) -> Result<spsc::Claim, SendError> {
+        if let Some(claim) = self.after_failed_claim(wanted, error)? {
             return Ok(claim);
         }
         self.writer.memory().producer().counters.full_waits.bump(1);
-        let mut waiting = WaitForRoom { producer: self, len };
+        let mut waiting = WaitForRoom { producer: self, wanted };
         waiting.glance()?;
         if self.probe_clock.is_due_after_poll() {
-            WaitForRoom { producer: self, len }.probe()?;
+            WaitForRoom { producer: self, wanted }.probe()?;
         }
         Err(SendError::Full { peer: self.peer() })
     }
@@ -237,17 +260,17 @@ impl Producer {
     #[cold]
     fn wait_for_room(
         &mut self,
-        len: usize,
+        wanted: Wanted,
         timeout: Option<Duration>,
         error: ClaimError,
     ) -> Result<spsc::Claim, SendError> {
-        if let Some(claim) = self.after_failed_claim(len, error)? {
+        if let Some(claim) = self.after_failed_claim(wanted, error)? {
             return Ok(claim);
         }
         self.writer.memory().producer().counters.full_waits.bump(1);
         let wait = self.wait;
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        match wait::block(&mut WaitForRoom { producer: self, len }, wait, deadline)? {
+        match wait::block(&mut WaitForRoom { producer: self, wanted }, wait, deadline)? {
             Some(claim) => Ok(claim),
             None => Err(SendError::Timeout { peer: self.peer() }),
         }
@@ -257,18 +280,20 @@ impl Producer {
     /// messages take can only come from a consumer who sees them.
     fn after_failed_claim(
         &mut self,
-        len: usize,
+        wanted: Wanted,
         error: ClaimError,
     ) -> Result<Option<spsc::Claim>, SendError> {
         match error {
-            ClaimError::TooLarge => Err(SendError::TooLarge { len, max: self.max_len() }),
+            ClaimError::TooLarge => {
+                Err(SendError::TooLarge { len: wanted.bytes(), max: self.max_len() })
+            }
             ClaimError::Corrupt(fault) => Err(self.poison(fault)),
             ClaimError::Full => {
                 if !self.writer.flush() {
                     return Ok(None);
                 }
                 self.ring();
-                match self.writer.try_claim(len) {
+                match wanted.claim(&mut self.writer) {
                     Ok(claim) => Ok(Some(claim)),
                     Err(ClaimError::Corrupt(fault)) => Err(self.poison(fault)),
                     Err(_) => Ok(None),
@@ -443,9 +468,33 @@ impl ArrayClaim<'_> {
     }
 }
 
+/// What room is wanted for.
+#[derive(Clone, Copy)]
+enum Wanted {
+    Message(usize),
+    Array { len: usize, count: usize },
+}
+
+impl Wanted {
+    #[inline(always)]
+    fn claim(self, writer: &mut Writer<SegmentMemory>) -> Result<spsc::Claim, ClaimError> {
+        match self {
+            Self::Message(len) => writer.try_claim(len),
+            Self::Array { len, count } => writer.try_claim_array(len, count),
+        }
+    }
+
+    fn bytes(self) -> usize {
+        match self {
+            Self::Message(len) => len,
+            Self::Array { len, count } => len.saturating_mul(count),
+        }
+    }
+}
+
 struct WaitForRoom<'a> {
     producer: &'a mut Producer,
-    len: usize,
+    wanted: Wanted,
 }
 
 impl Waiter for WaitForRoom<'_> {
@@ -453,10 +502,10 @@ impl Waiter for WaitForRoom<'_> {
     type Error = SendError;
 
     fn poll(&mut self) -> Result<Option<spsc::Claim>, SendError> {
-        match self.producer.writer.try_claim(self.len) {
+        match self.wanted.claim(&mut self.producer.writer) {
             Ok(claim) => Ok(Some(claim)),
             Err(ClaimError::Full) => Ok(None),
-            Err(error) => self.producer.after_failed_claim(self.len, error),
+            Err(error) => self.producer.after_failed_claim(self.wanted, error),
         }
     }
 

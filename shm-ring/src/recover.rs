@@ -145,8 +145,7 @@ fn drained(control: &Control, number: u32) -> Drained {
     if memory.consumer().end.state.load_acquire() == FINISHED {
         return Drained::Told;
     }
-    let align = segment.header().record_align.into();
-    match Reader::attach(memory, align).and_then(|reader| reader.is_drained()) {
+    match Reader::attach(memory, segment.geometry()).and_then(|reader| reader.is_drained()) {
         Ok(true) => Drained::Untold,
         Ok(false) | Err(_) => Drained::No,
     }

@@ -21,6 +21,7 @@ use crate::layout::{
 };
 use crate::liveness::{self, Identity};
 use crate::memory::RingMemory;
+use crate::spsc::Geometry;
 use crate::sync::Word;
 
 /// The byte of the file whose lock the producer holds while it lives.
@@ -59,6 +60,7 @@ impl Segment {
             generation: number.into(),
             wait: control.header().wait,
             record_align: control.header().record_align,
+            payload_offset: control.header().payload_offset,
             schema: control.header().schema,
             ..file::blank_header(SEGMENT_MAGIC, &sections, who)
         };
@@ -92,6 +94,7 @@ impl Segment {
             || header.capacity != expected.capacity
             || header.wait != expected.wait
             || header.record_align != expected.record_align
+            || header.payload_offset != expected.payload_offset
         {
             return Err(Error::new(
                 ErrorKind::Damaged,
@@ -107,6 +110,14 @@ impl Segment {
     /// The validated header.
     pub fn header(&self) -> &FileHeader {
         &self.header
+    }
+
+    /// How its records are laid out.
+    pub fn geometry(&self) -> Geometry {
+        Geometry {
+            record_align: self.header.record_align.into(),
+            payload_offset: self.header.payload_offset.into(),
+        }
     }
 
     /// The view that a ring runs on; keeps the mapping alive.

@@ -18,7 +18,7 @@ use common::scratch::Scratch;
 use common::side::Side;
 use common::{body, channel, wait_until};
 use ringway_shm::sync::Word;
-use ringway_shm::{Consumer, ErrorKind, Message, Options, Producer, RecvError, SendError, Wait};
+use ringway_shm::{Consumer, ErrorKind, Options, Producer, RecvError, SendError, Wait};
 
 /// Not a test: what the other processes of the test do.
 #[test]
@@ -324,7 +324,7 @@ impl Sender {
         let used = self.rng.range(1, count);
         self.intend(used);
         loop {
-            match self.producer.claim_array(len, count as usize, None) {
+            match self.producer.claim_array(len, count as usize) {
                 Ok(mut claim) => {
                     for (index, bytes) in (self.next..).zip(claim.bytes().chunks_mut(len)) {
                         body::fill(bytes, self.life, index);
@@ -405,15 +405,13 @@ fn consume(options: &Options, life: u64, mut rng: Rng, board: Board, log: Log) {
         } else {
             let limit = rng.range(1, 20) as usize;
             consumer.recv_batch(limit, Some(timeout)).map(|mut batch| {
-                let mut taken = Vec::new();
+                let mut last = None;
                 for _ in 0..rng.range(1, 20) {
-                    taken.extend(batch.next().unwrap());
+                    if let Some(message) = batch.next().unwrap() {
+                        hold(&mut rng);
+                        last = Some(log.message(message.payload, message.redelivered));
+                    }
                 }
-                hold(&mut rng);
-                let last = taken
-                    .iter()
-                    .map(|message| log.message(bytes(message), batch.redelivered(message)))
-                    .last();
                 hold(&mut rng);
                 last.unwrap()
             })
@@ -441,14 +439,9 @@ fn consume(options: &Options, life: u64, mut rng: Rng, board: Board, log: Log) {
 /// Sometimes keeps what was received for long enough to fill the ring, and to be killed with it
 /// before or after it is in the log.
 fn hold(rng: &mut Rng) {
-    if rng.one_in(20) {
+    if rng.one_in(40) {
         sleep(Duration::from_micros(rng.range(0, 5000)));
     }
-}
-
-fn bytes(message: &Message) -> &[u8] {
-    // SAFETY: only called with messages of a batch that is still held.
-    unsafe { std::slice::from_raw_parts(message.payload, message.len) }
 }
 
 // -------------------------------------------------------------------- what outlives every process

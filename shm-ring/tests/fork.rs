@@ -187,7 +187,7 @@ fn forks(mut producer: Producer, mut consumer: Consumer, out: &Options, back: &O
         send(&mut producer, index);
     }
 
-    let mut array = producer.claim_array(40, 3, None).unwrap();
+    let mut array = producer.claim_array(40, 3).unwrap();
     for (index, bytes) in (3..).zip(array.bytes().chunks_mut(40)) {
         body::fill(bytes, 1, index);
     }
@@ -250,10 +250,10 @@ impl Checks {
         self.check(producer.claim(8).is_err_and(|error| error == SendForked));
         self.check(producer.claim_timeout(8, SHORT).is_err_and(|error| error == SendForked));
         self.check(producer.claim_run().is_err_and(|error| error == SendForked));
-        for timeout in [None, Some(SHORT), Some(Duration::ZERO)] {
-            let claim = producer.claim_array(8, 2, timeout);
-            self.check(claim.is_err_and(|error| error == SendForked));
-        }
+        self.check(producer.try_claim_array(8, 2).is_err_and(|error| error == SendForked));
+        self.check(producer.claim_array(8, 2).is_err_and(|error| error == SendForked));
+        let claim = producer.claim_array_timeout(8, 2, SHORT);
+        self.check(claim.is_err_and(|error| error == SendForked));
         self.check(producer.flush() == Err(SendForked));
         self.check(consumer.try_recv().is_err_and(|error| error == RecvForked));
         self.check(consumer.recv().is_err_and(|error| error == RecvForked));

@@ -42,6 +42,7 @@ fn a_header_is_256_bytes_of_known_meaning() {
         kind: 1,
         wait: 2,
         record_align: 64,
+        payload_offset: 8,
         capacity: 0x10_0000,
         generation: 0x2122_2324_2526_2728,
         schema: 0x3132_3334_3536_3738,
@@ -72,8 +73,8 @@ fn a_header_is_256_bytes_of_known_meaning() {
         0x01, 0x00, 0x00, 0x00, 0x00, 0x01, 0x00, 0x00,
         // 16: endian, kind
         0x04, 0x03, 0x02, 0x01, 0x01, 0x00, 0x00, 0x00,
-        // 24: wait, record_align
-        0x02, 0x00, 0x00, 0x00, 0x40, 0x00, 0x00, 0x00,
+        // 24: wait, record_align, payload_offset
+        0x02, 0x00, 0x00, 0x00, 0x40, 0x00, 0x08, 0x00,
         // 32: capacity
         0x00, 0x00, 0x10, 0x00, 0x00, 0x00, 0x00, 0x00,
         // 40: generation
@@ -117,7 +118,7 @@ fn a_header_is_256_bytes_of_known_meaning() {
         0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
         0x00, 0x00, 0x00, 0x00,
         // 252: crc32c of the above
-        0xbf, 0xa6, 0xa9, 0x30,
+        0xff, 0x78, 0x72, 0xbe,
     ];
     assert_eq!(header.to_bytes(), golden);
     assert_eq!(FileHeader::from_bytes(&golden), header);
@@ -148,7 +149,7 @@ fn the_headers_of_a_channel() {
     assert_eq!(&segment[8..20], [1, 0, 0, 0, 0, 1, 0, 0, 4, 3, 2, 1]);
     assert_eq!(half(&segment, 20), 1, "kind: SPSC");
     assert_eq!(half(&segment, 24), 2, "wait: park");
-    assert_eq!(half(&segment, 28), 64, "record_align");
+    assert_eq!(half(&segment, 28), 64 | 8 << 16, "record_align, payload_offset");
     assert_eq!(word(&segment, 40), 1, "the generation is the file's number");
     assert_eq!(&segment[64..80], boot_id());
     assert_eq!(word(&segment, 80), start_time(), "creator_start");
@@ -170,14 +171,14 @@ fn one_message() {
     let mut producer = scratch.producer();
     send(&mut producer, b"hello");
     let mut golden = Ring::zeroed();
-    //                   length 5              kind  lap             sequence 0
-    golden.put(0, &[5, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    golden.put(16, b"hello");
+    //                   length 5   kind sequence 0
+    golden.put(0, &[5, 0, 0, 0, 1, 0, 0, 0]);
+    golden.put(8, b"hello");
     // The terminator is a zero word, at the next multiple of the record alignment: nothing to see.
     golden.assert_is(&scratch);
 
     send(&mut producer, b"");
-    golden.put(64, &[0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    golden.put(64, &[0, 0, 0, 0, 1, 1, 0, 0]);
     golden.assert_is(&scratch);
 }
 
@@ -187,12 +188,29 @@ fn records_of_16_bytes_alignment() {
     let mut producer =
         Producer::open(&Options { record_align: Some(16), ..scratch.options() }).unwrap();
     send(&mut producer, b"hello");
+    send(&mut producer, b"nine more");
     send(&mut producer, b"you");
     let mut golden = Ring::zeroed();
-    golden.put(0, &[5, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    golden.put(0, &[5, 0, 0, 0, 1, 0, 0, 0]);
+    golden.put(8, b"hello");
+    golden.put(16, &[9, 0, 0, 0, 1, 1, 0, 0]);
+    golden.put(24, b"nine more");
+    golden.put(48, &[3, 0, 0, 0, 1, 2, 0, 0]);
+    golden.put(56, b"you");
+    golden.assert_is(&scratch);
+}
+
+#[test]
+fn messages_that_need_16_bytes_alignment() {
+    let scratch = Scratch::new();
+    let mut options = scratch.options();
+    options.schema.payload_align = 16;
+    let mut producer = Producer::open(&options).unwrap();
+    assert_eq!(half(&scratch.segment(1), 28), 64 | 16 << 16, "record_align, payload_offset");
+    send(&mut producer, b"hello");
+    let mut golden = Ring::zeroed();
+    golden.put(0, &[5, 0, 0, 0, 1, 0, 0, 0]);
     golden.put(16, b"hello");
-    golden.put(32, &[3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
-    golden.put(48, b"you");
     golden.assert_is(&scratch);
 }
 
@@ -210,16 +228,16 @@ fn a_message_that_wraps() {
     send(&mut producer, &[0x33; 1500]);
 
     let mut golden = Ring::zeroed();
-    // 1500 bytes, kind 1, lap 1, sequence 2.
-    golden.put(0, &[0xdc, 5, 0, 0, 1, 1, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
-    golden.put(16, &[0x33; 1500]);
+    // 1500 bytes, kind 1, sequence 2.
+    golden.put(0, &[0xdc, 5, 0, 0, 1, 2, 0, 0]);
+    golden.put(8, &[0x33; 1500]);
     // The rest of the first record is as it was, but for the new terminator.
-    golden.put(1516, &[0x11; 2016 - 1516]);
+    golden.put(1508, &[0x11; 2008 - 1508]);
     golden.put(1536, &[0; 8]);
-    golden.put(2048, &[0xe8, 3, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
-    golden.put(2064, &[0x22; 1000]);
-    // Padding: 1008 bytes behind its header, kind 2, lap 0, and no sequence.
-    golden.put(3072, &[0xf0, 3, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    golden.put(2048, &[0xe8, 3, 0, 0, 1, 1, 0, 0]);
+    golden.put(2056, &[0x22; 1000]);
+    // Padding: 1016 bytes behind its header, kind 2, the sequence of the message at the start.
+    golden.put(3072, &[0xf8, 3, 0, 0, 2, 2, 0, 0]);
     golden.assert_is(&scratch);
 
     assert_eq!(*consumer.try_recv().unwrap(), [0x33; 1500]);
@@ -237,12 +255,12 @@ fn a_batch() {
         claim.queue().unwrap();
     }
     let mut golden = Ring::zeroed();
-    // Word 0 of the first record is withheld; all else is there.
-    golden.put(16, b"aaa");
-    golden.put(64, &[3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
-    golden.put(80, b"bbb");
-    golden.put(128, &[3, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
-    golden.put(144, b"ccc");
+    // The header of the first record is withheld; all else is there.
+    golden.put(8, b"aaa");
+    golden.put(64, &[3, 0, 0, 0, 1, 1, 0, 0]);
+    golden.put(72, b"bbb");
+    golden.put(128, &[3, 0, 0, 0, 1, 2, 0, 0]);
+    golden.put(136, b"ccc");
     golden.assert_is(&scratch);
 
     producer.flush().unwrap();
@@ -255,24 +273,22 @@ fn an_array_record() {
     let scratch = Scratch::new();
     let mut producer = scratch.producer();
     send(&mut producer, b"x");
-    let mut claim = producer.claim_array(8, 5, Some(Duration::ZERO)).unwrap();
+    let mut claim = producer.try_claim_array(8, 5).unwrap();
     claim.bytes()[..24].copy_from_slice(b"element0element1element2");
     claim.queue(3).unwrap();
     let mut golden = Ring::zeroed();
-    golden.put(0, &[1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    golden.put(16, b"x");
-    // Withheld header, sequence of the first element.
-    golden.put(64, &[0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
-    // Element length, count, a zero word, the elements.
-    golden.put(80, &[8, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    golden.put(96, b"element0element1element2");
+    golden.put(0, &[1, 0, 0, 0, 1, 0, 0, 0]);
+    golden.put(8, b"x");
+    // The header is withheld. Element length, count, the elements.
+    golden.put(72, &[8, 0, 0, 0, 3, 0, 0, 0]);
+    golden.put(80, b"element0element1element2");
     golden.assert_is(&scratch);
 
     send(&mut producer, b"y");
-    // 16 + 3 * 8 bytes, kind 3.
-    golden.put(64, &[40, 0, 0, 0, 3, 0, 0, 0]);
-    golden.put(128, &[1, 0, 0, 0, 1, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0]);
-    golden.put(144, b"y");
+    // 3 * 8 bytes, kind 3, the sequence of the first element.
+    golden.put(64, &[24, 0, 0, 0, 3, 1, 0, 0]);
+    golden.put(128, &[1, 0, 0, 0, 1, 4, 0, 0]);
+    golden.put(136, b"y");
     golden.assert_is(&scratch);
 }
 
@@ -342,11 +358,14 @@ fn the_words_of_the_consumers_page() {
     assert_eq!(at(0), 0, "the gate's head, later");
     {
         let mut batch = consumer.try_recv_batch(7).unwrap();
-        assert_eq!(at(272), 1 + 7, "lent");
-        while batch.next().unwrap().is_some() {}
+        assert_eq!(at(272), 0, "lent before anything is shown");
+        assert!(batch.next().unwrap().is_some());
+        assert_eq!(at(272), 2, "lent");
+        assert!(batch.next().unwrap().is_some() && batch.next().unwrap().is_none());
+        assert_eq!(at(272), 3, "lent");
         assert_eq!((at(256), at(264)), (1, 64), "nothing is released before the batch is dropped");
     }
-    assert_eq!((at(256), at(264)), (3, 192));
+    assert_eq!((at(256), at(264), at(272)), (3, 192, 0), "all given back");
     assert_eq!(consumer.try_recv().unwrap_err(), RecvError::Empty);
     assert_eq!(at(0), 192, "an empty ring publishes the head");
 
@@ -390,10 +409,19 @@ fn the_words_that_tell_of_nonsense() {
     scratch.poke(RING, &[1, 0, 0, 0, 77, 0, 0, 0]);
     assert_eq!(consumer.try_recv().unwrap_err(), RecvError::Corrupt(Fault::Kind));
     assert_eq!(word(&scratch.segment(1), CONSUMER_PAGE + 392), 1, "poisoned: Fault::Kind");
+    send(&mut producer, &[0; 2000]);
+    assert_eq!(producer.try_claim(2032).unwrap_err(), SendError::Corrupt(Fault::Poisoned));
+    assert_eq!(word(&scratch.segment(1), PRODUCER_PAGE + 8), 8, "poisoned: Fault::Poisoned");
+}
+
+#[test]
+fn the_words_that_tell_of_a_nonsensical_gate() {
+    let scratch = Scratch::new();
+    let mut producer = scratch.producer();
     scratch.poke(CONSUMER_PAGE, &[1, 0, 0, 0, 0, 0, 0, 0]);
     send(&mut producer, &[0; 2000]);
     assert_eq!(producer.try_claim(2032).unwrap_err(), SendError::Corrupt(Fault::Gate));
-    assert_eq!(word(&scratch.segment(1), PRODUCER_PAGE + 8), 7, "poisoned: Fault::Gate");
+    assert_eq!(word(&scratch.segment(1), PRODUCER_PAGE + 8), 6, "poisoned: Fault::Gate");
 }
 
 #[test]
@@ -507,7 +535,11 @@ fn options_in(directory: &Path) -> Options {
         directory: Some(directory.to_owned()),
         capacity: Some(CAPACITY as u64),
         wait: Some(Wait::Park),
-        ..Options::new("golden", Schema { fingerprint: 0x1234, text: "a: u64\nb\n".into() })
+        record_align: Some(64),
+        ..Options::new(
+            "golden",
+            Schema { fingerprint: 0x1234, text: "a: u64\nb\n".into(), payload_align: 8 },
+        )
     }
 }
 

@@ -294,7 +294,7 @@ fn too_many_predecessors_that_nobody_drained() {
         let error = Producer::open(&options).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Undrained);
         let text = error.to_string();
-        assert!(text.contains("5 earlier producers left messages"), "{text}");
+        assert!(text.contains("5 earlier producers left segments behind"), "{text}");
         assert!(text.contains("Start a consumer"), "{text}");
     }
     let survivor = Survivor::start(&options, pids.len() + 1);
@@ -385,7 +385,7 @@ fn a_mismatch_of_schemas_tells_the_fields() {
     let options = channel::options(&scratch, "schema", Wait::Park);
     let producer = Producer::open(&options).unwrap();
     let text = "incarnation u64\nindex u32\nsum u64\nrest [u8]\nlast u8\n".into();
-    let schema = Schema { fingerprint: 0xbad, text };
+    let schema = Schema { fingerprint: 0xbad, text, payload_align: 8 };
     let error = Consumer::open(&Options { schema, ..options }).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::SchemaMismatch);
     let text = error.to_string();

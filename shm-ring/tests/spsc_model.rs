@@ -7,14 +7,17 @@ use std::collections::VecDeque;
 
 use proptest::prelude::*;
 use ringway_shm::error::Fault;
-use ringway_shm::layout::{ARRAY_HEADER, RECORD_HEADER, RecordHeader};
+use ringway_shm::layout::{ARRAY_OFFSET, RUN_MAX, RecordHeader};
 use ringway_shm::memory::{BoxedMemory, RingMemory};
-use ringway_shm::spsc::{ClaimError, Publish, Reader, Writer, array_len, max_len};
+use ringway_shm::spsc::{ClaimError, Geometry, Publish, Reader, Writer, max_len};
+
+/// As most channels are.
+const PACKED: Geometry = Geometry { record_align: 16, payload_offset: 8 };
 
 /// Both ends, and what they ought to do.
 struct Pair {
     memory: BoxedMemory,
-    align: u64,
+    geometry: Geometry,
     writer: Writer<BoxedMemory>,
     reader: Reader<BoxedMemory>,
     visible: VecDeque<Vec<u8>>,
@@ -23,13 +26,13 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(capacity: u64, align: u64) -> Self {
+    fn new(capacity: u64, geometry: Geometry) -> Self {
         let memory = BoxedMemory::new(capacity);
         Self {
-            writer: Writer::new(memory.clone(), align),
-            reader: Reader::attach(memory.clone(), align).unwrap(),
+            writer: Writer::new(memory.clone(), geometry),
+            reader: Reader::attach(memory.clone(), geometry).unwrap(),
             memory,
-            align,
+            geometry,
             visible: VecDeque::new(),
             queued: VecDeque::new(),
             next: 0,
@@ -82,7 +85,7 @@ impl Pair {
     }
 
     fn send_array(&mut self, len: usize, count: usize, publish: Publish) {
-        let Ok(claim) = self.writer.try_claim(array_len(len, count).unwrap()) else { return };
+        let Ok(claim) = self.writer.try_claim_array(len, count) else { return };
         let messages: Vec<Vec<u8>> = (0..count).map(|_| self.bytes(len)).collect();
         for (index, bytes) in messages.iter().enumerate() {
             // SAFETY: element `index` of `count` within the claim.
@@ -128,7 +131,7 @@ impl Pair {
 
     /// A successor of the reader, as after a crash.
     fn restart_reader(&mut self) {
-        self.reader = Reader::attach(self.memory.clone(), self.align).unwrap();
+        self.reader = Reader::attach(self.memory.clone(), self.geometry).unwrap();
     }
 }
 
@@ -162,12 +165,13 @@ proptest! {
 
     #[test]
     fn behaves_as_a_queue(
-        (shift, wide) in (6..11_u32, any::<bool>()),
+        (shift, wide, far) in (6..11_u32, any::<bool>(), any::<bool>()),
         steps in proptest::collection::vec(step(), 1..200),
     ) {
         let capacity = 1 << shift;
-        let align = if wide && capacity >= 256 { 64 } else { 16 };
-        let mut pair = Pair::new(capacity, align);
+        let record_align = if wide && capacity >= 256 { 64 } else { 16 };
+        let payload_offset = if far { 16 } else { 8 };
+        let mut pair = Pair::new(capacity, Geometry { record_align, payload_offset });
         let publish = |later| if later { Publish::Later } else { Publish::Now };
         for step in steps {
             match step {
@@ -204,7 +208,7 @@ proptest! {
         memory.consumer().progress.received.store_relaxed(page[0] % 3);
         memory.consumer().progress.position.store_relaxed(page[1]);
         memory.consumer().gate.head.store_relaxed(page[2]);
-        if let Ok(mut reader) = Reader::attach(memory, 16) {
+        if let Ok(mut reader) = Reader::attach(memory, PACKED) {
             for _ in 0..100 {
                 let Ok(Some(_)) = reader.peek() else { break };
                 reader.advance();
@@ -216,11 +220,11 @@ proptest! {
     /// Whatever the consumer's page says, the writer never gets room that was not released.
     #[test]
     fn an_arbitrary_gate_is_no_danger(head in any::<u64>(), sent in 0..3_usize) {
-        let mut pair = Pair::new(256, 16);
+        let mut pair = Pair::new(256, PACKED);
         for _ in 0..sent {
             prop_assert!(pair.send(24, 0, Publish::Now));
         }
-        let tail = sent as u64 * 48;
+        let tail = sent as u64 * 32;
         pair.memory.consumer().gate.head.store_relaxed(head);
         let outcome = pair.writer.refresh();
         let sound = head <= tail && head % 16 == 0;
@@ -232,7 +236,7 @@ proptest! {
 fn record_word() -> impl Strategy<Value = u64> {
     prop_oneof![
         4 => (0..300_u32, 0..5_u8, 0..3_u64)
-            .prop_map(|(len, kind, lap)| RecordHeader::new(len, kind, lap).0),
+            .prop_map(|(len, kind, sequence)| RecordHeader::new(len, kind, sequence).0),
         2 => 0..4_u64,
         2 => (0..40_u64, 0..10_u64).prop_map(|(len, count)| len | count << 32),
         1 => any::<u64>(),
@@ -255,10 +259,13 @@ impl Pair {
 /// Every length of message from every position in the ring, with the ring empty before.
 #[test]
 fn every_size_at_every_offset() {
-    for (capacity, align) in [(64, 16), (128, 16), (256, 16), (256, 64), (512, 64)] {
+    for (capacity, align, payload_offset) in
+        [(64, 16, 8), (128, 16, 8), (256, 16, 8), (256, 64, 8), (256, 16, 16), (512, 64, 16)]
+    {
         for offset in (0..capacity).step_by(align as usize) {
             for len in 0..=max_len(capacity) as usize {
-                let mut pair = Pair::new(capacity, align);
+                let geometry = Geometry { record_align: align, payload_offset };
+                let mut pair = Pair::new(capacity, geometry);
                 // Smallest records up to the offset.
                 for _ in 0..offset / align {
                     assert!(pair.send(0, 0, Publish::Now));
@@ -276,7 +283,7 @@ fn every_size_at_every_offset() {
 #[test]
 fn a_full_ring_keeps_everything() {
     for len in 0..=max_len(256) as usize {
-        let mut pair = Pair::new(256, 16);
+        let mut pair = Pair::new(256, PACKED);
         for _ in 0..40 {
             while pair.send(len, 0, Publish::Later) {}
             if !pair.queued.is_empty() {
@@ -291,13 +298,17 @@ fn a_full_ring_keeps_everything() {
 
 #[test]
 fn too_large_is_one_byte_more_than_promised() {
-    let mut pair = Pair::new(4096, 64);
-    assert_eq!(pair.writer.max_len() as u64, 4096 / 2 - RECORD_HEADER);
+    let mut pair = Pair::new(4096, Geometry { record_align: 64, payload_offset: 8 });
+    assert_eq!(pair.writer.max_len() as u64, 4096 / 2 - ARRAY_OFFSET);
     assert!(pair.send(pair.writer.max_len(), 0, Publish::Now));
     let len = pair.writer.max_len() + 1;
     assert_eq!(pair.writer.try_claim(len).unwrap_err(), ClaimError::TooLarge);
-    assert_eq!(array_len(usize::MAX, 2), None);
-    assert_eq!(array_len(8, 2), Some(16 + ARRAY_HEADER as usize));
+    let mut too_large = |len, count| {
+        assert_eq!(pair.writer.try_claim_array(len, count).unwrap_err(), ClaimError::TooLarge)
+    };
+    for (len, count) in [(usize::MAX, 2), (0, 2), (2, 0), (1, RUN_MAX as usize + 1), (1017, 2)] {
+        too_large(len, count);
+    }
 }
 
 /// A reader that dies between `received` and `position` leaves them apart by what it released: one
@@ -305,24 +316,24 @@ fn too_large_is_one_byte_more_than_promised() {
 #[test]
 fn a_successor_starts_where_received_says() {
     for received in 0..=6 {
-        let mut pair = Pair::new(512, 16);
+        let mut pair = Pair::new(512, PACKED);
         pair.send(8, 0, Publish::Now);
         pair.send_array(8, 4, Publish::Now);
         pair.send(8, 0, Publish::Now);
         // Where a reader with that many messages released may have left `position`.
-        for (position, first) in [(0, 0), (32, 1), (96, 5), (128, 6)] {
+        for (position, first) in [(0, 0), (16, 1), (64, 5), (80, 6)] {
             // With nothing at `position` there is nothing to compare with until it comes.
-            let may_lag = received >= first || position == 128;
+            let may_lag = received >= first || position == 80;
             pair.memory.consumer().progress.received.store_relaxed(received);
             pair.memory.consumer().progress.position.store_relaxed(position);
-            let attached = Reader::attach(pair.memory.clone(), 16);
+            let attached = Reader::attach(pair.memory.clone(), PACKED);
             if !may_lag {
                 assert!(attached.is_err(), "{received} received at {position}");
                 continue;
             }
             let mut reader = attached.unwrap();
             let next = reader.peek().unwrap().map(|message| message.sequence);
-            assert_eq!(next, (position < 128 && received < 6).then_some(received));
+            assert_eq!(next, (position < 80 && received < 6).then_some(received));
         }
     }
 }

@@ -25,7 +25,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use knife::{Knife, Start, Victim};
+use knife::{Knife, Reached, Start, Victim};
 use scene::{Death, Scene, Survivors};
 
 /// Names the verb to sweep: in the children of the test, and by hand.
@@ -33,16 +33,21 @@ const VERB: &str = "RINGWAY_SWEEP_VERB";
 /// Every how many instructions to kill.
 const STRIDE: &str = "RINGWAY_SWEEP_STRIDE";
 
-/// Kills per verb if no stride is given.
-const KILLS: u64 = 250;
-
 /// Until this long after a survivor opened its handle, it does not ask whether its peer lives. In
 /// that time the next kills go on.
 const SETTLING: Duration = Duration::from_millis(60);
 
+/// Verbs that move messages: a few thousand instructions, when they are not optimised.
+const SHORT: (u64, u64) = (29, u64::MAX);
+/// Verbs that open and close: a hundred times as many, and a hundred system calls among them.
+const LONG: (u64, u64) = (499, 1000);
+
 /// One verb: who does it to whom, and what must hold when he is killed in it.
 trait Verb {
     fn name(&self) -> &str;
+    /// If nobody asks for another stride: every how many instructions to kill, and up to how many
+    /// after each system call.
+    fn stride(&self) -> (u64, u64);
     /// In the survivor, before the victim is there.
     fn prepare(&self, scene: &Scene) -> Survivors;
     /// In the victim. Between [`Knife::begin`] and [`Knife::end`] is what is swept.
@@ -122,34 +127,30 @@ struct Pending {
 }
 
 fn sweep_one(verb: &dyn Verb) {
+    let (stride, reach) = match std::env::var(STRIDE) {
+        Ok(text) => (text.parse().unwrap_or_else(|_| panic!("{STRIDE}={text}")), u64::MAX),
+        Err(_) => verb.stride(),
+    };
     let mut sweep = Sweep { verb, pending: VecDeque::new(), steps: 0, kills: 0, violations: 0 };
-    let Some(gaps) = sweep.measure() else {
-        println!("{}: skipped, ptrace is not permitted here{RESULT}0 0 0", verb.name());
-        return;
-    };
-    // Where a kill may fall: before each instruction, counted from the last system call.
-    let points = gaps.iter().map(|gap| gap + 1).sum::<u64>();
-    let stride = match std::env::var(STRIDE) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{STRIDE}={text} is no number")),
-        // Odd, so that it does not keep step with loops.
-        Err(_) => (points / KILLS) | 1,
-    };
-    let mut gap = 0;
-    let mut gap_start = 0;
-    for point in (0..points).step_by(stride as usize) {
-        while point - gap_start > gaps[gap] {
-            gap_start += gaps[gap] + 1;
-            gap += 1;
+    let mut calls = 0;
+    let mut steps = 0;
+    // Kill points are counted from the last system call, which can be reached without stepping.
+    loop {
+        match sweep.kill_at(calls, steps) {
+            Some(Reached::Point) if steps + stride <= reach => steps += stride,
+            Some(Reached::Point | Reached::Call) => (calls, steps) = (calls + 1, 0),
+            Some(Reached::End) => break,
+            None => {
+                println!("{}: skipped, ptrace is not permitted here{RESULT}0 0 0", verb.name());
+                return;
+            }
         }
-        sweep.kill_at(gap as u64, point - gap_start);
     }
     sweep.settle(Duration::ZERO);
     let Sweep { steps, kills, violations, .. } = sweep;
     println!(
-        "{}: {points} instructions with {} system calls, every {stride}{RESULT}{steps} {kills} \
-         {violations}",
-        verb.name(),
-        gaps.len() - 1
+        "{}: {calls} system calls, every {stride} instructions{RESULT}{steps} {kills} {violations}",
+        verb.name()
     );
     assert_eq!(violations, 0);
 }
@@ -163,36 +164,15 @@ struct Sweep<'a> {
 }
 
 impl Sweep<'_> {
-    /// Steps through the whole verb. How many instructions lie between system calls. `None`: ptrace
-    /// is denied.
-    fn measure(&mut self) -> Option<Vec<u64>> {
-        let scene = Scene::new(0);
+    /// One victim, killed so many instructions after so many system calls, or where it came to
+    /// before that. `None`: ptrace is denied.
+    fn kill_at(&mut self, calls: u64, steps: u64) -> Option<Reached> {
+        let scene = Scene::new(self.kills);
         let (mut victim, mut survivors) = self.start(&scene)?;
         self.verb.meet(&scene, &mut survivors);
-        let gaps = victim.measure();
-        self.bury(scene, survivors, victim, "at its end".into());
-        Some(gaps)
-    }
-
-    fn kill_at(&mut self, calls: u64, steps: u64) {
-        let scene = Scene::new(self.kills);
-        let (mut victim, mut survivors) = self.start(&scene).expect("ptrace was permitted before");
-        self.verb.meet(&scene, &mut survivors);
-        victim.run_through_calls(calls);
-        victim.run_through_instructions(steps);
-        self.bury(scene, survivors, victim, format!("{steps} instructions after {calls} calls"));
-    }
-
-    fn start(&self, scene: &Scene) -> Option<(Victim, Survivors)> {
-        let survivors = self.verb.prepare(scene);
-        match Victim::start(|knife| self.verb.act(scene, knife)) {
-            Start::Ready(victim) => Some((victim, survivors)),
-            Start::Denied => None,
-        }
-    }
-
-    fn bury(&mut self, scene: Scene, mut survivors: Survivors, victim: Victim, at: String) {
-        let (death, steps) = victim.kill(at);
+        let reached = victim.run(calls, steps);
+        let at = format!("{steps} instructions after {calls} system calls ({reached:?})");
+        let (death, steps) = victim.kill(at, reached == Reached::End);
         self.kills += 1;
         self.steps += steps;
         let verb = self.verb;
@@ -201,6 +181,15 @@ impl Sweep<'_> {
         }
         // Some at a time: each holds a few descriptors, which every victim has to close.
         self.settle(if self.pending.len() < 50 { SETTLING } else { Duration::ZERO });
+        Some(reached)
+    }
+
+    fn start(&self, scene: &Scene) -> Option<(Victim, Survivors)> {
+        let survivors = self.verb.prepare(scene);
+        match Victim::start(|knife| self.verb.act(scene, knife)) {
+            Start::Ready(victim) => Some((victim, survivors)),
+            Start::Denied => None,
+        }
     }
 
     /// Settles those that have waited for as long, and, if there is no time to wait, all of them.

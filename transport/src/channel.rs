@@ -12,7 +12,7 @@ use rkyv::util::AlignedVec;
 
 use crate::cpu_latency::CpuLatency;
 use crate::error::{BatchError, Error, Peer, RecvError, SendError};
-use crate::message::{Batch, Claim, Copied, Message, Received, Scratch};
+use crate::message::{Batch, Borrowed, Claim, Message, Received, Scratch};
 use crate::options::Builder;
 
 /// Opens the sending end of the channel at `address`, such as `shm://ticks?capacity=4MiB&wait=spin`.
@@ -71,16 +71,6 @@ impl Patience {
     fn until(timeout: Duration) -> Self {
         Instant::now().checked_add(timeout).map_or(Self::Forever, Self::Until)
     }
-
-    /// What is left, in the form that the rings take: `None` for ever, zero for not at all.
-    fn left(self) -> Option<Duration> {
-        match self {
-            Self::None => Some(Duration::ZERO),
-            Self::Forever => None,
-            Self::Within(timeout) => Some(timeout),
-            Self::Until(deadline) => Some(deadline.saturating_duration_since(Instant::now())),
-        }
-    }
 }
 
 #[derive(Clone, Copy)]
@@ -125,7 +115,7 @@ impl<T: Message + ?Sized> Sender<T> {
     ///
     /// # Errors
     /// [`SendError::Full`], which names the receiver; the others of [`SendError`].
-    #[inline]
+    #[inline(always)]
     pub fn try_send(&mut self, message: &T) -> Result<(), SendError> {
         self.put(message, Patience::None, Publish::Now)
     }
@@ -135,7 +125,7 @@ impl<T: Message + ?Sized> Sender<T> {
     ///
     /// # Errors
     /// [`SendError::PeerDied`] within 100 ms of the death of a receiver that it waits for.
-    #[inline]
+    #[inline(always)]
     pub fn send(&mut self, message: &T) -> Result<(), SendError> {
         self.put(message, Patience::Forever, Publish::Now)
     }
@@ -153,7 +143,7 @@ impl<T: Message + ?Sized> Sender<T> {
     ///
     /// # Errors
     /// As [`Self::try_send`].
-    #[inline]
+    #[inline(always)]
     pub fn try_queue(&mut self, message: &T) -> Result<(), SendError> {
         self.put(message, Patience::None, Publish::Later)
     }
@@ -162,7 +152,7 @@ impl<T: Message + ?Sized> Sender<T> {
     ///
     /// # Errors
     /// As [`Self::send`].
-    #[inline]
+    #[inline(always)]
     pub fn queue(&mut self, message: &T) -> Result<(), SendError> {
         self.put(message, Patience::Forever, Publish::Later)
     }
@@ -179,7 +169,7 @@ impl<T: Message + ?Sized> Sender<T> {
     ///
     /// # Errors
     /// [`SendError::Forked`], [`SendError::Corrupt`].
-    #[inline]
+    #[inline(always)]
     pub fn flush(&mut self) -> Result<(), SendError> {
         Ok(self.producer.flush()?)
     }
@@ -295,7 +285,7 @@ impl<T: Message + ?Sized> Sender<T> {
 
     /// Queues as many messages from the front as are of one length, as one record. 0: they have to
     /// go one by one.
-    #[inline]
+    #[inline(always)]
     fn queue_equal<M: Borrow<T>>(
         &mut self,
         messages: &[M],
@@ -315,10 +305,18 @@ impl<T: Message + ?Sized> Sender<T> {
         if count < 2 {
             return Ok(0);
         }
-        let mut claim = match self.producer.claim_array(len, count, patience.left()) {
-            // Some of them may fit one by one.
-            Err(ringway_shm::SendError::Full { .. }) => return Ok(0),
-            claim => claim?,
+        let mut claim = match patience {
+            Patience::None => match self.producer.try_claim_array(len, count) {
+                // Some of them may fit one by one.
+                Err(ringway_shm::SendError::Full { .. }) => return Ok(0),
+                claim => claim?,
+            },
+            Patience::Forever => self.producer.claim_array(len, count)?,
+            Patience::Within(timeout) => self.producer.claim_array_timeout(len, count, timeout)?,
+            Patience::Until(deadline) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                self.producer.claim_array_timeout(len, count, left)?
+            }
         };
         let mut written = 0;
         for (message, room) in messages.iter().zip(claim.bytes().chunks_exact_mut(len)) {
@@ -353,7 +351,7 @@ impl Sender<[u8]> {
     ///
     /// # Errors
     /// As [`Self::try_send`].
-    #[inline]
+    #[inline(always)]
     pub fn try_claim(&mut self, len: usize) -> Result<Claim<'_>, SendError> {
         Ok(Claim(self.producer.try_claim(len)?))
     }
@@ -362,7 +360,7 @@ impl Sender<[u8]> {
     ///
     /// # Errors
     /// As [`Self::send`].
-    #[inline]
+    #[inline(always)]
     pub fn claim(&mut self, len: usize) -> Result<Claim<'_>, SendError> {
         Ok(Claim(self.producer.claim(len)?))
     }
@@ -431,7 +429,7 @@ impl<T: Message + ?Sized> Receiver<T> {
     ///
     /// # Errors
     /// [`RecvError::Empty`]; the others of [`RecvError`].
-    #[inline]
+    #[inline(always)]
     pub fn try_recv(&mut self) -> Result<Received<'_, T>, RecvError> {
         Received::new(self.consumer.try_recv()?)
     }
@@ -441,7 +439,7 @@ impl<T: Message + ?Sized> Receiver<T> {
     /// # Errors
     /// [`RecvError::Disconnected`] and [`RecvError::PeerDied`] tell once how a sender ended, after
     /// its last message; a death within 100 ms.
-    #[inline]
+    #[inline(always)]
     pub fn recv(&mut self) -> Result<Received<'_, T>, RecvError> {
         Received::new(self.consumer.recv()?)
     }
@@ -450,7 +448,7 @@ impl<T: Message + ?Sized> Receiver<T> {
     ///
     /// # Errors
     /// [`RecvError::Timeout`].
-    #[inline]
+    #[inline(always)]
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Received<'_, T>, RecvError> {
         Received::new(self.consumer.recv_timeout(timeout)?)
     }
@@ -459,7 +457,7 @@ impl<T: Message + ?Sized> Receiver<T> {
     ///
     /// # Errors
     /// As [`Self::try_recv`].
-    #[inline]
+    #[inline(always)]
     pub fn try_recv_batch(&mut self, limit: usize) -> Result<Batch<'_, T>, RecvError> {
         Ok(Batch { batch: self.consumer.try_recv_batch(limit)?, _type: PhantomData })
     }
@@ -468,7 +466,7 @@ impl<T: Message + ?Sized> Receiver<T> {
     ///
     /// # Errors
     /// As [`Self::recv`].
-    #[inline]
+    #[inline(always)]
     pub fn recv_batch(&mut self, limit: usize) -> Result<Batch<'_, T>, RecvError> {
         Ok(Batch { batch: self.consumer.recv_batch(limit, None)?, _type: PhantomData })
     }
@@ -490,7 +488,7 @@ impl<T: Message + ?Sized> Receiver<T> {
     ///
     /// # Errors
     /// As [`Self::try_recv`].
-    pub fn try_recv_copy(&mut self) -> Result<Copied<'_, T>, RecvError> {
+    pub fn try_recv_copy(&mut self) -> Result<Borrowed<'_, T>, RecvError> {
         copy_out(self.consumer.try_recv()?, &mut self.copy)
     }
 
@@ -498,7 +496,7 @@ impl<T: Message + ?Sized> Receiver<T> {
     ///
     /// # Errors
     /// As [`Self::recv`].
-    pub fn recv_copy(&mut self) -> Result<Copied<'_, T>, RecvError> {
+    pub fn recv_copy(&mut self) -> Result<Borrowed<'_, T>, RecvError> {
         copy_out(self.consumer.recv()?, &mut self.copy)
     }
 
@@ -506,7 +504,7 @@ impl<T: Message + ?Sized> Receiver<T> {
     ///
     /// # Errors
     /// As [`Self::recv_timeout`].
-    pub fn recv_copy_timeout(&mut self, timeout: Duration) -> Result<Copied<'_, T>, RecvError> {
+    pub fn recv_copy_timeout(&mut self, timeout: Duration) -> Result<Borrowed<'_, T>, RecvError> {
         copy_out(self.consumer.recv_timeout(timeout)?, &mut self.copy)
     }
 
@@ -524,13 +522,13 @@ impl<T: Message + ?Sized> Receiver<T> {
 fn copy_out<'a, T: Message + ?Sized>(
     guard: ringway_shm::Received<'_>,
     copy: &'a mut AlignedVec,
-) -> Result<Copied<'a, T>, RecvError> {
+) -> Result<Borrowed<'a, T>, RecvError> {
     let (sequence, redelivered) = (guard.sequence(), guard.redelivered());
     copy.resize(guard.len(), 0);
     guard.copy_to(copy);
     drop(guard);
     match T::view(copy) {
-        Some(view) => Ok(Copied { view, sequence, redelivered }),
+        Some(view) => Ok(Borrowed { view, sequence, redelivered }),
         None => Err(RecvError::Invalid { sequence }),
     }
 }

@@ -68,7 +68,7 @@ pub use address::{Address, AddressError, AddressProblem, Scheme, ShmOptions, Siz
 pub use channel::{Receiver, Sender, Sent, receiver, remove, sender};
 pub use describe::{Describe, Schema, SchemaWriter, VariantWriter};
 pub use error::{BatchError, Error, ErrorKind, Peer, RecvError, SendError};
-pub use message::{Batch, Claim, Copied, Message, Received};
+pub use message::{Batch, Borrowed, Claim, Message, Received};
 pub use options::Builder;
 pub use ringway_shm::{Stats, Wait};
 pub use rkyv;

@@ -221,6 +221,15 @@ impl Claim<'_> {
     pub fn queue(self) -> Result<(), SendError> {
         Ok(self.0.queue()?)
     }
+
+    /// As [`Self::queue`], with the first `len` bytes only.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    #[inline(always)]
+    pub fn queue_len(self, len: usize) -> Result<(), SendError> {
+        Ok(self.0.queue_len(len)?)
+    }
 }
 
 impl Deref for Claim<'_> {
@@ -295,15 +304,15 @@ impl<T: Message + ?Sized> fmt::Debug for Received<'_, T> {
 // SAFETY: the guard is Send, and `view` is a shared reference into its bytes.
 unsafe impl<T: Message + ?Sized> Send for Received<'_, T> where T::View: Sync {}
 
-/// A message that was copied out of the ring before it was validated: whatever its sender does to
-/// the ring, this does not change.
-pub struct Copied<'a, T: Message + ?Sized> {
+/// A validated message that borrows from its receiver without holding the ring's room by itself: one
+/// of a [`Batch`], or one that was copied out.
+pub struct Borrowed<'a, T: Message + ?Sized> {
     pub(crate) view: &'a T::View,
     pub(crate) sequence: u64,
     pub(crate) redelivered: bool,
 }
 
-impl<T: Message + ?Sized> Copied<'_, T> {
+impl<T: Message + ?Sized> Borrowed<'_, T> {
     /// Whether a receiver that died may have seen this message before.
     pub fn redelivered(&self) -> bool {
         self.redelivered
@@ -315,17 +324,19 @@ impl<T: Message + ?Sized> Copied<'_, T> {
     }
 }
 
-impl<T: Message + ?Sized> Deref for Copied<'_, T> {
+impl<T: Message + ?Sized> Deref for Borrowed<'_, T> {
     type Target = T::View;
 
+    #[inline(always)]
     fn deref(&self) -> &T::View {
         self.view
     }
 }
 
-impl<T: Message + ?Sized> fmt::Debug for Copied<'_, T> {
+/// Tells the number, not the contents: archived types seldom are `Debug`.
+impl<T: Message + ?Sized> fmt::Debug for Borrowed<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Copied(message {})", self.sequence)
+        write!(f, "Borrowed(message {})", self.sequence)
     }
 }
 
@@ -345,13 +356,12 @@ impl<T: Message + ?Sized> Batch<'_, T> {
     /// [`RecvError::Invalid`], after which the batch goes on; [`RecvError::Corrupt`].
     #[inline(always)]
     #[allow(clippy::should_implement_trait, reason = "lends, which Iterator can't")]
-    pub fn next(&mut self) -> Result<Option<&T::View>, RecvError> {
+    pub fn next(&mut self) -> Result<Option<Borrowed<'_, T>>, RecvError> {
         let Some(message) = self.batch.next()? else { return Ok(None) };
-        // SAFETY: the ring keeps these bytes until the batch is dropped, and the view borrows it.
-        let bytes = unsafe { std::slice::from_raw_parts(message.payload, message.len) };
-        match T::view(bytes) {
-            Some(view) => Ok(Some(view)),
-            None => Err(RecvError::Invalid { sequence: message.sequence }),
+        let (sequence, redelivered) = (message.sequence, message.redelivered);
+        match T::view(message.payload) {
+            Some(view) => Ok(Some(Borrowed { view, sequence, redelivered })),
+            None => Err(RecvError::Invalid { sequence }),
         }
     }
 }

@@ -60,8 +60,8 @@ impl Builder {
         Self { capacity: Some(bytes), ..self }
     }
 
-    /// Bytes that messages are aligned to in the ring: 64 gives each a cache line of its own, 16
-    /// packs small ones. Default: 64.
+    /// Bytes that records are aligned to in the ring: 16 packs small messages, 64 gives each a cache
+    /// line of its own. Default: 16.
     #[must_use]
     pub fn align(self, bytes: u32) -> Self {
         Self { align: Some(bytes), ..self }
@@ -120,6 +120,7 @@ impl Builder {
         let schema = ringway_shm::Schema {
             fingerprint: schema.fingerprint(),
             text: schema.text().to_owned(),
+            payload_align: schema.align(),
         };
         Options {
             directory: self.directory.clone(),

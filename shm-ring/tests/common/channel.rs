@@ -19,7 +19,11 @@ pub fn options(scratch: &Scratch, name: &str, wait: Wait) -> Options {
 
 /// What all tests send.
 pub fn schema() -> Schema {
-    Schema { fingerprint: 0x5eed, text: "incarnation u64\nindex u64\nsum u64\nrest [u8]\n".into() }
+    Schema {
+        fingerprint: 0x5eed,
+        text: "incarnation u64\nindex u64\nsum u64\nrest [u8]\n".into(),
+        payload_align: 8,
+    }
 }
 
 /// As one word; [`decode`] undoes it. Every option must be given.

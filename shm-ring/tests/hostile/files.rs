@@ -321,12 +321,13 @@ fn sections_that_overlap_or_lie_outside() {
 #[test]
 fn a_segment_of_another_channel() {
     type Change = fn(&mut FileHeader);
-    let changes: [Change; 5] = [
+    let changes: [Change; 6] = [
         |header| header.generation = 2,
         |header| header.schema = 8,
         |header| header.capacity *= 2,
         |header| header.wait = 0,
         |header| header.record_align = 16,
+        |header| header.payload_offset = 16,
     ];
     let left = Left::new();
     for change in changes {
@@ -408,7 +409,7 @@ fn no_number_left() {
 fn another_type() {
     let left = Left::new();
     let options = |fingerprint, text: &str| Options {
-        schema: Schema { fingerprint, text: text.into() },
+        schema: Schema { fingerprint, text: text.into(), payload_align: 8 },
         ..left.scratch.options()
     };
     left.put(Which::Control, &left.control);

@@ -55,7 +55,7 @@ fn capacities_and_alignments() {
         let options = Options { record_align: Some(align), ..scratch.options() };
         assert_error(Producer::open(&options), ErrorKind::BadOption, &["`align=16` or `align=64`"]);
     }
-    let schema = Schema { fingerprint: 1, text: "x".repeat((1 << 16) + 1) };
+    let schema = Schema { fingerprint: 1, text: "x".repeat((1 << 16) + 1), payload_align: 8 };
     let options = Options { schema, ..scratch.options() };
     assert_error(Producer::open(&options), ErrorKind::BadOption, &["at most 65536 bytes"]);
     assert!(scratch.is_empty());

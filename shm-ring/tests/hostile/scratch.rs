@@ -79,7 +79,11 @@ pub fn options_in(directory: &Path) -> Options {
         directory: Some(directory.to_owned()),
         capacity: Some(CAPACITY as u64),
         wait: Some(Wait::Park),
-        ..Options::new("hostile", Schema { fingerprint: 7, text: "a: u64\nb: f32\n".into() })
+        record_align: Some(64),
+        ..Options::new(
+            "hostile",
+            Schema { fingerprint: 7, text: "a: u64\nb: f32\n".into(), payload_align: 8 },
+        )
     }
 }
 

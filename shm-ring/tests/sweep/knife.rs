@@ -38,12 +38,21 @@ pub enum Start {
     Denied,
 }
 
+/// Where a child came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reached {
+    /// Where it was wanted.
+    Point,
+    /// Just before a system call, which came first.
+    Call,
+    /// [`Knife::end`].
+    End,
+}
+
 /// The child, as its parent sees it.
 pub struct Victim {
     pid: libc::pid_t,
     steps: u64,
-    /// It came to [`Knife::end`].
-    is_finished: bool,
     is_gone: bool,
 }
 
@@ -58,7 +67,7 @@ impl Victim {
         if pid == 0 {
             be_victim(act);
         }
-        let mut victim = Self { pid, steps: 0, is_finished: false, is_gone: false };
+        let mut victim = Self { pid, steps: 0, is_gone: false };
         match victim.wait() {
             Stop::Mark => {
                 let options = libc::PTRACE_O_EXITKILL | libc::PTRACE_O_TRACESYSGOOD;
@@ -70,67 +79,37 @@ impl Victim {
         }
     }
 
-    /// Steps to the end; counts the instructions before the first system call, between any two, and
-    /// behind the last.
-    pub fn measure(&mut self) -> Vec<u64> {
-        let mut gaps = vec![0];
-        loop {
-            let is_call = self.is_at_system_call();
-            if !self.step() {
-                return gaps;
-            }
-            if is_call {
-                gaps.push(0);
-            } else if let Some(gap) = gaps.last_mut() {
-                *gap += 1;
-            }
-        }
-    }
-
-    /// Runs until so many system calls are over.
-    pub fn run_through_calls(&mut self, calls: u64) {
-        // Each is seen at its beginning and at its end.
+    /// Runs through so many system calls, and steps over so many instructions after that, but not
+    /// into the next system call.
+    pub fn run(&mut self, calls: u64, steps: u64) -> Reached {
+        // Each call is seen at its beginning and at its end.
         for _ in 0..2 * calls {
-            if self.is_finished {
-                return;
-            }
             self.trace(libc::PTRACE_SYSCALL, 0);
             match self.wait() {
                 Stop::Call => {}
-                Stop::Mark => self.is_finished = true,
+                Stop::Mark => return Reached::End,
                 other => panic!("the child stopped in a verb: {other:?}"),
             }
         }
-    }
-
-    /// Steps over so many instructions.
-    pub fn run_through_instructions(&mut self, count: u64) {
-        for _ in 0..count {
-            if self.is_finished || !self.step() {
-                return;
+        for _ in 0..steps {
+            if self.is_at_system_call() {
+                return Reached::Call;
+            }
+            self.trace(libc::PTRACE_SINGLESTEP, 0);
+            self.steps += 1;
+            match self.wait() {
+                Stop::Step => {}
+                Stop::Mark => return Reached::End,
+                other => panic!("the child stopped in a verb: {other:?}"),
             }
         }
+        Reached::Point
     }
 
     /// Kills it, and returns when it is dead. Also how many instructions it was stepped over.
-    pub fn kill(mut self, at: String) -> (Death, u64) {
+    pub fn kill(mut self, at: String, is_finished: bool) -> (Death, u64) {
         self.end();
-        let death = Death { pid: self.pid.cast_unsigned(), is_finished: self.is_finished, at };
-        (death, self.steps)
-    }
-
-    /// One instruction. False: the verb is over.
-    fn step(&mut self) -> bool {
-        self.trace(libc::PTRACE_SINGLESTEP, 0);
-        self.steps += 1;
-        match self.wait() {
-            Stop::Step => true,
-            Stop::Mark => {
-                self.is_finished = true;
-                false
-            }
-            other => panic!("the child stopped in a verb: {other:?}"),
-        }
+        (Death { pid: self.pid.cast_unsigned(), is_finished, at }, self.steps)
     }
 
     fn is_at_system_call(&self) -> bool {

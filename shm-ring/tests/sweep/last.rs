@@ -3,9 +3,9 @@
 
 use ringway_shm::{Consumer, ErrorKind, Options, RecvError};
 
-use crate::Verb;
 use crate::knife::Knife;
 use crate::scene::{Death, PATIENCE, Scene, Survivors, go_on, send};
+use crate::{LONG, Verb};
 
 enum Last {
     Producer,
@@ -22,6 +22,10 @@ impl Verb for Last {
             Self::Producer => "last Producer drop",
             Self::Consumer => "last Consumer drop",
         }
+    }
+
+    fn stride(&self) -> (u64, u64) {
+        LONG
     }
 
     fn prepare(&self, scene: &Scene) -> Survivors {

@@ -46,7 +46,10 @@ impl Scene {
         Options {
             directory: Some(self.directory.clone()),
             capacity: Some(4096),
-            ..Options::new("sweep", Schema { fingerprint: 1, text: "bytes\n".into() })
+            ..Options::new(
+                "sweep",
+                Schema { fingerprint: 1, text: "bytes\n".into(), payload_align: 8 },
+            )
         }
     }
 
@@ -78,11 +81,13 @@ impl Drop for Scene {
     }
 }
 
-/// Handles in the process that goes on.
+/// The process that goes on.
 #[derive(Default)]
 pub struct Survivors {
     pub producer: Option<Producer>,
     pub consumer: Option<Consumer>,
+    /// What the consumer was told of the victim's end, if that was early.
+    pub news: Option<RecvError>,
 }
 
 /// What is known of a victim.
@@ -128,7 +133,15 @@ pub fn go_on(scene: &Scene, mut consumer: Consumer) {
 /// Waits for the news that there is no message, and checks that it comes once.
 #[track_caller]
 pub fn told(consumer: &mut Consumer) -> RecvError {
-    let news = consumer.recv_timeout(PATIENCE).map(|message| message.to_vec()).unwrap_err();
+    told_since(None, consumer)
+}
+
+/// As [`told`], if it was not told before.
+#[track_caller]
+pub fn told_since(news: Option<RecvError>, consumer: &mut Consumer) -> RecvError {
+    let news = news.unwrap_or_else(|| {
+        consumer.recv_timeout(PATIENCE).map(|message| message.to_vec()).unwrap_err()
+    });
     assert_eq!(consumer.try_recv().unwrap_err(), RecvError::Empty, "told more than once");
     news
 }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use ringway_shm::{Consumer, Peer, Producer, RecvError};
 
-use crate::Verb;
 use crate::knife::Knife;
-use crate::scene::{Death, PATIENCE, Scene, Survivors, body, go_on, send, take, told};
+use crate::scene::{Death, PATIENCE, Scene, Survivors, body, go_on, send, take, told, told_since};
+use crate::{LONG, SHORT, Verb};
 
 /// How the handle stands to the verb.
 #[derive(Clone, Copy, PartialEq)]
@@ -100,7 +100,7 @@ fn queue_and_flush(_: &Scene, own: &[Vec<u8>], producer: Option<Producer>) -> Op
 fn array(_: &Scene, own: &[Vec<u8>], producer: Option<Producer>) -> Option<Producer> {
     let mut producer = producer?;
     let len = own[0].len();
-    let mut claim = producer.claim_array(len, own.len(), Some(Duration::ZERO)).unwrap();
+    let mut claim = producer.try_claim_array(len, own.len()).unwrap();
     for (element, bytes) in claim.bytes().chunks_exact_mut(len).zip(own) {
         element.copy_from_slice(bytes);
     }
@@ -118,6 +118,10 @@ impl Verb for Sending {
         self.name
     }
 
+    fn stride(&self) -> (u64, u64) {
+        if self.handle == Handle::Stays { SHORT } else { LONG }
+    }
+
     /// A victim that opens finds, in turn, nothing at all, or a waiting consumer and a predecessor
     /// whose segment can go.
     fn prepare(&self, scene: &Scene) -> Survivors {
@@ -128,7 +132,7 @@ impl Verb for Sending {
         send(&mut scene.producer(), b"of a predecessor");
         assert_eq!(*consumer.try_recv().unwrap(), *b"of a predecessor");
         assert_eq!(told(&mut consumer), RecvError::Disconnected);
-        Survivors { consumer: Some(consumer), producer: None }
+        Survivors { consumer: Some(consumer), ..Survivors::default() }
     }
 
     fn act(&self, scene: &Scene, knife: &Knife) {
@@ -168,18 +172,19 @@ impl Verb for Sending {
         for number in self.taken..self.before.len() {
             assert!(!take(consumer, number, self.before[number]));
         }
-        if self.handle == Handle::Opened || !self.own_came(consumer) {
-            assert!(!death.is_finished || self.own.is_empty(), "committed, and lost");
+        if self.handle != Handle::Opened {
+            survivors.news = self.take_own(consumer, death);
         }
     }
 
     fn settle(&self, scene: &Scene, survivors: Survivors, death: &Death) {
         let mut consumer = survivors.consumer.unwrap();
+        let news = survivors.news;
         let died = RecvError::PeerDied { peer: Peer { pid: death.pid } };
         match self.handle {
-            Handle::Stays => assert_eq!(told(&mut consumer), died),
+            Handle::Stays => assert_eq!(told_since(news, &mut consumer), died),
             Handle::Closed => {
-                let news = told(&mut consumer);
+                let news = told_since(news, &mut consumer);
                 assert!(
                     news == RecvError::Disconnected || news == died && !death.is_finished,
                     "{news:?}"
@@ -210,20 +215,21 @@ impl Sending {
         self.own.iter().enumerate().map(|(index, &len)| body(self.before.len() + index, len))
     }
 
-    /// Takes what the verb sent. False: nothing of it is there.
-    fn own_came(&self, consumer: &mut Consumer) -> bool {
+    /// Takes what the verb sent, all or nothing, and what is told in its place.
+    fn take_own(&self, consumer: &mut Consumer, death: &Death) -> Option<RecvError> {
         for (index, bytes) in self.own_bodies().enumerate() {
             match consumer.try_recv() {
                 Ok(message) => {
                     assert_eq!(*message, bytes);
                     assert!(!message.redelivered());
                 }
-                Err(_) => {
+                Err(news) => {
                     assert_eq!(index, 0, "a part of the verb's messages came");
-                    return false;
+                    assert!(!death.is_finished, "committed, and lost");
+                    return (news != RecvError::Empty).then_some(news);
                 }
             }
         }
-        true
+        None
     }
 }

@@ -15,6 +15,7 @@ use super::writer::SchemaWriter;
 pub struct Schema {
     text: String,
     fingerprint: u64,
+    align: usize,
 }
 
 impl Schema {
@@ -22,14 +23,20 @@ impl Schema {
     pub fn of<T: Describe + ?Sized>() -> Self {
         let mut writer = SchemaWriter::new();
         T::describe(&mut writer);
-        let text = writer.finish();
+        let (text, align) = writer.finish();
         let fingerprint = fnv1a(text.as_bytes());
-        Self { text, fingerprint }
+        Self { text, fingerprint, align }
     }
 
     /// The text; each line ends with a line feed.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// The largest alignment that any part of a message needs, in bytes: where a message lies in a
+    /// ring depends on it.
+    pub fn align(&self) -> usize {
+        self.align
     }
 
     /// A 64-bit hash of the text, for comparison where the text doesn't fit.

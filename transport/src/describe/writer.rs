@@ -48,6 +48,8 @@ pub struct SchemaWriter {
     written: HashMap<TypeId, String>,
     /// Whether something has an archived form, so that the format matters.
     archived: bool,
+    /// The largest alignment met.
+    align: usize,
 }
 
 impl SchemaWriter {
@@ -107,6 +109,7 @@ impl SchemaWriter {
             offset: None,
             written: HashMap::new(),
             archived: false,
+            align: 1,
         }
     }
 
@@ -115,17 +118,20 @@ impl SchemaWriter {
         self.line("bytes", None, None);
     }
 
-    pub(super) fn finish(self) -> String {
+    /// The text, and the largest alignment that anything in a message needs.
+    pub(super) fn finish(self) -> (String, usize) {
         let mut text = String::from("ringway schema 1\n");
         if self.archived {
             text.push_str(&format());
             text.push('\n');
         }
-        text + &self.body
+        (text + &self.body, self.align)
     }
 
     fn opaque<A>(&mut self, label: &str) {
         self.plain::<A>(&format!("opaque \"{label}\""));
+        // What it may hold out of line is not known: the most that a message may need.
+        self.align = self.align.max(16);
     }
 
     fn named<T: Archive + 'static>(
@@ -164,6 +170,7 @@ impl SchemaWriter {
             self.path.push_str("message");
         }
         self.archived |= layout.is_some();
+        self.align = self.align.max(layout.map_or(1, |layout| layout.align));
         let offset = Suffix(" @", self.offset.take());
         let size = Suffix(" size ", layout.map(|l| l.size));
         let align = Suffix(" align ", layout.map(|l| l.align));
