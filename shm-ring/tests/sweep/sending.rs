@@ -1,7 +1,5 @@
 //! Verbs of a producer; the consumer survives.
 
-use std::time::Duration;
-
 use ringway_shm::{Consumer, Peer, Producer, RecvError};
 
 use crate::knife::Knife;
