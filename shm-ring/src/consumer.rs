@@ -325,7 +325,8 @@ impl Consumer {
 }
 
 impl Drop for Consumer {
-    /// Leaves. What was not received waits for the next consumer. In a forked child: does nothing.
+    /// Leaves. What was not received waits for the next consumer. May wait up to two seconds for
+    /// others who are just opening or closing the channel. In a forked child: does nothing.
     fn drop(&mut self) {
         if self.birth.is_foreign() {
             return;

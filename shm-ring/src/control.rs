@@ -95,12 +95,7 @@ impl Control {
         let path = directory.join(CONTROL);
         let page = |kind, writable| {
             let Some(section) = header.section(kind).filter(|section| section.len == PAGE) else {
-                return Err(Error::new(
-                    ErrorKind::Damaged,
-                    format!("opening {}", path.display()),
-                    "it lacks a section",
-                    format!("If no program uses the channel: rm -r {}", directory.display()),
-                ));
+                return Err(file::damaged(&path, "it lacks a section"));
             };
             file::map(&file, &path, section.offset, PAGE, writable)
         };
@@ -282,14 +277,7 @@ fn check_schema(
     options: &Options,
 ) -> Result<(), Error> {
     let tried = || format!("opening {}", path.display());
-    let theirs = read_schema(file, header).map_err(|found| {
-        Error::new(
-            ErrorKind::Damaged,
-            tried(),
-            found,
-            format!("If no program uses the channel: rm -r {}", parent(path).display()),
-        )
-    })?;
+    let theirs = read_schema(file, header).map_err(|found| file::damaged(path, found))?;
     if header.schema == options.schema.fingerprint {
         return Ok(());
     }

@@ -191,7 +191,8 @@ pub enum RecvError {
         /// Who died.
         peer: Peer,
     },
-    /// The segment makes no sense. It is given up; the next call waits for another producer.
+    /// The segment makes no sense. It is given up, with what was left in it and what its producer
+    /// adds before it notices; the next call waits for another producer.
     #[error("the segment is corrupt: {0}; it is given up, restart the producer")]
     Corrupt(Fault),
     /// A producer is there, but its segment could not be opened. Of [`ErrorKind::Damaged`] and

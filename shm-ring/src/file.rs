@@ -13,6 +13,7 @@ use std::path::Path;
 
 use memmap2::{MmapOptions, MmapRaw};
 
+use crate::control::CONTROL;
 use crate::error::{Error, ErrorKind};
 use crate::fork::OwnFile;
 use crate::layout::{
@@ -137,14 +138,7 @@ pub fn open(path: &Path) -> Result<Option<OwnFile>, Error> {
 /// section lies in the file and none overlaps another.
 pub fn validate(file: &OwnFile, path: &Path, magic: [u8; 8]) -> Result<FileHeader, Error> {
     let tried = || format!("opening {}", path.display());
-    let damaged = |found: String| {
-        Error::new(
-            ErrorKind::Damaged,
-            tried(),
-            found,
-            format!("If nothing in it is needed: rm {}", path.display()),
-        )
-    };
+    let damaged = |found: String| damaged(path, found);
     let meta = file.metadata().map_err(|error| Error::io(tried(), error))?;
     if !meta.is_file() {
         return Err(not_regular(path));
@@ -191,7 +185,7 @@ pub fn validate(file: &OwnFile, path: &Path, magic: [u8; 8]) -> Result<FileHeade
             ErrorKind::Stale,
             tried(),
             "it was made before the last reboot",
-            format!("Its processes are gone; if nothing in it is needed: rm {}", path.display()),
+            removal(path),
         ));
     }
     let sound = header.kind == KIND_SPSC
@@ -264,13 +258,24 @@ fn no_proc(tried: String, why: &str) -> Error {
     )
 }
 
+/// The error for a file that is not what its name says.
+pub fn damaged(path: &Path, found: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Damaged, format!("opening {}", path.display()), found, removal(path))
+}
+
+/// A segment may go by itself; a channel can't do without its control file, and a new one beside
+/// living processes would be another channel.
+fn removal(path: &Path) -> String {
+    match path.parent() {
+        Some(directory) if path.ends_with(CONTROL) => {
+            format!("End the programs that use the channel, then: rm -r {}", directory.display())
+        }
+        _ => format!("If nothing in it is needed: rm -r {}", path.display()),
+    }
+}
+
 fn not_regular(path: &Path) -> Error {
-    Error::new(
-        ErrorKind::Damaged,
-        format!("opening {}", path.display()),
-        "it is not a regular file",
-        format!("Look who made it; if nothing in it is needed: rm -r {}", path.display()),
-    )
+    damaged(path, "it is not a regular file")
 }
 
 fn sections_are_sound(header: &FileHeader) -> bool {

@@ -326,8 +326,9 @@ impl Producer {
 }
 
 impl Drop for Producer {
-    /// Publishes what was queued and leaves. The consumer gets everything, then `Disconnected`. In
-    /// a forked child: does nothing.
+    /// Publishes what was queued and leaves. The consumer gets everything, then `Disconnected`. May
+    /// wait up to two seconds for others who are just opening or closing the channel. In a forked
+    /// child: does nothing.
     fn drop(&mut self) {
         if self.birth.is_foreign() {
             return;

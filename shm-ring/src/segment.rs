@@ -96,11 +96,9 @@ impl Segment {
             || header.record_align != expected.record_align
             || header.payload_offset != expected.payload_offset
         {
-            return Err(Error::new(
-                ErrorKind::Damaged,
-                format!("opening {}", path.display()),
+            return Err(file::damaged(
+                &path,
                 "it belongs to another channel or another generation",
-                format!("If nothing in it is needed: rm {}", path.display()),
             ));
         }
         let memory = SegmentMemory::map(&file, &path, &header, side)?;
@@ -173,12 +171,7 @@ unsafe impl Sync for SegmentMemory {}
 impl SegmentMemory {
     fn map(file: &OwnFile, path: &Path, header: &FileHeader, side: Side) -> Result<Self, Error> {
         let damaged = || {
-            Error::new(
-                ErrorKind::Damaged,
-                format!("opening {}", path.display()),
-                "its sections are not where this version of the layout has them",
-                format!("If nothing in it is needed: rm {}", path.display()),
-            )
+            file::damaged(path, "its sections are not where this version of the layout has them")
         };
         let section = |kind| header.section(kind).ok_or_else(damaged);
         let (producer, ring, consumer) =

@@ -46,7 +46,8 @@ pub fn remove(address: &str) -> Result<bool, Error> {
 ///
 /// Every verb takes `&mut self`, so one thread at a time; the handle may move between threads.
 /// Dropping it publishes what was queued and closes: the receiver gets everything, then
-/// [`RecvError::Disconnected`].
+/// [`RecvError::Disconnected`]. A drop touches the file system, and may wait up to two seconds for
+/// others who are just opening or closing the channel.
 #[derive(Debug)]
 pub struct Sender<T: Message + ?Sized> {
     producer: Producer,
@@ -406,7 +407,8 @@ fn claim(
 /// let twin = rx.clone(); // there is no second consumer
 /// ```
 ///
-/// Dropping it closes; what was not received waits for the next receiver.
+/// Dropping it closes; what was not received waits for the next receiver. As with a sender, a drop
+/// touches the file system.
 #[derive(Debug)]
 pub struct Receiver<T: Message + ?Sized> {
     consumer: Consumer,

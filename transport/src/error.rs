@@ -89,7 +89,10 @@ pub enum SendError {
         max: usize,
     },
     /// The message's own `Serialize` failed, or needs more scratch memory than is reasonable.
-    #[error("the message could not be serialised")]
+    #[error(
+        "the message could not be serialised: its `Serialize` refuses, or asks for more than 256 MiB \
+         of scratch memory; look at what the message holds"
+    )]
     Encode,
     /// The receiver closed while the ring was full. Told once; the next call waits for another.
     #[error(
@@ -176,7 +179,10 @@ pub enum RecvError {
         peer: Peer,
     },
     /// A message's bytes are no valid value of its type. It is passed over.
-    #[error("message {sequence} is no valid value of its type; it was passed over")]
+    #[error(
+        "message {sequence} is no valid value of its type; it was passed over. Look for a sender \
+         that writes what its schema does not say, or that writes after sending"
+    )]
     Invalid {
         /// Its number, from 0, since the sender opened the channel.
         sequence: u64,

@@ -128,7 +128,12 @@ fn a_channel_left_behind_is_sound() {
 #[test]
 fn truncated() {
     let left = Left::new();
-    let rm = |which| format!("rm {}", left.path(which).display());
+    // A control file goes with its whole channel.
+    let rm = |which| {
+        let path = left.path(which);
+        let gone = if which == Which::Control { path.parent().unwrap() } else { &path };
+        format!("rm -r {}", gone.display())
+    };
     for which in BOTH {
         let whole = left.bytes(which).len();
         let pages = (0..whole).step_by(PAGE as usize);
@@ -169,7 +174,7 @@ fn foreign() {
                 which,
                 bytes,
                 ErrorKind::Damaged,
-                &["it is no file of Ringway's: it begins with", "If nothing in it is needed: rm "],
+                &["it is no file of Ringway's: it begins with", "rm -r "],
             );
         }
     }
@@ -438,7 +443,8 @@ fn a_damaged_schema_text() {
     for at in 0..b"a: u64\nb: f32\n".len() {
         let mut bytes = left.control.clone();
         bytes[SCHEMA + at] ^= 0x80;
-        let pieces = ["its schema is damaged", "If no program uses the channel: rm -r "];
+        let pieces =
+            ["its schema is damaged", "End the programs that use the channel, then: rm -r "];
         left.assert_refused(Which::Control, &bytes, ErrorKind::Damaged, &pieces);
     }
     let no_text = |len: usize, fill: u8| {

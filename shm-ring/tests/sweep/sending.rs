@@ -17,6 +17,9 @@ enum Handle {
     Closed,
 }
 
+/// Gets the scene, the messages that are the verb's own, and the handle; gives the handle back.
+type Act = fn(&Scene, &[Vec<u8>], Option<Producer>) -> Option<Producer>;
+
 struct Sending {
     name: &'static str,
     handle: Handle,
@@ -26,7 +29,7 @@ struct Sending {
     taken: usize,
     /// Lengths of those that the verb sends, which go on with the numbers.
     own: &'static [usize],
-    verb: fn(&Scene, &[Vec<u8>], Option<Producer>) -> Option<Producer>,
+    verb: Act,
 }
 
 pub fn verbs() -> Vec<Box<dyn Verb>> {
