@@ -146,9 +146,11 @@ impl Consumer {
         if self.birth.is_foreign() {
             return Err(RecvError::Forked);
         }
-        match self.look()? {
-            Some(message) => Ok(message),
-            None => self.nothing_now(),
+        loop {
+            if let Some(message) = self.look()? {
+                return Ok(message);
+            }
+            self.nothing_now()?;
         }
     }
 
@@ -157,60 +159,69 @@ impl Consumer {
         if self.birth.is_foreign() {
             return Err(RecvError::Forked);
         }
-        match self.look()? {
-            Some(message) => Ok(message),
-            None => self.wait_for_message(timeout),
+        loop {
+            if let Some(message) = self.look()? {
+                return Ok(message);
+            }
+            self.wait_for_message(timeout)?;
         }
     }
 
     /// The next message, if it is there. Finding the ring empty publishes the head.
     #[inline(always)]
     fn look(&mut self) -> Result<Option<Message>, RecvError> {
-        let Some(current) = &mut self.current else { return self.look_for_producer() };
-        match current.reader.peek() {
-            Ok(Some(message)) => Ok(Some(message)),
-            Ok(None) => {
-                // A batch that was forgotten keeps the room of what it stepped over.
-                if current.reader.holds_any() {
-                    current.reader.release();
+        loop {
+            let Some(current) = &mut self.current else {
+                if self.look_for_producer()? {
+                    continue;
                 }
-                if current.reader.publish_head() {
-                    self.ring();
+                return Ok(None);
+            };
+            return match current.reader.peek() {
+                Ok(Some(message)) => Ok(Some(message)),
+                Ok(None) => {
+                    // A batch that was forgotten keeps the room of what it stepped over.
+                    if current.reader.holds_any() {
+                        current.reader.release();
+                    }
+                    if current.reader.publish_head() {
+                        self.ring();
+                    }
+                    Ok(None)
                 }
-                Ok(None)
-            }
-            Err(fault) => Err(self.poison(fault)),
+                Err(fault) => Err(self.poison(fault)),
+            };
         }
     }
 
+    /// Whether there is a segment to read now.
     #[cold]
-    fn look_for_producer(&mut self) -> Result<Option<Message>, RecvError> {
+    fn look_for_producer(&mut self) -> Result<bool, RecvError> {
         if self.control.producer().latest.number.load_relaxed() <= self.finished {
-            return Ok(None);
+            return Ok(false);
         }
         match self.open_next() {
-            Ok(()) => match &mut self.current {
-                Some(_) => self.look(),
-                None => Ok(None),
-            },
+            Ok(()) => Ok(self.current.is_some()),
             Err(error) => Err(RecvError::Open(error.kind())),
         }
     }
 
+    /// Returns if there is something after all.
     #[cold]
-    fn nothing_now(&mut self) -> Result<Message, RecvError> {
+    fn nothing_now(&mut self) -> Result<(), RecvError> {
         self.glance()?;
         if self.probe_clock.is_due_after_poll() {
             self.probe()?;
         }
         // The look at how the producer ended may have come after one more message.
-        self.look()?.ok_or(RecvError::Empty)
+        if self.poll()? { Ok(()) } else { Err(RecvError::Empty) }
     }
 
+    /// Returns when there is a message.
     #[cold]
-    fn wait_for_message(&mut self, timeout: Option<Duration>) -> Result<Message, RecvError> {
+    fn wait_for_message(&mut self, timeout: Option<Duration>) -> Result<(), RecvError> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        wait::block(self, self.wait, deadline)?.ok_or(RecvError::Timeout)
+        if wait::block(self, self.wait, deadline)? { Ok(()) } else { Err(RecvError::Timeout) }
     }
 
     /// Opens the oldest segment that this consumer is not through with, if there is one.
@@ -345,12 +356,11 @@ impl Drop for Consumer {
 }
 
 impl Waiter for Consumer {
-    type Out = Message;
     type Error = RecvError;
 
     #[inline(always)]
-    fn poll(&mut self) -> Result<Option<Message>, RecvError> {
-        self.look()
+    fn poll(&mut self) -> Result<bool, RecvError> {
+        Ok(self.look()?.is_some())
     }
 
     fn glance(&mut self) -> Result<(), RecvError> {

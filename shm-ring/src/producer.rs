@@ -224,9 +224,11 @@ impl Producer {
     #[inline(always)]
     fn try_room(&mut self, wanted: Wanted) -> Result<spsc::Claim, SendError> {
         self.usable()?;
-        match wanted.claim(&mut self.writer) {
-            Ok(claim) => Ok(claim),
-            Err(error) => self.no_room_now(wanted, error),
+        loop {
+            match wanted.claim(&mut self.writer) {
+                Ok(claim) => return Ok(claim),
+                Err(error) => self.no_room_now(wanted, error)?,
+            }
         }
     }
 
@@ -237,52 +239,52 @@ impl Producer {
         timeout: Option<Duration>,
     ) -> Result<spsc::Claim, SendError> {
         self.usable()?;
-        match wanted.claim(&mut self.writer) {
-            Ok(claim) => Ok(claim),
-            Err(error) => self.wait_for_room(wanted, timeout, error),
+        loop {
+            match wanted.claim(&mut self.writer) {
+                Ok(claim) => return Ok(claim),
+                Err(error) => self.wait_for_room(wanted, timeout, error)?,
+            }
         }
     }
 
+    /// Returns if there is room after all.
     #[cold]
-    fn no_room_now(&mut self, wanted: Wanted, error: ClaimError) -> Result<spsc::Claim, SendError> {
-        if let Some(claim) = self.after_failed_claim(wanted, error)? {
-            return Ok(claim);
+    fn no_room_now(&mut self, wanted: Wanted, error: ClaimError) -> Result<(), SendError> {
+        if self.after_failed_claim(wanted, error)? {
+            return Ok(());
         }
         self.writer.memory().producer().counters.full_waits.bump(1);
-        let mut waiting = WaitForRoom { producer: self, wanted };
-        waiting.glance()?;
+        WaitForRoom { producer: self, wanted }.glance()?;
         if self.probe_clock.is_due_after_poll() {
             WaitForRoom { producer: self, wanted }.probe()?;
         }
         Err(SendError::Full { peer: self.peer() })
     }
 
+    /// Returns when there is room.
     #[cold]
     fn wait_for_room(
         &mut self,
         wanted: Wanted,
         timeout: Option<Duration>,
         error: ClaimError,
-    ) -> Result<spsc::Claim, SendError> {
-        if let Some(claim) = self.after_failed_claim(wanted, error)? {
-            return Ok(claim);
+    ) -> Result<(), SendError> {
+        if self.after_failed_claim(wanted, error)? {
+            return Ok(());
         }
         self.writer.memory().producer().counters.full_waits.bump(1);
         let wait = self.wait;
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        match wait::block(&mut WaitForRoom { producer: self, wanted }, wait, deadline)? {
-            Some(claim) => Ok(claim),
-            None => Err(SendError::Timeout { peer: self.peer() }),
+        if wait::block(&mut WaitForRoom { producer: self, wanted }, wait, deadline)? {
+            Ok(())
+        } else {
+            Err(SendError::Timeout { peer: self.peer() })
         }
     }
 
     /// Sorts out why a claim failed. A batch that fills the ring is published: room that its own
-    /// messages take can only come from a consumer who sees them.
-    fn after_failed_claim(
-        &mut self,
-        wanted: Wanted,
-        error: ClaimError,
-    ) -> Result<Option<spsc::Claim>, SendError> {
+    /// messages take can only come from a consumer who sees them. Returns whether that helped.
+    fn after_failed_claim(&mut self, wanted: Wanted, error: ClaimError) -> Result<bool, SendError> {
         match error {
             ClaimError::TooLarge => {
                 Err(SendError::TooLarge { len: wanted.bytes(), max: self.max_len() })
@@ -290,13 +292,13 @@ impl Producer {
             ClaimError::Corrupt(fault) => Err(self.poison(fault)),
             ClaimError::Full => {
                 if !self.writer.flush() {
-                    return Ok(None);
+                    return Ok(false);
                 }
                 self.ring();
                 match wanted.claim(&mut self.writer) {
-                    Ok(claim) => Ok(Some(claim)),
+                    Ok(_) => Ok(true),
                     Err(ClaimError::Corrupt(fault)) => Err(self.poison(fault)),
-                    Err(_) => Ok(None),
+                    Err(_) => Ok(false),
                 }
             }
         }
@@ -499,13 +501,12 @@ struct WaitForRoom<'a> {
 }
 
 impl Waiter for WaitForRoom<'_> {
-    type Out = spsc::Claim;
     type Error = SendError;
 
-    fn poll(&mut self) -> Result<Option<spsc::Claim>, SendError> {
+    fn poll(&mut self) -> Result<bool, SendError> {
         match self.wanted.claim(&mut self.producer.writer) {
-            Ok(claim) => Ok(Some(claim)),
-            Err(ClaimError::Full) => Ok(None),
+            Ok(_) => Ok(true),
+            Err(ClaimError::Full) => Ok(false),
             Err(error) => self.producer.after_failed_claim(self.wanted, error),
         }
     }

@@ -45,14 +45,10 @@ pub enum ClaimError {
     Corrupt(Fault),
 }
 
-/// Room for one record, not published yet. Forgetting it is aborting it: nothing was written that
-/// a reader could see.
+/// Room for one record at the tail, not published yet. Forgetting it is aborting it: nothing was
+/// written that a reader could see.
 #[derive(Debug)]
 pub struct Claim {
-    /// Position of the record.
-    at: u64,
-    /// Bytes of padding before it; they start at the writer's tail.
-    padding: u64,
     /// Payload bytes claimed.
     len: u64,
 }
@@ -88,6 +84,8 @@ pub struct Writer<M> {
     max_len: u64,
     /// Position of the next record; private, the reader finds records by their headers.
     tail: u64,
+    /// Bytes before the tail that the next record's publication turns into padding.
+    padding: u64,
     /// What may be written is below this: the last head seen, plus the capacity.
     limit: u64,
     /// Sequence number of the next message.
@@ -115,6 +113,7 @@ impl<M: RingMemory> Writer<M> {
             payload_offset: geometry.payload_offset,
             max_len: max_len(capacity),
             tail: 0,
+            padding: 0,
             limit: capacity,
             sequence: 0,
             bytes: 0,
@@ -171,20 +170,22 @@ impl<M: RingMemory> Writer<M> {
         }
     }
 
+    /// The slow path returns nothing but whether to go on, and the claim is made here in any case:
+    /// made there, it would come back through memory, and a load that has to wait for stores to be
+    /// assembled waits behind those to contested lines (a stream of 8-byte messages ran at a quarter
+    /// of its rate).
     #[inline(always)]
     fn claim_behind(&mut self, offset: u64, len: u64) -> Result<Claim, ClaimError> {
-        if len <= self.max_len {
-            let size = self.record_size(offset, len);
-            let to_end = self.mask + 1 - (self.tail & self.mask);
-            if size <= to_end && self.fits(size) {
-                // The terminator's line, now, so that it comes from the reader's cache at the same
-                // time as the payload's, and not after it: a round trip of 48 bytes took 1.7 times
-                // as long without (`ringway-bench pingpong --size 48`).
-                self.memory.prefetch_write((self.tail + size) & self.mask);
-                return Ok(Claim { at: self.tail, padding: 0, len });
-            }
+        let size = self.record_size(offset, len);
+        let to_end = self.mask + 1 - (self.tail & self.mask);
+        if len > self.max_len || size > to_end || !self.fits(size) {
+            self.make_room(offset, len)?;
         }
-        self.claim_slow(offset, len)
+        // The terminator's line, now, so that it comes from the reader's cache at the same time as
+        // the payload's, and not after it: a round trip of 48 bytes took 1.7 times as long without
+        // (`ringway-bench pingpong --size 48`).
+        self.memory.prefetch_write((self.tail + size) & self.mask);
+        Ok(Claim { len })
     }
 
     /// The longest run of free bytes in one piece at the tail, as known: for a serialiser that
@@ -195,7 +196,7 @@ impl<M: RingMemory> Writer<M> {
         let free = (self.limit - self.tail).saturating_sub(RECORD_HEADER) & !self.align_mask;
         let len = to_end.min(free).checked_sub(self.payload_offset)?.min(self.max_len);
         self.memory.prefetch_write((self.tail + LINE) & self.mask);
-        Some(Claim { at: self.tail, padding: 0, len })
+        Some(Claim { len })
     }
 
     /// Where the payload of `claim` goes: `claim.room()` bytes, nobody else's until the commit.
@@ -206,7 +207,7 @@ impl<M: RingMemory> Writer<M> {
 
     #[inline(always)]
     fn bytes_behind(&self, claim: &Claim, offset: u64) -> *mut u8 {
-        let offset = (claim.at & self.mask) + offset;
+        let offset = (self.tail & self.mask) + offset;
         self.memory.touch(offset, claim.len, Access::Write);
         self.memory.payload(offset)
     }
@@ -231,7 +232,7 @@ impl<M: RingMemory> Writer<M> {
     pub fn commit_array(&mut self, claim: Claim, len: usize, count: usize, publish: Publish) {
         let (len, count) = (len as u64, count as u64);
         debug_assert!(len >= 1 && count >= 1 && len * count <= claim.len);
-        let shape = (claim.at & self.mask) + ARRAY_OFFSET - 8;
+        let shape = (self.tail & self.mask) + ARRAY_OFFSET - 8;
         self.memory.word(shape).store_relaxed(len | count << 32);
         self.bytes += len * count;
         self.commit_record(claim, ARRAY_OFFSET, len * count, RECORD_ARRAY, count, publish);
@@ -263,7 +264,8 @@ impl<M: RingMemory> Writer<M> {
         // A2, pairs with R2 in Reader::publish_head.
         let head = self.memory.consumer().gate.head.load_acquire();
         // Beyond the oldest withheld record nothing was published, so nothing can be released.
-        let published = if self.withheld == 0 { self.tail } else { self.oldest_withheld() };
+        let published =
+            if self.withheld == 0 { self.tail - self.padding } else { self.oldest_withheld() };
         if head < seen || head > published || head & (POSITION_UNIT - 1) != 0 {
             return Err(Fault::Gate);
         }
@@ -293,8 +295,10 @@ impl<M: RingMemory> Writer<M> {
         self.tail + bytes + RECORD_HEADER <= self.limit
     }
 
+    /// Looks at the gate, and goes on to the start of the ring, if that is what it takes for a
+    /// record of `len` bytes to fit at the tail.
     #[cold]
-    fn claim_slow(&mut self, offset: u64, len: u64) -> Result<Claim, ClaimError> {
+    fn make_room(&mut self, offset: u64, len: u64) -> Result<(), ClaimError> {
         if len > self.max_len {
             return Err(ClaimError::TooLarge);
         }
@@ -307,7 +311,11 @@ impl<M: RingMemory> Writer<M> {
                 return Err(ClaimError::Full);
             }
         }
-        Ok(Claim { at: self.tail + padding, padding, len })
+        // Nobody sees the padding before the next commit. If the claim is aborted, what comes
+        // instead starts there as well.
+        self.padding += padding;
+        self.tail += padding;
+        Ok(())
     }
 
     #[inline(always)]
@@ -320,16 +328,16 @@ impl<M: RingMemory> Writer<M> {
         count: u64,
         publish: Publish,
     ) {
-        let Claim { at, padding, .. } = claim;
-        let offset = at & self.mask;
+        debug_assert!(len <= claim.len);
+        let offset = self.tail & self.mask;
         self.memory.touch(offset + payload_offset, len, Access::Write);
-        let next = at + self.record_size(payload_offset, len);
+        let next = self.tail + self.record_size(payload_offset, len);
         // The terminator goes before the header that leads to it: whoever sees the record finds a
         // zero behind it.
         self.memory.word(next & self.mask).store_relaxed(0);
         let header = RecordHeader::new(len as u32, kind, self.sequence).0;
         let (first_at, first) =
-            if padding == 0 { (offset, header) } else { self.pad(offset, header, padding) };
+            if self.padding == 0 { (offset, header) } else { self.pad(offset, header) };
         self.tail = next;
         self.sequence += count;
         if self.withheld != 0 {
@@ -353,12 +361,13 @@ impl<M: RingMemory> Writer<M> {
     /// Padding belongs to the publication of the record behind it: the record's header goes in
     /// unseen, and the padding's header takes its place as the one to publish.
     #[cold]
-    fn pad(&mut self, offset: u64, header: u64, padding: u64) -> (u64, u64) {
+    fn pad(&mut self, offset: u64, header: u64) -> (u64, u64) {
         self.memory.word(offset).store_relaxed(header);
         crate::fault::point(crate::fault::Point::MidWrap);
+        let padding = std::mem::take(&mut self.padding);
         let len = (padding - RECORD_HEADER) as u32;
         let header = RecordHeader::new(len, RECORD_PADDING, self.sequence).0;
-        (self.tail & self.mask, header)
+        ((self.tail - padding) & self.mask, header)
     }
 }
 
@@ -394,6 +403,9 @@ pub struct Reader<M> {
     /// branch instead of a dependent address.
     expected: u64,
     expected_size: u64,
+    /// Bytes that there must be before the end of the ring for `expected` to hold: its size, or,
+    /// where nothing is to be expected, more than there ever are.
+    expected_room: u64,
     /// The rest of the record at `cursor` (0 messages: look at the next header).
     current: Current,
     /// Position of the record to look at next; `head` follows at release.
@@ -454,6 +466,7 @@ impl<M: RingMemory> Reader<M> {
             peeked: received,
             expected: 0,
             expected_size: 0,
+            expected_room: 0,
             current: Current::default(),
             cursor: position,
             memory,
@@ -513,7 +526,7 @@ impl<M: RingMemory> Reader<M> {
             self.cursor += self.expected_size;
             self.expected = self.expected.wrapping_add(RecordHeader::NEXT);
             // As long a record again is not to be expected where it would run past the end.
-            if (self.cursor & self.mask) + self.expected_size > self.mask + 1 {
+            if (self.cursor & self.mask) + self.expected_room > self.mask + 1 {
                 self.expected = 0;
             }
         } else {
@@ -610,6 +623,7 @@ impl<M: RingMemory> Reader<M> {
         self.cursor = record.at;
         self.expected_size = record.size;
         self.expected = record.expected;
+        self.expected_room = if record.expected == 0 { self.mask + 2 } else { record.size };
         self.current = record.current;
     }
 

@@ -200,13 +200,11 @@ impl ProbeClock {
 
 /// One end of a channel, as far as waiting is concerned.
 pub trait Waiter {
-    /// What is waited for.
-    type Out;
-    /// Why the wait ends without it.
+    /// Why the wait ends without what is waited for.
     type Error;
 
-    /// A look at the ring; cheap.
-    fn poll(&mut self) -> Result<Option<Self::Out>, Self::Error>;
+    /// Whether it is there: a look at the ring; cheap.
+    fn poll(&mut self) -> Result<bool, Self::Error>;
     /// A look at what else the peer may have written: that it closed, say. Still no system call.
     fn glance(&mut self) -> Result<(), Self::Error>;
     /// Asks the kernel whether the peer lives. At most every [`PROBE_INTERVAL`].
@@ -221,12 +219,12 @@ pub trait Waiter {
     fn probe_clock(&mut self) -> &mut ProbeClock;
 }
 
-/// Waits until `poll` has something, the peer is gone, or `deadline` has passed (`None`).
+/// Waits until `poll` says yes, the peer is gone, or `deadline` has passed (false).
 pub fn block<W: Waiter>(
     waiter: &mut W,
     wait: Wait,
     deadline: Option<Instant>,
-) -> Result<Option<W::Out>, W::Error> {
+) -> Result<bool, W::Error> {
     let mut now = Instant::now();
     let spin_until = match wait {
         Wait::Spin => None,
@@ -236,24 +234,26 @@ pub fn block<W: Waiter>(
     loop {
         if spin_until.is_none_or(|until| now < until) {
             for _ in 0..POLLS_PER_LOOK {
-                if let Some(out) = waiter.poll()? {
-                    return Ok(Some(out));
+                if waiter.poll()? {
+                    return Ok(true);
                 }
                 std::hint::spin_loop();
             }
         } else {
             let left = deadline.map_or(SLICE, |deadline| deadline.saturating_duration_since(now));
             let nap = waiter.announce();
-            let polled = waiter.poll().and_then(|out| match out {
-                Some(out) => Ok(Some(out)),
-                None => waiter.glance().map(|()| None),
+            let polled = waiter.poll().and_then(|there| {
+                if !there {
+                    waiter.glance()?;
+                }
+                Ok(there)
             });
-            if matches!(polled, Ok(None)) {
+            if matches!(polled, Ok(false)) {
                 waiter.sleep(&nap, left.min(SLICE));
             }
             waiter.awake(&nap);
-            if let Some(out) = polled? {
-                return Ok(Some(out));
+            if polled? {
+                return Ok(true);
             }
         }
         waiter.glance()?;

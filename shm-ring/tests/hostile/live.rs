@@ -255,6 +255,25 @@ fn a_record_that_would_run_past_the_end() {
     );
 }
 
+/// Behind an array no record is expected, least of all one of no kind.
+#[test]
+fn a_record_of_no_kind_behind_an_array() {
+    let scratch = Scratch::new();
+    let (mut producer, mut consumer) = (scratch.producer(), scratch.consumer());
+    let mut array = producer.try_claim_array(8, 2).unwrap();
+    array.bytes().fill(1);
+    array.queue(2).unwrap();
+    producer.flush().unwrap();
+    for _ in 0..2 {
+        assert_eq!(*consumer.try_recv().unwrap(), [1; 8]);
+    }
+    poke(&scratch.segment(1), RING + 64, &RecordHeader::new(0, 0, 1).0.to_le_bytes());
+    assert_eq!(
+        consumer.try_recv().map(|message| message.len()).unwrap_err(),
+        RecvError::Corrupt(Fault::Kind)
+    );
+}
+
 /// The same with a consumer that starts in the middle of a record.
 #[test]
 fn a_position_off_the_record_alignment() {

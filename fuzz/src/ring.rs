@@ -1,0 +1,142 @@
+//! The ring on heap memory that changes under both its ends: whatever lies there, the reader finds a
+//! message inside the ring, nothing, or a fault, and the writer gets no room that was not released.
+//! The memory itself panics when anybody reaches beyond it.
+
+#![no_main]
+
+mod input;
+mod seeds;
+
+use input::Input;
+use libfuzzer_sys::fuzz_target;
+use ringway_shm::layout::RecordHeader;
+use ringway_shm::memory::{BoxedMemory, RingMemory};
+use ringway_shm::spsc::{Geometry, Publish, Reader, Writer};
+
+const CAPACITY: u64 = 512;
+
+struct Ring {
+    memory: BoxedMemory,
+    geometry: Geometry,
+    writer: Option<Writer<BoxedMemory>>,
+    reader: Option<Reader<BoxedMemory>>,
+    /// The position up to which the writer was ever allowed to believe that the reader is.
+    sent: u64,
+}
+
+impl Ring {
+    fn new(shape: u8) -> Self {
+        let memory = BoxedMemory::new(CAPACITY);
+        let geometry = Geometry {
+            record_align: if shape & 1 == 0 { 16 } else { 64 },
+            payload_offset: if shape & 2 == 0 { 8 } else { 16 },
+        };
+        let writer = Some(Writer::new(memory.clone(), geometry));
+        let reader = Reader::attach(memory.clone(), geometry).ok();
+        Self { memory, geometry, writer, reader, sent: 0 }
+    }
+
+    /// One step, chosen by the input.
+    fn step(&mut self, input: &mut Input<'_>) {
+        match input.byte() % 10 {
+            0 => self.memory.word(u64::from(input.byte()) % 64 * 8).store_relaxed(input.word()),
+            1 => {
+                let (at, len, kind) = (input.byte(), input.short() % 600, input.byte() % 5);
+                let header = RecordHeader::new(len.into(), kind, input.byte().into());
+                self.memory.word(u64::from(at) % 64 * 8).store_relaxed(header.0);
+            }
+            2 => {
+                let progress = &self.memory.consumer().progress;
+                progress.position.store_relaxed(input.word());
+                progress.received.store_relaxed(input.word());
+            }
+            3 => self.memory.consumer().gate.head.store_relaxed(input.word()),
+            4 => self.reader = Reader::attach(self.memory.clone(), self.geometry).ok(),
+            5 | 6 => self.receive(input.byte()),
+            7 => self.send(input.short().into(), input.byte()),
+            8 => self.send_array(input.byte().into(), input.byte().into()),
+            _ => {
+                if let Some(writer) = &mut self.writer {
+                    writer.flush();
+                    if writer.refresh().is_err() {
+                        self.writer = None;
+                    }
+                }
+            }
+        }
+    }
+
+    fn receive(&mut self, count: u8) {
+        let Some(reader) = &mut self.reader else { return };
+        for _ in 0..count % 16 {
+            match reader.peek() {
+                Ok(Some(message)) => {
+                    // SAFETY: `touch` in `peek` has checked that the bytes lie in the ring, and
+                    // nobody else has the memory.
+                    let bytes = unsafe { std::slice::from_raw_parts(message.payload, message.len) };
+                    std::hint::black_box(bytes.iter().fold(0_u8, |sum, byte| sum ^ byte));
+                    reader.advance();
+                }
+                Ok(None) => {
+                    reader.publish_head();
+                    break;
+                }
+                Err(_) => {
+                    self.reader = None;
+                    return;
+                }
+            }
+        }
+        reader.release();
+    }
+
+    fn send(&mut self, len: usize, how: u8) {
+        let Some(writer) = &mut self.writer else { return };
+        let before = writer.depth_beyond(0);
+        let claim = match how % 4 {
+            0 => writer.claim_run(),
+            _ => writer.try_claim(len % 300).ok(),
+        };
+        let Some(claim) = claim else { return };
+        let room = claim.room();
+        assert!(room <= writer.max_len());
+        // SAFETY: the claim is that long; `touch` has checked that it lies in the ring.
+        unsafe { writer.payload(&claim).write_bytes(how, room) };
+        if how & 4 == 0 {
+            let publish = if how & 8 == 0 { Publish::Now } else { Publish::Later };
+            writer.commit(claim, room - room.min(usize::from(how >> 4)), publish);
+        }
+        self.sent += writer.depth_beyond(0) - before;
+        assert_eq!(self.sent, writer.depth_beyond(0));
+    }
+
+    fn send_array(&mut self, len: usize, count: usize) {
+        let Some(writer) = &mut self.writer else { return };
+        let before = writer.depth_beyond(0);
+        let Ok(claim) = writer.try_claim_array(len, count) else { return };
+        // SAFETY: the claim holds so many elements of that length.
+        unsafe { writer.array_payload(&claim).write_bytes(7, len * count) };
+        writer.commit_array(claim, len, count.div_ceil(2), Publish::Now);
+        self.sent += writer.depth_beyond(0) - before;
+    }
+}
+
+/// Steps that send, receive and wrap, with nothing wrong.
+fn sound() -> Vec<u8> {
+    let round = [7, 40, 0, 1, 8, 8, 5, 7, 100, 0, 9, 9, 5, 15, 6, 15];
+    [&[0][..], &round.repeat(12)].concat()
+}
+
+fuzz_target!(
+    init: {
+        let others = (1..4).map(|shape| [&[shape][..], &sound()[1..]].concat());
+        seeds::write(others.chain([sound(), vec![], vec![0, 1, 0, 30, 0, 1, 0, 5, 1, 4, 5, 2]]));
+    },
+    |data: &[u8]| {
+        let mut input = Input(data);
+        let mut ring = Ring::new(input.byte());
+        while !input.is_empty() {
+            ring.step(&mut input);
+        }
+    }
+);
