@@ -3,10 +3,9 @@
 
 #![no_main]
 
-mod seeds;
-
 use libfuzzer_sys::fuzz_target;
 use ringway::Address;
+use ringway_fuzz::seeds;
 
 const SEEDS: &[&str] = &[
     "",

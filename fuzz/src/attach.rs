@@ -3,17 +3,15 @@
 
 #![no_main]
 
-mod input;
-mod seeds;
-
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use input::Input;
 use libfuzzer_sys::fuzz_target;
+use ringway_fuzz::input::Input;
+use ringway_fuzz::seeds;
 use ringway_shm::layout::{ABI_MAJOR, ENDIAN_TAG, FileHeader, HEADER_LEN};
 use ringway_shm::{Consumer, Options, Producer, RecvError, Schema, Wait};
 
@@ -168,7 +166,7 @@ fn receive(consumer: &mut Consumer) {
     }
     if let Ok(mut batch) = consumer.try_recv_batch(5) {
         while let Ok(Some(message)) = batch.next() {
-            std::hint::black_box(message.len());
+            std::hint::black_box(message.payload.iter().fold(0_u8, |sum, byte| sum ^ byte));
         }
     }
     let _ = consumer.recv_timeout(Duration::from_nanos(1)).map(|message| message.len());

@@ -4,11 +4,9 @@
 
 #![no_main]
 
-mod input;
-mod seeds;
-
-use input::Input;
 use libfuzzer_sys::fuzz_target;
+use ringway_fuzz::input::Input;
+use ringway_fuzz::seeds;
 use ringway_shm::layout::RecordHeader;
 use ringway_shm::memory::{BoxedMemory, RingMemory};
 use ringway_shm::spsc::{Geometry, Publish, Reader, Writer};

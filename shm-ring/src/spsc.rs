@@ -285,7 +285,8 @@ impl<M: RingMemory> Writer<M> {
 
     #[inline(always)]
     fn record_size(&self, offset: u64, len: u64) -> u64 {
-        (offset + len + self.align_mask) & !self.align_mask
+        // Wraps for lengths that `max_len` refuses beside it.
+        len.wrapping_add(offset + self.align_mask) & !self.align_mask
     }
 
     /// Room for `bytes` at the tail, and for the terminator behind them. Without the latter a
