@@ -291,6 +291,23 @@ impl Consumer {
         Ok(true)
     }
 
+    /// Asks the kernel after the producer, and tells its end if nothing is left to receive.
+    fn probe_producer(&mut self) -> Result<(), RecvError> {
+        let Some(current) = &self.current else { return Ok(()) };
+        if current.segment.producer_is_alive() {
+            return Ok(());
+        }
+        let peer = Peer { pid: current.segment.header().creator_pid };
+        // It is gone; it may have closed, and may have sent until a moment ago.
+        let closed = current.reader.memory().producer().end.state.load_acquire() == CLOSED;
+        if self.look()?.is_none() {
+            let reason =
+                if closed { RecvError::Disconnected } else { RecvError::PeerDied { peer } };
+            return Err(self.finish(reason));
+        }
+        Ok(())
+    }
+
     /// Leaves a segment for good and tells why.
     fn finish(&mut self, reason: RecvError) -> RecvError {
         if let Some(current) = self.current.take() {
@@ -373,21 +390,16 @@ impl Waiter for Consumer {
         if end.state.load_acquire() == CLOSED && self.look()?.is_none() {
             return Err(self.finish(RecvError::Disconnected));
         }
+        // A successor is there already: ask at once how this one ended.
+        let latest = self.control.producer().latest.number.load_relaxed();
+        if self.current.as_ref().is_some_and(|current| current.number < latest) {
+            return self.probe_producer();
+        }
         Ok(())
     }
 
     fn probe(&mut self) -> Result<(), RecvError> {
-        let Some(current) = &self.current else { return Ok(()) };
-        if current.segment.producer_is_alive() {
-            return Ok(());
-        }
-        let peer = Peer { pid: current.segment.header().creator_pid };
-        // It is gone; it may have closed, and may have sent until a moment ago.
-        self.glance()?;
-        if self.current.is_some() && self.look()?.is_none() {
-            return Err(self.finish(RecvError::PeerDied { peer }));
-        }
-        Ok(())
+        self.probe_producer()
     }
 
     fn announce(&mut self) -> Nap {
