@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
-use crate::control::is_own_file;
+use crate::control::{CONTROL, is_own_file};
 use crate::error::{Error, ErrorKind};
 use crate::fork::OwnFile;
 use crate::options::Options;
@@ -62,7 +62,10 @@ impl LockedDirectory {
     /// Removes the channel's files and the directory.
     pub fn remove(self) -> Result<(), Error> {
         let tried = |path: &Path| format!("removing {}", path.display());
-        for entry in entries(&self.path)? {
+        let mut entries = entries(&self.path)?;
+        // What is left by a removal that is cut short is a channel still.
+        entries.sort_by_key(|entry| entry.file_name() == CONTROL);
+        for entry in entries {
             if is_own_file(&entry) {
                 fs::remove_file(entry.path())
                     .or_else(ignore_missing)

@@ -83,21 +83,19 @@ fn sweep() {
         }
         let output = running.pop_front().unwrap().wait_with_output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
-        let line = text.lines().find(|line| line.contains(RESULT)).unwrap_or_default();
+        let line = text.lines().find(|line| line.starts_with(RESULT)).unwrap_or_default();
         assert!(
             output.status.success() && !line.is_empty(),
             "{text}{}",
             String::from_utf8_lossy(&output.stderr)
         );
         eprintln!("{line}");
-        let numbers = line.rsplit_once(RESULT).unwrap().1.split(' ').filter_map(|n| n.parse().ok());
-        total.iter_mut().zip(numbers).for_each(|(sum, number): (&mut u64, u64)| *sum += number);
+        let numbers = line.split([' ', ',']).filter_map(|word| word.parse::<u64>().ok());
+        total.iter_mut().zip(numbers).for_each(|(sum, number)| *sum += number);
     }
-    let [instructions, kills, violations] = total;
-    eprintln!(
-        "{kills} kills, {instructions} instructions stepped, {violations} violations, {:.1} s",
-        start.elapsed().as_secs_f64()
-    );
+    let [kills, instructions, violations] = total;
+    let seconds = start.elapsed().as_secs_f64();
+    eprintln!("in all: {}, {seconds:.1} s", sum_up(kills, instructions, violations));
     assert_eq!(violations, 0);
 }
 
@@ -105,8 +103,12 @@ fn verbs() -> Vec<Box<dyn Verb>> {
     sending::verbs().into_iter().chain(receiving::verbs()).chain(last::verbs()).collect()
 }
 
-/// In front of the numbers that a child reports.
-const RESULT: &str = " ::: ";
+/// In front of what a child reports; the first numbers behind it are those that are summed up.
+const RESULT: &str = "swept: ";
+
+fn sum_up(kills: u64, instructions: u64, violations: u64) -> String {
+    format!("{kills} kills, {instructions} instructions stepped, {violations} violations")
+}
 
 fn start_sweep(name: &str) -> Child {
     Command::new(std::env::current_exe().unwrap())
@@ -128,7 +130,10 @@ struct Pending {
 
 fn sweep_one(verb: &dyn Verb) {
     let (stride, reach) = match std::env::var(STRIDE) {
-        Ok(text) => (text.parse().unwrap_or_else(|_| panic!("{STRIDE}={text}")), u64::MAX),
+        Ok(text) => {
+            let stride = text.parse().ok().filter(|stride| *stride > 0);
+            (stride.unwrap_or_else(|| panic!("{STRIDE}={text} is no stride")), u64::MAX)
+        }
         Err(_) => verb.stride(),
     };
     let mut sweep = Sweep { verb, pending: VecDeque::new(), steps: 0, kills: 0, violations: 0 };
@@ -141,15 +146,16 @@ fn sweep_one(verb: &dyn Verb) {
             Some(Reached::Point | Reached::Call) => (calls, steps) = (calls + 1, 0),
             Some(Reached::End) => break,
             None => {
-                println!("{}: skipped, ptrace is not permitted here{RESULT}0 0 0", verb.name());
+                println!("\n{RESULT}nothing, ptrace is not permitted here ({})", verb.name());
                 return;
             }
         }
     }
     sweep.settle(Duration::ZERO);
     let Sweep { steps, kills, violations, .. } = sweep;
+    let numbers = sum_up(kills, steps, violations);
     println!(
-        "{}: {calls} system calls, every {stride} instructions{RESULT}{steps} {kills} {violations}",
+        "\n{RESULT}{numbers} ({}, {calls} system calls, one kill per {stride} instructions)",
         verb.name()
     );
     assert_eq!(violations, 0);
