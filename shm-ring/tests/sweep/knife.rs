@@ -68,7 +68,11 @@ impl Victim {
             be_victim(act);
         }
         let mut victim = Self { pid, steps: 0, is_gone: false };
-        match victim.wait() {
+        let mut stop = victim.wait();
+        if let Stop::Foreign = stop {
+            stop = victim.go_on(libc::PTRACE_CONT);
+        }
+        match stop {
             Stop::Mark => {
                 let options = libc::PTRACE_O_EXITKILL | libc::PTRACE_O_TRACESYSGOOD;
                 victim.trace(libc::PTRACE_SETOPTIONS, options as usize);
@@ -84,8 +88,7 @@ impl Victim {
     pub fn run(&mut self, calls: u64, steps: u64) -> Reached {
         // Each call is seen at its beginning and at its end.
         for _ in 0..2 * calls {
-            self.trace(libc::PTRACE_SYSCALL, 0);
-            match self.wait() {
+            match self.go_on(libc::PTRACE_SYSCALL) {
                 Stop::Call => {}
                 Stop::Mark => return Reached::End,
                 other => panic!("the child stopped in a verb: {other:?}"),
@@ -95,9 +98,8 @@ impl Victim {
             if self.is_at_system_call() {
                 return Reached::Call;
             }
-            self.trace(libc::PTRACE_SINGLESTEP, 0);
             self.steps += 1;
-            match self.wait() {
+            match self.go_on(libc::PTRACE_SINGLESTEP) {
                 Stop::Step => {}
                 Stop::Mark => return Reached::End,
                 other => panic!("the child stopped in a verb: {other:?}"),
@@ -128,6 +130,17 @@ impl Victim {
         assert!(result >= 0, "ptrace request {request}: {}", io::Error::last_os_error());
     }
 
+    /// On to the next stop that is not somebody else's doing.
+    fn go_on(&mut self, request: libc::c_uint) -> Stop {
+        loop {
+            self.trace(request, 0);
+            match self.wait() {
+                Stop::Foreign => {}
+                stop => return stop,
+            }
+        }
+    }
+
     fn wait(&mut self) -> Stop {
         let mut status = 0;
         // SAFETY: `status` may be written.
@@ -136,7 +149,8 @@ impl Victim {
         if libc::WIFSTOPPED(status) {
             return match libc::WSTOPSIG(status) {
                 libc::SIGTRAP => Stop::Step,
-                libc::SIGSTOP => Stop::Mark,
+                libc::SIGSTOP if self.has_signalled_itself() => Stop::Mark,
+                libc::SIGSTOP | libc::SIGCONT => Stop::Foreign,
                 signal if signal == libc::SIGTRAP | 0x80 => Stop::Call,
                 signal => Stop::Signal(signal),
             };
@@ -147,6 +161,16 @@ impl Victim {
         } else {
             Stop::Exit(libc::WEXITSTATUS(status))
         }
+    }
+
+    /// Whether the signal at which it stopped is its own.
+    fn has_signalled_itself(&self) -> bool {
+        // SAFETY: a siginfo of zeros is a valid value.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        // SAFETY: a stopped child; `info` may be written.
+        let result = unsafe { libc::ptrace(libc::PTRACE_GETSIGINFO, self.pid, 0, &raw mut info) };
+        // SAFETY: SIGSTOP comes from kill or tgkill only, and for those the sender is filled in.
+        result == 0 && unsafe { info.si_pid() } == self.pid
     }
 
     fn end(&mut self) {
@@ -174,6 +198,8 @@ enum Stop {
     Mark,
     /// The beginning or the end of a system call.
     Call,
+    /// Somebody stops and continues whole groups of processes, to measure in peace, say.
+    Foreign,
     Signal(i32),
     Killed(i32),
     Exit(i32),
