@@ -3,6 +3,7 @@
 //! `BoxedMemory` is heap memory for tests and models; mapped memory is in `segment`. No algorithm
 //! here.
 
+use crate::error::Fault;
 use crate::layout::{ConsumerPage, ProducerPage};
 use crate::sync::Word;
 
@@ -24,6 +25,17 @@ pub unsafe trait RingMemory {
     fn producer(&self) -> &ProducerPage;
     /// The consumer's page.
     fn consumer(&self) -> &ConsumerPage;
+    /// Up to where everybody who reads has given the ring back, as the writer asks for it.
+    #[inline]
+    fn released(&self) -> Result<u64, Fault> {
+        let page = self.consumer();
+        // A reader that gave the ring up will not release anything any more.
+        if page.end.poisoned.load_relaxed() != 0 {
+            return Err(Fault::Poisoned);
+        }
+        // A2, pairs with R2 in Reader::publish_head.
+        Ok(page.gate.head.load_acquire())
+    }
     /// Asks for the line at `offset` to be written soon. A hint: does nothing by itself.
     #[inline(always)]
     fn prefetch_write(&self, offset: u64) {

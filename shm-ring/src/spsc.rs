@@ -9,7 +9,7 @@
 //!
 //! Orderings, by label:
 //! - `R1` publication: the writer's Release of a header; `A1` the reader's look at it.
-//! - `R2` release: the reader's Release of its head; `A2` the writer's look at the gate.
+//! - `R2` release: the reader's Release of its head; `A2` the look at it in `RingMemory::released`.
 //! - `R3` progress: the reader's Release of `received` and `position`; `A3` a successor's look.
 
 use crate::error::Fault;
@@ -255,14 +255,9 @@ impl<M: RingMemory> Writer<M> {
     /// Looks at how far the reader has released, and checks it.
     #[cold]
     pub fn refresh(&mut self) -> Result<(), Fault> {
-        // A reader that gave the ring up will not release anything any more.
-        if self.memory.consumer().end.poisoned.load_relaxed() != 0 {
-            return Err(Fault::Poisoned);
-        }
         let capacity = self.mask + 1;
         let seen = self.limit - capacity;
-        // A2, pairs with R2 in Reader::publish_head.
-        let head = self.memory.consumer().gate.head.load_acquire();
+        let head = self.memory.released()?;
         // Beyond the oldest withheld record nothing was published, so nothing can be released.
         let published =
             if self.withheld == 0 { self.tail - self.padding } else { self.oldest_withheld() };
