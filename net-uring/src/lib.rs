@@ -1,0 +1,22 @@
+//! Sessions over sockets between hosts: every message once and in order, across broken connections.
+//!
+//! This crate moves bytes; the crate `ringway` puts types and addresses on top, and is what most
+//! programs want. The path of a message:
+//!
+//! ```text
+//!   the caller writes a body into the send ring          the caller reads it in the receive ring
+//!        │                                                   ▲
+//!   Session::commit: header, position                    Session::handle_received: checked, in place
+//!        │                                                   │
+//!   Session::poll_transmit ── backend ══ a byte stream ══▶ backend ── into the ring's free tail
+//!        ◀────────── ack: released by the application ──────┘
+//! ```
+//!
+//! Where things are: `frame` is the layout on the wire, `session` the protocol, which does no I/O
+//! and reads no clock. docs/WIRE.md has both in words.
+
+pub mod error;
+pub mod frame;
+pub mod session;
+
+pub use error::{Error, ErrorKind};
