@@ -15,8 +15,12 @@
 //! Where things are: `frame` is the layout on the wire, `session` the protocol, which does no I/O
 //! and reads no clock. docs/WIRE.md has both in words.
 
+pub mod backend;
 pub mod error;
+pub mod fork;
 pub mod frame;
+pub mod mirror;
 pub mod session;
+pub mod socket;
 
 pub use error::{Error, ErrorKind};
