@@ -194,7 +194,10 @@ pub enum Action {
     /// Everything is said. When [`Session::poll_transmit`] has nothing left: shut down the sending
     /// direction, read to the end and throw it away, close, [`Session::handle_disconnected`]. (To
     /// close with unread bytes would reset the connection, and the reset overtakes the last frame.)
-    Shutdown,
+    Shutdown {
+        /// When to ask again at the latest: a peer that does not close gets no more time.
+        until_ns: u64,
+    },
     /// Nothing, until bytes come, or something is to be sent, or that time has come. `None`: no
     /// time is known.
     Wait {

@@ -32,6 +32,8 @@ pub struct Session<H> {
     /// While an established session has no connection.
     resume_by_ns: Option<u64>,
     down_since_ns: u64,
+    /// Since the session's end has been seen, while it has a connection.
+    ending_by_ns: Option<u64>,
     last_sent_ns: u64,
     last_heard_ns: u64,
     closing: bool,
@@ -55,7 +57,7 @@ enum Phase {
 }
 
 /// What is different between the halves. Sealed: outside of this module nobody can call it.
-pub trait Half: Sized {
+pub trait Half: Sized + std::fmt::Debug {
     #[doc(hidden)]
     const DIRECTION: Direction;
     #[doc(hidden)]
@@ -66,9 +68,9 @@ pub trait Half: Sized {
     /// Whether it can go on with that peer. Changes nothing.
     #[doc(hidden)]
     fn check_peer(&self, peer: &Greeting, ring: &impl Headers) -> Result<(), Mismatch>;
-    /// A handshake succeeded. Bytes that will be sent again.
+    /// A handshake succeeded.
     #[doc(hidden)]
-    fn connected(&mut self, peer: &Greeting) -> u64;
+    fn connected(&mut self, peer: &Greeting) -> Resumed;
     /// The connection is gone. Bytes of a frame that had come in part.
     #[doc(hidden)]
     fn disconnected(&mut self) -> u64;
@@ -109,6 +111,16 @@ pub struct Offer {
     pub released: u64,
     pub window: u64,
     pub body_max: u32,
+}
+
+/// What a handshake told.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct Resumed {
+    /// Bytes that will be sent again.
+    pub again: u64,
+    /// The last connection brought the stream forward.
+    pub progress: bool,
 }
 
 /// What a half has against a peer.
@@ -157,6 +169,7 @@ impl<H: Half> Session<H> {
             attempt_by_ns: 0,
             resume_by_ns: None,
             down_since_ns: 0,
+            ending_by_ns: None,
             last_sent_ns: 0,
             last_heard_ns: 0,
             closing: false,
@@ -184,7 +197,15 @@ impl<H: Half> Session<H> {
         let dials = matches!(self.config.side, Side::Connector { .. });
         match self.phase {
             Phase::Ended => Action::Done,
-            Phase::Ending => Action::Shutdown,
+            Phase::Ending => {
+                let patience_ns = now_ns.saturating_add(self.config.timing.handshake_ns);
+                let until_ns = *self.ending_by_ns.get_or_insert(patience_ns);
+                if now_ns >= until_ns {
+                    self.hang_up = Some(HangUp::Ended);
+                    return Action::HangUp(HangUp::Ended);
+                }
+                Action::Shutdown { until_ns }
+            }
             Phase::Down if dials && now_ns >= self.retry_at_ns => {
                 self.phase = Phase::Dialing;
                 self.attempt_by_ns = now_ns.saturating_add(self.config.timing.handshake_ns);
@@ -433,11 +454,12 @@ impl<H: Half> Session<H> {
         }
         let refuse = |code, mine, yours| Verdict::Refuse(Refusal::new(code, mine, yours));
         let known = self.id == Some(hello.session);
-        if !known && !hello.fresh {
+        if !(known && self.end.is_none() || !known && hello.fresh) {
             return refuse(RefuseCode::UnknownSession, 0, 0);
         }
-        if known && self.end.is_some() {
-            return refuse(RefuseCode::UnknownSession, 0, 0);
+        if self.end.is_some() {
+            // Until the owner has drained this one, and begins another.
+            return refuse(RefuseCode::Busy, 0, 0);
         }
         if !known && self.id.is_some() {
             let down_ns = now_ns.saturating_sub(self.down_since_ns);
@@ -490,7 +512,11 @@ impl<H: Half> Session<H> {
     fn connected(&mut self, peer: &Greeting, now_ns: u64) {
         self.counters.connections += 1;
         self.counters.resumes += u64::from(self.established);
-        self.counters.resent_bytes += self.half.connected(peer);
+        let resumed = self.half.connected(peer);
+        self.counters.resent_bytes += resumed.again;
+        if resumed.progress {
+            self.backoff.reset();
+        }
         self.phase = Phase::Up;
         self.established = true;
         self.resume_by_ns = None;
@@ -553,6 +579,8 @@ impl<H: Half> Session<H> {
         let own = match self.phase {
             Phase::Down => dials.then_some(self.retry_at_ns),
             Phase::Dialing | Phase::Greeting => Some(self.attempt_by_ns),
+            // What waits for the connection to take it waits for no time.
+            Phase::Up if !self.out.is_empty() || !self.half.data().is_empty() => None,
             Phase::Up => {
                 let beat_ns = self.heartbeat_at_ns();
                 Some(self.half.deadline_ns().map_or(beat_ns, |at_ns| at_ns.min(beat_ns)))

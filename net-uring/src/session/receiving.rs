@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::greeting::{Direction, Greeting, RefuseCode};
-use super::machine::{Half, Heard, Mismatch, Offer, Session};
+use super::machine::{Half, Heard, Mismatch, Offer, Resumed, Session};
 use super::{CONTROL_ROOM, Headers, Violation};
 use crate::frame::{HEADER_LEN, Header, Kind, frame_len};
 
@@ -239,11 +239,11 @@ impl Half for Receiving {
         Ok(())
     }
 
-    fn connected(&mut self, peer: &Greeting) -> u64 {
+    fn connected(&mut self, peer: &Greeting) -> Resumed {
         self.body_max = peer.body_max;
         // The greeting told it.
         self.tell();
-        0
+        Resumed { again: 0, progress: false }
     }
 
     fn disconnected(&mut self) -> u64 {

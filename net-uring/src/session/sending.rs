@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::greeting::{Direction, Greeting, RefuseCode};
-use super::machine::{Half, Heard, Mismatch, Offer, Session};
+use super::machine::{Half, Heard, Mismatch, Offer, Resumed, Session};
 use super::{Headers, Violation};
 use crate::frame::{CONTROL_MAX, HEADER_LEN, Header, Kind, body_max, frame_len};
 
@@ -24,6 +24,8 @@ pub struct Sending {
     credit: u64,
     /// The farthest that `sent` ever was: what is sent below again is a repetition.
     sent_max: u64,
+    /// What the peer had received when this connection began.
+    resumed_at: u64,
     fin_sent: bool,
     /// The receiver will release nothing beyond.
     peer_fin: Option<u64>,
@@ -189,6 +191,7 @@ impl Half for Sending {
             tail: 0,
             credit: 0,
             sent_max: 0,
+            resumed_at: 0,
             fin_sent: false,
             peer_fin: None,
             answer_fin: false,
@@ -218,12 +221,14 @@ impl Half for Sending {
         Ok(())
     }
 
-    fn connected(&mut self, peer: &Greeting) -> u64 {
+    fn connected(&mut self, peer: &Greeting) -> Resumed {
+        let progress = peer.position > self.resumed_at;
+        self.resumed_at = peer.position;
         self.acknowledged = peer.released;
         self.sent = peer.position;
         self.cleared = peer.position;
         self.credit = peer.released + peer.window;
-        self.sent_max.saturating_sub(peer.position)
+        Resumed { again: self.sent_max.saturating_sub(peer.position), progress }
     }
 
     fn disconnected(&mut self) -> u64 {
