@@ -16,11 +16,23 @@
 //! and reads no clock. docs/WIRE.md has both in words.
 
 pub mod backend;
+mod clock;
+pub mod connection;
 pub mod error;
 pub mod fork;
 pub mod frame;
+pub mod listener;
 pub mod mirror;
+pub mod options;
+pub mod receiver;
+pub mod sender;
 pub mod session;
 pub mod socket;
+pub mod stats;
 
+pub use connection::{Peer, Trouble};
 pub use error::{Error, ErrorKind};
+pub use options::{Options, Side, Wait};
+pub use receiver::{Batch, BatchMessage, NetReceiver, Received, RecvError};
+pub use sender::{Claim, CloseError, NetSender, SendError};
+pub use stats::Stats;

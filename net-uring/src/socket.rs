@@ -50,7 +50,7 @@ pub struct Facts {
 
 impl Facts {
     /// Asks the kernel.
-    pub fn of(socket: &OwnSocket) -> Self {
+    pub fn of(socket: &impl AsFd) -> Self {
         let socket = SockRef::from(socket);
         let mut congestion = [0; CONGESTION_LEN];
         let name = socket.tcp_congestion().unwrap_or_default();
@@ -124,7 +124,7 @@ pub fn bind(address: SocketAddr, tuning: &Tuning) -> io::Result<OwnSocket> {
 ///
 /// # Errors
 /// Whatever the system says.
-pub fn local_addr(socket: &OwnSocket) -> io::Result<SocketAddr> {
+pub fn local_addr(socket: &impl AsFd) -> io::Result<SocketAddr> {
     SockRef::from(socket).local_addr()?.as_socket().ok_or_else(no_internet_address)
 }
 
