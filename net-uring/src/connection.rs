@@ -552,8 +552,9 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
             Action::Wait { until_ns } => until_ns,
             Action::Done => None,
             Action::Shutdown { until_ns } => Some(until_ns),
-            // Something is to be done.
-            Action::Dial | Action::HangUp(_) => return self.tend(),
+            // Said once: to ask is to promise.
+            Action::Dial => return self.dial(),
+            Action::HangUp(_) => return self.tend(),
         };
         let door_ns = match &self.way {
             Way::Bind(listener) => listener.deadline_ns(),
