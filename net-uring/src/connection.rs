@@ -924,3 +924,70 @@ fn connector() -> Side {
     number.copy_from_slice(seed);
     Side::Connector { session: bytes, seed: u64::from_le_bytes(number) }
 }
+
+/// Endpoints over scripted streams, for tests: no sockets, no time, one thread.
+#[cfg(any(test, feature = "testing"))]
+pub mod testing {
+    use super::{Connection, Inbox, Way};
+    use crate::backend::Fake;
+    use crate::backend::fake;
+    use crate::error::Error;
+    use crate::fork::Birth;
+    use crate::frame::Kind;
+    use crate::options::Options;
+    use crate::receiver::NetReceiver;
+    use crate::sender::NetSender;
+    use crate::session::{Greeting, Verdict};
+
+    /// Two ends without a connection. The sender is the one that dials.
+    ///
+    /// # Errors
+    /// Those of opening an end.
+    pub fn ends(options: &Options) -> Result<(NetSender<Fake>, NetReceiver<Fake>), Error> {
+        let (one, other) = fake::pair(0);
+        let birth = Birth::now();
+        let sending = Connection::with_way(options, Way::Given { dials: true }, one, birth)?;
+        let receiving = Connection::with_way(options, Way::Given { dials: false }, other, birth)?;
+        Ok((NetSender::with(sending, options), NetReceiver::with(receiving, options)))
+    }
+
+    /// Joins them by a stream that holds `room` bytes each way. False: one of them is not ready.
+    pub fn join(tx: &mut NetSender<Fake>, rx: &mut NetReceiver<Fake>, room: usize) -> bool {
+        let (dialer, binder) = (tx.connection_mut(), rx.connection_mut());
+        for_both(dialer, binder);
+        let (one, other) = fake::pair(room);
+        (dialer.backend, binder.backend) = (one, other);
+        dialer.session.handle_dialed(dialer.now_ns);
+        let hello = {
+            let transmit = dialer.session.poll_transmit(&*dialer.ring, dialer.now_ns);
+            match Greeting::read(Kind::Hello, transmit.control) {
+                Ok(Some(hello)) => hello,
+                _ => return false,
+            }
+        };
+        dialer.session.handle_sent(crate::frame::CONTROL_MAX, dialer.now_ns);
+        let verdict = binder.session.handle_hello(&hello, &*binder.ring, binder.now_ns);
+        verdict == Verdict::Welcome
+    }
+
+    /// Whatever is due: dials, hang-ups.
+    fn for_both<G: Inbox, H: Inbox>(
+        one: &mut Connection<G, Fake>,
+        other: &mut Connection<H, Fake>,
+    ) {
+        one.disconnect();
+        other.disconnect();
+        one.tend();
+        other.tend();
+    }
+
+    /// The backend of an end, to be scripted.
+    pub fn script_sender(tx: &mut NetSender<Fake>) -> &mut Fake {
+        &mut tx.connection_mut().backend
+    }
+
+    /// The backend of an end, to be scripted.
+    pub fn script_receiver(rx: &mut NetReceiver<Fake>) -> &mut Fake {
+        &mut rx.connection_mut().backend
+    }
+}

@@ -93,6 +93,11 @@ impl<B: Backend> NetReceiver<B> {
         Self { connection, tell_at: 0, messages: 0, bytes: 0, linger }
     }
 
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn connection_mut(&mut self) -> &mut Connection<Receiving, B> {
+        &mut self.connection
+    }
+
     /// The next message, in place. Never blocks, never allocates.
     ///
     /// # Errors

@@ -151,6 +151,11 @@ impl<B: Backend> NetSender<B> {
         Self { connection, look_at: 0, flushes: 0, queued: false, total, linger }
     }
 
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn connection_mut(&mut self) -> &mut Connection<Sending, B> {
+        &mut self.connection
+    }
+
     /// Longest message, in bytes: half the capacity less a header.
     #[inline(always)]
     pub fn max_len(&self) -> usize {

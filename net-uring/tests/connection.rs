@@ -8,6 +8,8 @@ mod ends;
 mod flow;
 #[path = "connection/proxy.rs"]
 mod proxy;
+#[path = "connection/scripted.rs"]
+mod scripted;
 #[path = "connection/sides.rs"]
 mod sides;
 #[path = "connection/support.rs"]

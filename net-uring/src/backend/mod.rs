@@ -27,6 +27,8 @@ use crate::fork::OwnSocket;
 use crate::mirror::Span;
 
 pub use epoll::Epoll;
+#[cfg(any(test, feature = "testing"))]
+pub use fake::Fake;
 
 /// What is done with a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
