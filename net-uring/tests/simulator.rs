@@ -20,11 +20,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use node::{App, MS, Node, Script, config};
 use ringway_net::session::{End, Half, Receiving, Sending, Side};
 use rng::Rng;
-use wire::{Cut, Side as By};
+use wire::{Cut, SIDES, Side as By};
 use world::{Weather, World};
 
 const CONNECTOR: Side = Side::Connector { session: *b"a session's name", seed: 7 };
-const SIDES: [By; 2] = [By::Connector, By::Binder];
 
 /// Lengths around every edge of the padding, and one message of nothing.
 fn script(receiver_closes: bool) -> Script {
@@ -236,6 +235,74 @@ fn rough_weather_loses_nothing() {
         seeds()
     );
     assert!(resumes > 0 && again > 0 && waiting > 1, "the weather was fine");
+}
+
+/// A conversation in rough weather, in the middle of which one end is killed and starts anew. 1 if
+/// there was a session to be lost.
+fn killed<C: Half, B: Half>(seed: u64) -> u64
+where
+    Node<C>: App<Other = Node<B>>,
+    Node<B>: App<Other = Node<C>>,
+    World<C, B>: Ends,
+{
+    let (script, capacity, weather) = rough(seed);
+    let mut rng = Rng::new(seed);
+    let mut names = 0;
+    let mut connector = || {
+        names += 1;
+        let side = Side::Connector { session: [names; 16], seed };
+        Node::<C>::new(config(side, capacity))
+    };
+    let binder = || Node::<B>::new(config(Side::Binder, capacity));
+    let mut world = World::new(connector(), binder(), weather, &[], seed);
+    let moment = rng.range(1, 3000);
+    world.run(&script, |world| world.steps >= moment || world.is_closed());
+    let known;
+    if rng.one_in(2) {
+        known = world.connector.session.is_established() && !world.is_over(By::Connector);
+        let dead = world.restart_binder(binder());
+        world.run(&script, |world| world.is_over(By::Connector));
+        if known {
+            world.connector.survived(&dead, &script);
+        }
+        if !world.is_closed() {
+            world.restart_connector(connector());
+        }
+    } else {
+        known = world.binder.session.is_established() && !world.is_over(By::Binder);
+        let dead = world.restart_connector(connector());
+        world.run(&script, |world| world.is_over(By::Binder));
+        if known {
+            world.binder.survived(&dead, &script);
+        }
+        if !world.is_closed() {
+            world.restart_binder(binder());
+        }
+    }
+    // What comes next begins at 0 and is whole, unless the weather kills it, or the survivor had
+    // been through with its successor already.
+    world.run(&script, |world| {
+        let (connector, binder) = (world.is_over(By::Connector), world.is_over(By::Binder));
+        binder || (connector && !world.binder.session.is_established())
+    });
+    let ends = [world.sender().end(), world.receiver().end()];
+    if ends == [Some(End::Closed); 2] && script.receiver_closes_after == u64::MAX {
+        assert_eq!(world.receiver().count, script.messages);
+    }
+    known.into()
+}
+
+#[test]
+fn a_death_is_told_and_what_was_acknowledged_was_had() {
+    let mut lost = 0;
+    for seed in seeds() {
+        lost += told(seed, || match seed % 2 {
+            0 => killed::<Sending, Receiving>(seed),
+            _ => killed::<Receiving, Sending>(seed),
+        });
+    }
+    println!("deaths: seeds {:?}, {lost} sessions lost", seeds());
+    assert!(lost > 0);
 }
 
 fn summary<C: Half, B: Half>(world: World<C, B>) -> (ringway_net::session::Counters, [u64; 4])

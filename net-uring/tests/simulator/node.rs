@@ -66,6 +66,8 @@ pub fn body(number: u64, len: usize) -> Vec<u8> {
 
 /// What an end does for itself.
 pub trait App {
+    /// The other end.
+    type Other;
     /// Takes in bytes from the connection.
     fn feed(&mut self, bytes: &[u8], now: u64);
     /// Bytes that may come at once.
@@ -74,6 +76,8 @@ pub trait App {
     fn work(&mut self, rng: &mut Rng, script: &Script) -> bool;
     /// What must hold at any time.
     fn check(&self);
+    /// What must hold when this end's session is over because the other was killed.
+    fn survived(&mut self, dead: &Self::Other, script: &Script);
 }
 
 /// What the applications do.
@@ -115,6 +119,8 @@ impl<H: Half> Node<H> {
 }
 
 impl App for Node<Sending> {
+    type Other = Node<Receiving>;
+
     fn feed(&mut self, bytes: &[u8], now: u64) {
         self.session.handle_received(bytes, &self.memory, now);
     }
@@ -155,9 +161,20 @@ impl App for Node<Sending> {
         assert!(session.acknowledged() <= session.tail());
         assert!(session.tail() - session.acknowledged() <= self.capacity, "more than the ring");
     }
+
+    /// Acknowledged is what the application had, and the rest is counted.
+    fn survived(&mut self, dead: &Node<Receiving>, _script: &Script) {
+        let lost = self.session.unacknowledged(&self.memory).messages;
+        assert!(self.count - lost <= dead.released, "acknowledged and never released");
+        if self.end() == Some(End::Closed) {
+            assert!(lost == 0 || self.session.is_peer_closed(), "{lost} lost without a word");
+        }
+    }
 }
 
 impl App for Node<Receiving> {
+    type Other = Node<Sending>;
+
     fn feed(&mut self, bytes: &[u8], now: u64) {
         let (start, free) = (self.session.received(), self.session.free());
         assert!(bytes.len() as u64 <= free.end - free.start);
@@ -214,5 +231,11 @@ impl App for Node<Receiving> {
         let held = session.received() - session.released();
         assert!(held <= self.capacity - ringway_net::session::CONTROL_ROOM, "beyond the window");
         assert!(!session.free().is_empty(), "no room for a control frame");
+    }
+
+    /// What was received is still there to be read, and is what was sent.
+    fn survived(&mut self, dead: &Node<Sending>, script: &Script) {
+        while self.cursor < self.session.received() && self.work(&mut Rng::new(0), script) {}
+        assert!(self.count <= dead.count);
     }
 }

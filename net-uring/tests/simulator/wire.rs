@@ -10,6 +10,8 @@ pub enum Side {
     Binder,
 }
 
+pub const SIDES: [Side; 2] = [Side::Connector, Side::Binder];
+
 impl Side {
     pub fn other(self) -> Self {
         match self {
@@ -71,14 +73,19 @@ impl Wire {
         }
         let pipe = &mut self.pipes[writer as usize];
         assert!(!pipe.shut, "written to after shutdown");
-        let len = bytes.len().min(most).min(self.capacity - pipe.bytes.len());
+        let len = bytes.len().min(most).min(self.capacity.saturating_sub(pipe.bytes.len()));
         pipe.bytes.extend(&bytes[..len]);
         Some(len)
     }
 
+    /// Takes a few bytes, whatever is in it.
+    pub fn write_whole(&mut self, writer: Side, bytes: &[u8]) {
+        self.pipes[writer as usize].bytes.extend(bytes);
+    }
+
     /// Bytes that a write would take.
     pub fn room(&self, writer: Side) -> usize {
-        self.capacity - self.pipes[writer as usize].bytes.len()
+        self.capacity.saturating_sub(self.pipes[writer as usize].bytes.len())
     }
 
     pub fn read(&mut self, reader: Side, most: usize) -> Read {

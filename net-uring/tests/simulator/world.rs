@@ -6,7 +6,7 @@ use ringway_net::session::{Action, Greeting, GreetingError, Half, HangUp, Sessio
 
 use super::node::{App, MS, Node, Ring, Script};
 use super::rng::Rng;
-use super::wire::{Cut, Read, Side, Wire};
+use super::wire::{Cut, Read, SIDES, Side, Wire};
 
 /// How rough it is.
 #[derive(Clone, Debug)]
@@ -111,10 +111,35 @@ where
 
     /// Both ends are through, and no connection is left.
     pub fn is_closed(&self) -> bool {
-        self.connector.end().is_some()
-            && self.binder.end().is_some()
-            && self.mine.is_none()
-            && self.theirs.is_none()
+        self.is_over(Side::Connector) && self.is_over(Side::Binder)
+    }
+
+    /// The binder's process is killed, and another one is there at once.
+    pub fn restart_binder(&mut self, binder: Node<B>) -> Node<B> {
+        for id in std::mem::take(&mut self.waiting) {
+            self.let_go(id, Side::Binder);
+        }
+        if let Some(id) = self.theirs.take() {
+            self.let_go(id, Side::Binder);
+        }
+        std::mem::replace(&mut self.binder, binder)
+    }
+
+    /// The connector's.
+    pub fn restart_connector(&mut self, connector: Node<C>) -> Node<C> {
+        if let Some(id) = self.mine.take() {
+            self.let_go(id, Side::Connector);
+        }
+        std::mem::replace(&mut self.connector, connector)
+    }
+
+    /// That end has ended and has no connection.
+    pub fn is_over(&self, side: Side) -> bool {
+        let end = match side {
+            Side::Connector => self.connector.end(),
+            Side::Binder => self.binder.end(),
+        };
+        end.is_some() && self.connection(side).is_none()
     }
 
     pub fn describe(&self) -> String {
@@ -144,21 +169,20 @@ where
         self.trouble();
         let mut moved = false;
         // Each gets its turn in a step, in an order by chance, and may be passed over.
-        let first = self.rng.next() % 6;
-        for turn in 0..6 {
+        let first = self.rng.next() % 5;
+        for turn in 0..5 {
             if self.weather.piece < 1 << 20 && self.rng.one_in(3) {
                 moved = true;
                 continue;
             }
             let stopped = |side: Side| self.stopped_until[side as usize] > self.now;
             let (connector, binder) = (!stopped(Side::Connector), !stopped(Side::Binder));
-            moved |= match (first + turn) % 6 {
+            moved |= match (first + turn) % 5 {
                 0 if connector => self.connector.work(&mut self.rng, script),
                 1 if binder => self.binder.work(&mut self.rng, script),
                 2 if connector => self.drive(Side::Connector),
                 3 if binder => self.drive(Side::Binder),
                 4 if binder => self.listen(),
-                5 => self.forget(),
                 _ => false,
             };
         }
@@ -190,7 +214,11 @@ where
             }
             times.extend((stopped > self.now).then_some(stopped));
         }
-        if self.is_closed() {
+        // One may be all that the test waits for.
+        if self.is_over(Side::Connector) || self.is_over(Side::Binder) {
+            if let Some(next) = times.into_iter().min() {
+                self.now = self.now.max(next);
+            }
             return;
         }
         let next = times.into_iter().min();
@@ -299,7 +327,6 @@ where
                 moved = true;
             }
             Read::Bytes(bytes) => {
-                // Every other time, what comes behind the end is thrown away unseen.
                 match side {
                     Side::Connector => self.connector.feed(&bytes, now),
                     Side::Binder => self.binder.feed(&bytes, now),
@@ -322,8 +349,8 @@ where
             Side::Connector => self.mine.take(),
             Side::Binder => self.theirs.take(),
         };
-        if let Some(standing) = id.and_then(|id| self.wires[id].as_mut()) {
-            standing.wire.close(side);
+        if let Some(id) = id {
+            self.let_go(id, side);
         }
         match side {
             Side::Connector => self.connector.session.handle_disconnected(self.now),
@@ -363,7 +390,7 @@ where
                             return true;
                         }
                         Verdict::Refuse(refusal) => {
-                            standing.wire.write(Side::Binder, &refusal.to_bytes(), usize::MAX);
+                            standing.wire.write_whole(Side::Binder, &refusal.to_bytes());
                         }
                         Verdict::CloseFirst => unreachable!("it was closed"),
                     }
@@ -372,13 +399,13 @@ where
             }
             Err(GreetingError::Garbage) => true,
             Err(GreetingError::Refuse(refusal)) => {
-                standing.wire.write(Side::Binder, &refusal.to_bytes(), usize::MAX);
+                standing.wire.write_whole(Side::Binder, &refusal.to_bytes());
                 true
             }
         };
         if drop_it {
             self.waiting.swap_remove(at);
-            self.wires[id].as_mut().expect("it waited").wire.close(Side::Binder);
+            self.let_go(id, Side::Binder);
         }
         true
     }
@@ -404,23 +431,18 @@ where
         Some(verdict)
     }
 
-    /// Connections that nobody has any more.
-    fn forget(&mut self) -> bool {
-        for (id, slot) in self.wires.iter_mut().enumerate() {
-            let Some(standing) = slot else { continue };
-            if id == 0 {
-                let wire = &standing.wire;
-                self.first_delivered = [Side::Connector, Side::Binder].map(|by| wire.delivered(by));
-            }
-            if standing.wire.is_forgotten() {
-                *slot = None;
-            }
+    /// Closes that end of a connection, which goes away with the second.
+    fn let_go(&mut self, id: usize, side: Side) {
+        let slot = &mut self.wires[id];
+        slot.as_mut().expect("one end is open").wire.close(side);
+        let gone = slot.take_if(|standing| standing.wire.is_forgotten());
+        if let (0, Some(standing)) = (id, gone) {
+            self.first_delivered = SIDES.map(|by| standing.wire.delivered(by));
         }
-        false
     }
 }
 
-/// Sends what is to be sent, in one or two pieces. Whether something moved, and whether the
+/// Sends some of what is to be sent. Whether something moved, and whether the
 /// connection is gone.
 fn pump<H: Half>(
     node: &mut Node<H>,
