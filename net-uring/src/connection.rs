@@ -842,7 +842,8 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
 
     /// Whether all that this end has to say is with the peer's host.
     fn is_said(&mut self) -> bool {
-        if !self.session.is_up() && self.session.end().is_none() {
+        let talks = self.session.is_up() || self.session.is_early();
+        if !talks && self.session.end().is_none() {
             return !H::has_debts(&self.session);
         }
         let goal = H::goal(&self.session);

@@ -50,9 +50,12 @@ where
 {
     assert_eq!(connector.session.poll_action(now), Action::Dial);
     connector.session.handle_dialed(now);
-    let hello = Greeting::read(Kind::Hello, &take(connector, now)).unwrap().unwrap();
+    let said = take(connector, now);
+    let hello = Greeting::read(Kind::Hello, &said).unwrap().unwrap();
     let verdict = binder.session.handle_hello(&hello, &binder.memory, now);
     if verdict == Verdict::Welcome {
+        // What the first connection carries behind the hello.
+        binder.feed(&said[CONTROL_MAX..], now);
         let welcome = take(binder, now);
         connector.feed(&welcome, now);
         assert!(connector.session.is_up() && binder.session.is_up());
@@ -339,6 +342,36 @@ fn a_welcome_that_is_lost_makes_no_session_unknown() {
     let mut successor = Node::<Receiving>::new(config(Side::Binder, CAPACITY));
     assert_eq!(dial(&mut sender, &mut successor, 0), Verdict::Welcome);
     assert_eq!(sender.session.epoch(), 2);
+}
+
+#[test]
+fn only_the_first_hello_is_followed_by_data() {
+    let (mut sender, mut receiver) = pair();
+    work(&mut sender, 85);
+    sender.session.poll_action(0);
+    sender.session.handle_dialed(0);
+    // Half a ring: the longest frame, and no more than whole frames of it.
+    let first = take(&mut sender, 0);
+    assert_eq!(first.len(), CONTROL_MAX + 2048 / 48 * 48);
+    assert!(take(&mut sender, 0).is_empty());
+    sender.session.handle_disconnected(0);
+    sender.session.poll_action(0);
+    sender.session.handle_dialed(0);
+    assert_eq!(take(&mut sender, 0).len(), CONTROL_MAX);
+    sender.session.handle_disconnected(0);
+    // The binder sees the first only now, when its connection is long gone, and takes all of it.
+    let (hello, early) = first.split_at(CONTROL_MAX);
+    let hello = Greeting::read(Kind::Hello, hello).unwrap().unwrap();
+    let verdict = receiver.session.handle_hello(&hello, &receiver.memory, 0);
+    assert_eq!(verdict, Verdict::Welcome);
+    receiver.feed(early, 0);
+    receiver.session.handle_disconnected(0);
+    assert_eq!(dial(&mut sender, &mut receiver, 10 * MS), Verdict::Welcome);
+    talk(&mut sender, &mut receiver, 10 * MS);
+    assert_eq!(sender.session.counters().resent_bytes, 0);
+    work(&mut receiver, 80);
+    talk(&mut sender, &mut receiver, 10 * MS);
+    work(&mut receiver, 5);
 }
 
 #[test]

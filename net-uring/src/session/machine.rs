@@ -68,9 +68,9 @@ pub trait Half: Sized + std::fmt::Debug {
     /// Whether it can go on with that peer. Changes nothing.
     #[doc(hidden)]
     fn check_peer(&self, peer: &Greeting, ring: &impl Headers) -> Result<(), Mismatch>;
-    /// A handshake succeeded.
+    /// A handshake succeeded. `early`: what was sent on this connection before it did still counts.
     #[doc(hidden)]
-    fn connected(&mut self, peer: &Greeting) -> Resumed;
+    fn connected(&mut self, peer: &Greeting, early: bool) -> Resumed;
     /// The connection is gone. Bytes of a frame that had come in part.
     #[doc(hidden)]
     fn disconnected(&mut self) -> u64;
@@ -275,14 +275,15 @@ impl<H: Half> Session<H> {
         if self.hang_up.is_some() {
             return Transmit { control: &[], data: 0..0 };
         }
-        if self.phase == Phase::Up {
+        let early = self.is_early();
+        if self.phase == Phase::Up || early {
             while self.out.has_room() {
                 let Some((kind, seq)) = self.half.next_control(self.closing, now_ns) else { break };
                 self.push(kind, seq);
             }
             self.half.clear(ring);
             let data = self.half.data();
-            let quiet = data.is_empty() && self.out.is_empty();
+            let quiet = data.is_empty() && self.out.is_empty() && !early;
             if quiet
                 && now_ns >= self.heartbeat_at_ns()
                 && let Some((kind, seq)) = self.half.heartbeat()
@@ -295,7 +296,7 @@ impl<H: Half> Session<H> {
             self.push(Kind::Bye, 0);
         }
         let connected = matches!(self.phase, Phase::Up | Phase::Ending);
-        let data = if connected { self.half.data() } else { 0..0 };
+        let data = if connected || early { self.half.data() } else { 0..0 };
         Transmit { control: self.out.rest(), data }
     }
 
@@ -331,6 +332,14 @@ impl<H: Half> Session<H> {
     #[inline(always)]
     pub fn is_up(&self) -> bool {
         self.phase == Phase::Up
+    }
+
+    /// Whether this end may send behind its hello, without having been welcomed: on its very first
+    /// connection. The peer can't have anything of this session then, so both know where it begins;
+    /// and whoever welcomes it has room for its longest frame, which is as far as its credit goes.
+    #[inline(always)]
+    pub fn is_early(&self) -> bool {
+        self.phase == Phase::Greeting && self.epoch == 1
     }
 
     /// Whether a handshake has ever succeeded.
@@ -512,7 +521,8 @@ impl<H: Half> Session<H> {
     fn connected(&mut self, peer: &Greeting, now_ns: u64) {
         self.counters.connections += 1;
         self.counters.resumes += u64::from(self.established);
-        let resumed = self.half.connected(peer);
+        let early = self.is_early();
+        let resumed = self.half.connected(peer, early);
         self.counters.resent_bytes += resumed.again;
         if resumed.progress {
             self.backoff.reset();

@@ -239,7 +239,7 @@ impl Half for Receiving {
         Ok(())
     }
 
-    fn connected(&mut self, peer: &Greeting) -> Resumed {
+    fn connected(&mut self, peer: &Greeting, _early: bool) -> Resumed {
         self.body_max = peer.body_max;
         // The greeting told it.
         self.tell();

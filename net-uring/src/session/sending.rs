@@ -182,14 +182,16 @@ impl Half for Sending {
     const DIRECTION: Direction = Direction::Sends;
 
     fn new(capacity: u64, _ack_delay_ns: u64) -> Self {
+        let body_max = body_max(capacity / 2);
         Self {
             capacity,
-            body_max: body_max(capacity / 2),
+            body_max,
             acknowledged: 0,
             sent: 0,
             cleared: 0,
             tail: 0,
-            credit: 0,
+            // What every receiver has that does not refuse: see `is_early`.
+            credit: frame_len(body_max),
             sent_max: 0,
             resumed_at: 0,
             fin_sent: false,
@@ -221,12 +223,14 @@ impl Half for Sending {
         Ok(())
     }
 
-    fn connected(&mut self, peer: &Greeting) -> Resumed {
+    fn connected(&mut self, peer: &Greeting, early: bool) -> Resumed {
         let progress = peer.position > self.resumed_at;
         self.resumed_at = peer.position;
         self.acknowledged = peer.released;
-        self.sent = peer.position;
-        self.cleared = peer.position;
+        if !early {
+            self.sent = peer.position;
+            self.cleared = peer.position;
+        }
         self.credit = peer.released + peer.window;
         Resumed { again: self.sent_max.saturating_sub(peer.position), progress }
     }

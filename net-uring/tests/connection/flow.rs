@@ -3,10 +3,11 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringway_net::{RecvError, SendError, Wait};
+use ringway_net::{NetReceiver, NetSender, Options, RecvError, SendError, Side, Wait};
 
 use super::support::{
-    PATIENCE, WAITS, bound_receiver, bound_sender, check, expect, fill, length, options, send,
+    PATIENCE, WAITS, bound_receiver, bound_sender, check, expect, fill, length, options, send, to,
+    wait_until,
 };
 
 const MAX: usize = 3000;
@@ -38,15 +39,46 @@ fn every_message_once_and_in_order() {
 }
 
 #[test]
-fn one_thread_may_have_both_ends_if_the_sender_binds() {
-    let (mut tx, mut rx) = bound_sender(&options(0));
-    for index in 0..2000 {
-        send(&mut tx, index, MAX);
-        expect(&mut rx, index, MAX);
+fn one_thread_may_have_both_ends() {
+    for bound in [bound_sender, bound_receiver] {
+        let (mut tx, mut rx) = bound(&options(0));
+        for index in 0..2000 {
+            send(&mut tx, index, MAX);
+            expect(&mut rx, index, MAX);
+        }
+        assert_eq!(rx.try_recv().unwrap_err(), RecvError::Empty);
+        assert_eq!((tx.peer().is_some(), rx.peer().is_some()), (true, true));
+        assert_eq!((rx.stats().messages, rx.stats().violations), (2000, 0));
     }
-    assert_eq!(rx.try_recv().unwrap_err(), RecvError::Empty);
-    assert_eq!((tx.peer().is_some(), rx.peer().is_some()), (true, true));
-    assert_eq!(rx.stats().messages, 2000);
+}
+
+#[test]
+fn who_connects_need_not_wait_for_an_answer() {
+    // As much as one longest frame, which whoever welcomes it has room for. The receiver binds, and
+    // is looked at only when the sender has come and gone.
+    let options = options(0);
+    let mut rx = NetReceiver::open(&Options { side: Side::Bind, ..options.clone() }).unwrap();
+    for round in 0..3 {
+        let mut tx = NetSender::open(&to(&options, rx.local_addr().unwrap())).unwrap();
+        for index in 0..20 {
+            send(&mut tx, round * 20 + index, 1000);
+        }
+        drop(tx);
+        for index in 0..20 {
+            expect(&mut rx, round * 20 + index, 1000);
+        }
+        assert_eq!(rx.recv_timeout(PATIENCE).unwrap_err(), RecvError::Disconnected);
+        assert_eq!(rx.try_recv().unwrap_err(), RecvError::Empty);
+    }
+    // A receiver that connects and leaves is told, too.
+    let mut tx = NetSender::open(&Options { side: Side::Bind, ..options.clone() }).unwrap();
+    drop(NetReceiver::open(&to(&options, tx.local_addr().unwrap())).unwrap());
+    let mut told = None;
+    wait_until("the end of the receiver", || {
+        told = tx.flush().err();
+        told.is_some()
+    });
+    assert_eq!(told, Some(SendError::Disconnected { lost: 0 }));
 }
 
 #[test]

@@ -73,7 +73,10 @@ pub fn send(tx: &mut NetSender, index: u64, max: usize) {
 
 /// Receives a message that must be number `index`.
 pub fn expect(rx: &mut NetReceiver, index: u64, max: usize) {
-    let message = rx.recv_timeout(PATIENCE).unwrap();
+    if let Err(error) = rx.recv_timeout(PATIENCE).map(std::mem::forget) {
+        panic!("instead of message {index}: {error}; {:?}, {:?}", rx.trouble(), rx.stats());
+    }
+    let message = rx.try_recv().unwrap();
     assert_eq!(check(&message), index);
     assert_eq!(message.len(), length(index, max));
 }
