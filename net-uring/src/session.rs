@@ -16,7 +16,7 @@
 //!
 //! **Positions** count the bytes of data frames since the session began, from 0. A frame's `seq` is
 //! its position. Both rings have a byte at the offset `position mod capacity`, so a message lies
-//! at the same place in each. With equal capacities, that is.
+//! at the same place in each, if their capacities are equal.
 //!
 //! ```text
 //!   send ring      acknowledged ≤ sent ≤ cleared ≤ tail ≤ acknowledged + capacity
@@ -41,6 +41,10 @@
 //! **Control goes out at a frame boundary, ahead of data.** It is made when it leaves, out of the
 //! state then, so the newest wins and nothing piles up. The sender's `cleared` is such a boundary:
 //! data is offered up to there, and control is put between that and what is cleared next.
+//!
+//! **Behind the very first hello** a connector need not wait for the welcome: both sides know that the
+//! stream begins at 0, and whoever welcomes it has room for one longest frame. So a first `send`
+//! hands its message to the kernel. Later hellos are waited out: the welcome tells the position.
 //!
 //! ```text
 //!          connector                                      binder
