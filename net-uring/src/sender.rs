@@ -337,6 +337,8 @@ impl<B: Backend> NetSender<B> {
         if let Err(NoRoom::TooLarge { max }) = self.connection.session.check_room(len) {
             return Err(SendError::TooLarge { len, max: max as usize });
         }
+        // What was queued is published: else the receiver could make no room.
+        self.flushes += u64::from(std::mem::take(&mut self.queued));
         self.connection.step();
         self.connection.tend_sometimes();
         self.connection.push();
@@ -402,8 +404,8 @@ const RESERVE: usize = CONTROL_ROOM as usize;
 /// Whether a message of that length may be written now.
 #[inline(always)]
 fn has_room(session: &Session<Sending>, len: usize) -> bool {
-    let room = (session.room() as usize).saturating_sub(RESERVE + HEADER_LEN);
-    len <= room && len <= session.body_max() as usize
+    // The room is a multiple of 16, as frames are.
+    len <= session.body_max() as usize && len + RESERVE + HEADER_LEN <= session.room() as usize
 }
 
 /// Whether nothing will be acknowledged any more: the session has ended, or the receiver has closed

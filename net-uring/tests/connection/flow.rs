@@ -174,6 +174,33 @@ fn a_full_ring_says_so_and_a_reader_makes_room() {
 }
 
 #[test]
+fn a_ring_is_filled_to_the_last_byte_and_no_further() {
+    for len in [0, 1, 15, 16, 17] {
+        let (mut tx, mut rx) = bound_sender(&options(0));
+        let mut sent = 0;
+        while let Ok(claim) = tx.try_claim(len) {
+            claim.commit().unwrap();
+            sent += 1;
+        }
+        let frame = 16 + len.next_multiple_of(16);
+        assert_eq!(sent, ((64 << 10) - 256) / frame, "{len} bytes");
+        let start = Instant::now();
+        while sent > 0 {
+            tx.flush().unwrap();
+            match rx.try_recv() {
+                Ok(message) => assert_eq!(message.len(), len),
+                Err(error) => {
+                    assert_eq!(error, RecvError::Empty);
+                    assert!(start.elapsed() < PATIENCE);
+                    continue;
+                }
+            }
+            sent -= 1;
+        }
+    }
+}
+
+#[test]
 fn receiving_times_out() {
     for wait in WAITS {
         let mut options = options(0);
