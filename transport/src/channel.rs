@@ -1,16 +1,18 @@
 //! [`Sender`] and [`Receiver`]: the verbs, the same for every medium.
 //!
-//! Whatever depends on where the bytes go is behind `ringway_shm`'s ends; whatever depends on what
-//! they mean is behind [`Message`].
+//! Whatever depends on where the bytes go is behind `end`; whatever depends on what they mean is behind
+//! [`Message`].
 
 use std::borrow::Borrow;
 use std::marker::PhantomData;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use ringway_shm::{Consumer, Options, Producer, Stats};
+use ringway_shm::Stats;
 use rkyv::util::AlignedVec;
 
 use crate::cpu_latency::CpuLatency;
+use crate::end::{self, Guard, Options, Receiving, Sending};
 use crate::error::{BatchError, Error, Peer, RecvError, SendError};
 use crate::message::{Batch, Borrowed, Claim, Message, Received, Scratch};
 use crate::options::Builder;
@@ -50,7 +52,7 @@ pub fn remove(address: &str) -> Result<bool, Error> {
 /// others who are just opening or closing the channel.
 #[derive(Debug)]
 pub struct Sender<T: Message + ?Sized> {
-    producer: Producer,
+    producer: Sending,
     scratch: Scratch,
     _cpu_latency: Option<CpuLatency>,
     _type: PhantomData<fn(&T)>,
@@ -82,7 +84,7 @@ enum Publish {
 
 impl Publish {
     #[inline(always)]
-    fn finish(self, claim: ringway_shm::Claim<'_>, len: usize) -> Result<(), SendError> {
+    fn finish(self, claim: end::Claim<'_>, len: usize) -> Result<(), SendError> {
         match self {
             Self::Now => claim.commit_len(len)?,
             Self::Later => claim.queue_len(len)?,
@@ -105,7 +107,7 @@ pub struct Sent {
 impl<T: Message + ?Sized> Sender<T> {
     pub(crate) fn open(options: &Options, hold: Option<CpuLatency>) -> Result<Self, Error> {
         Ok(Self {
-            producer: Producer::open(options)?,
+            producer: Sending::open(options)?,
             scratch: Scratch::default(),
             _cpu_latency: hold,
             _type: PhantomData,
@@ -172,7 +174,7 @@ impl<T: Message + ?Sized> Sender<T> {
     /// [`SendError::Forked`], [`SendError::Corrupt`].
     #[inline(always)]
     pub fn flush(&mut self) -> Result<(), SendError> {
-        Ok(self.producer.flush()?)
+        self.producer.flush()
     }
 
     /// Sends many messages with one publication, if there is room for them all; as many as there
@@ -213,12 +215,24 @@ impl<T: Message + ?Sized> Sender<T> {
 
     /// The receiver, if there is one.
     pub fn peer(&self) -> Option<Peer> {
-        self.producer.peer().map(Into::into)
+        self.producer.peer()
     }
 
-    /// What the channel has done since this end was opened. A dozen loads.
+    /// What the channel has done since this end was opened. A dozen loads; between hosts, a walk
+    /// through what is not acknowledged.
     pub fn stats(&self) -> Stats {
         self.producer.stats()
+    }
+
+    /// Of a channel between hosts: what the connection has done.
+    pub fn net_stats(&self) -> Option<ringway_net::Stats> {
+        self.producer.net_stats()
+    }
+
+    /// Of a channel between hosts: where this end listens, or from where it is connected. Tells what
+    /// became of port 0.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.producer.local_addr()
     }
 
     /// Serialises straight into the free run at the tail. Only when that is too short, once a lap and
@@ -306,17 +320,18 @@ impl<T: Message + ?Sized> Sender<T> {
         if count < 2 {
             return Ok(0);
         }
+        let Some(producer) = self.producer.arrays() else { return Ok(0) };
         let mut claim = match patience {
-            Patience::None => match self.producer.try_claim_array(len, count) {
+            Patience::None => match producer.try_claim_array(len, count) {
                 // Some of them may fit one by one.
                 Err(ringway_shm::SendError::Full { .. }) => return Ok(0),
                 claim => claim?,
             },
-            Patience::Forever => self.producer.claim_array(len, count)?,
-            Patience::Within(timeout) => self.producer.claim_array_timeout(len, count, timeout)?,
+            Patience::Forever => producer.claim_array(len, count)?,
+            Patience::Within(timeout) => producer.claim_array_timeout(len, count, timeout)?,
             Patience::Until(deadline) => {
                 let left = deadline.saturating_duration_since(Instant::now());
-                self.producer.claim_array_timeout(len, count, left)?
+                producer.claim_array_timeout(len, count, left)?
             }
         };
         let mut written = 0;
@@ -376,10 +391,10 @@ impl Sender<[u8]> {
 }
 
 fn claim(
-    producer: &mut Producer,
+    producer: &mut Sending,
     len: usize,
     patience: Patience,
-) -> Result<ringway_shm::Claim<'_>, SendError> {
+) -> Result<end::Claim<'_>, SendError> {
     Ok(match patience {
         Patience::None => producer.try_claim(len)?,
         Patience::Forever => producer.claim(len)?,
@@ -411,7 +426,7 @@ fn claim(
 /// touches the file system.
 #[derive(Debug)]
 pub struct Receiver<T: Message + ?Sized> {
-    consumer: Consumer,
+    consumer: Receiving,
     copy: AlignedVec,
     _cpu_latency: Option<CpuLatency>,
     _type: PhantomData<fn() -> T>,
@@ -420,7 +435,7 @@ pub struct Receiver<T: Message + ?Sized> {
 impl<T: Message + ?Sized> Receiver<T> {
     pub(crate) fn open(options: &Options, hold: Option<CpuLatency>) -> Result<Self, Error> {
         Ok(Self {
-            consumer: Consumer::open(options)?,
+            consumer: Receiving::open(options)?,
             copy: AlignedVec::new(),
             _cpu_latency: hold,
             _type: PhantomData,
@@ -512,17 +527,29 @@ impl<T: Message + ?Sized> Receiver<T> {
 
     /// The sender whose messages are being read, if there is one.
     pub fn peer(&self) -> Option<Peer> {
-        self.consumer.peer().map(Into::into)
+        self.consumer.peer()
     }
 
-    /// What the channel has done since its sender opened it. A dozen loads.
+    /// What the channel has done since its sender opened it; between hosts, since this end was
+    /// opened. A dozen loads.
     pub fn stats(&self) -> Stats {
         self.consumer.stats()
+    }
+
+    /// Of a channel between hosts: what the connection has done.
+    pub fn net_stats(&self) -> Option<ringway_net::Stats> {
+        self.consumer.net_stats()
+    }
+
+    /// Of a channel between hosts: where this end listens, or from where it is connected. Tells what
+    /// became of port 0.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.consumer.local_addr()
     }
 }
 
 fn copy_out<'a, T: Message + ?Sized>(
-    guard: ringway_shm::Received<'_>,
+    guard: Guard<'_>,
     copy: &'a mut AlignedVec,
 ) -> Result<Borrowed<'a, T>, RecvError> {
     let (sequence, redelivered) = (guard.sequence(), guard.redelivered());

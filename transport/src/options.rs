@@ -3,12 +3,16 @@
 
 use std::path::PathBuf;
 
-use ringway_shm::{Options, Wait};
+use ringway_net::Side;
+use ringway_net::session::Format;
+use ringway_shm::Wait;
+use rkyv::rancor::Failure;
 
-use crate::address::Address;
+use crate::address::{Address, Host};
 use crate::channel::{Receiver, Sender};
 use crate::cpu_latency::CpuLatency;
 use crate::describe::Schema;
+use crate::end::Options;
 use crate::error::Error;
 use crate::message::Message;
 
@@ -27,6 +31,8 @@ use crate::message::Message;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Builder {
+    host: Option<Host>,
+    side: Side,
     name: String,
     directory: Option<PathBuf>,
     capacity: Option<u64>,
@@ -44,6 +50,8 @@ impl Builder {
         let address: Address = address.parse()?;
         let options = address.options();
         Ok(Self {
+            host: address.host().cloned(),
+            side: options.side.unwrap_or_default(),
             name: address.name().to_owned(),
             directory: None,
             capacity: options.capacity,
@@ -67,10 +75,23 @@ impl Builder {
         Self { align: Some(bytes), ..self }
     }
 
-    /// How both sides wait. Default: adaptive.
+    /// How this side waits; in shared memory both do it in the same way. Default: adaptive.
     #[must_use]
     pub fn wait(self, wait: Wait) -> Self {
         Self { wait: Some(wait), ..self }
+    }
+
+    /// Between hosts: which end binds. Default: the end on whose host the address is; if both are, the
+    /// first to come.
+    #[must_use]
+    pub fn side(self, side: Side) -> Self {
+        Self { side, ..self }
+    }
+
+    /// Between hosts: the port, if it shall be another than the address names.
+    #[must_use]
+    pub fn port(self, port: u16) -> Self {
+        Self { host: self.host.map(|host| Host { port, ..host }), ..self }
     }
 
     /// Keeps idle cores from deep sleep while this handle lives, which makes waking a sleeper about
@@ -92,7 +113,7 @@ impl Builder {
     /// # Errors
     /// [`Error`], whose text names the remedy.
     pub fn sender<T: Message + ?Sized>(&self) -> Result<Sender<T>, Error> {
-        Sender::open(&self.shm::<T>(), self.cpu_latency()?)
+        Sender::open(&self.options::<T>(), self.cpu_latency()?)
     }
 
     /// Opens the receiving end.
@@ -100,14 +121,18 @@ impl Builder {
     /// # Errors
     /// [`Error`], whose text names the remedy.
     pub fn receiver<T: Message + ?Sized>(&self) -> Result<Receiver<T>, Error> {
-        Receiver::open(&self.shm::<T>(), self.cpu_latency()?)
+        Receiver::open(&self.options::<T>(), self.cpu_latency()?)
     }
 
-    /// Removes the channel, with every message in it, if nobody has it open. False: there is none.
+    /// Removes the channel, with every message in it, if nobody has it open. False: there is none;
+    /// between hosts there never is, for nothing is kept.
     ///
     /// # Errors
     /// [`crate::ErrorKind::RoleTaken`] when a process has it open; those of the file system.
     pub fn remove(&self) -> Result<bool, Error> {
+        if self.host.is_some() {
+            return Ok(false);
+        }
         Ok(ringway_shm::remove(&self.shm::<[u8]>())?)
     }
 
@@ -115,19 +140,50 @@ impl Builder {
         Ok(self.hold_cpu_latency.then(CpuLatency::hold).transpose()?)
     }
 
-    fn shm<T: Message + ?Sized>(&self) -> Options {
+    fn options<T: Message + ?Sized>(&self) -> Options {
+        match &self.host {
+            None => Options::Shm(self.shm::<T>()),
+            Some(host) => Options::Net(Box::new(self.net::<T>(host))),
+        }
+    }
+
+    fn net<T: Message + ?Sized>(&self, host: &Host) -> ringway_net::Options {
+        let schema = Schema::of::<T>().fingerprint();
+        let mut options =
+            ringway_net::Options::new(&host.host, host.port, &self.name, schema, format());
+        options.side = self.side;
+        options.capacity = self.capacity.unwrap_or(options.capacity);
+        options.wait = match self.wait {
+            Some(Wait::Spin) => ringway_net::Wait::Spin,
+            Some(Wait::Park) => ringway_net::Wait::Park,
+            Some(Wait::Adaptive) | None => ringway_net::Wait::Adaptive,
+        };
+        options
+    }
+
+    fn shm<T: Message + ?Sized>(&self) -> ringway_shm::Options {
         let schema = Schema::of::<T>();
         let schema = ringway_shm::Schema {
             fingerprint: schema.fingerprint(),
             text: schema.text().to_owned(),
             payload_align: schema.align(),
         };
-        Options {
+        ringway_shm::Options {
             directory: self.directory.clone(),
             capacity: self.capacity,
             record_align: self.align,
             wait: self.wait,
-            ..Options::new(&self.name, schema)
+            ..ringway_shm::Options::new(&self.name, schema)
         }
+    }
+}
+
+/// How archives look in this build: rkyv's features decide.
+fn format() -> Format {
+    let little = rkyv::to_bytes::<Failure>(&1_u16).is_ok_and(|bytes| bytes.first() == Some(&1));
+    Format {
+        endian: if little { 1 } else { 2 },
+        pointer: size_of::<rkyv::primitive::ArchivedUsize>() as u8,
+        align: align_of::<rkyv::primitive::ArchivedU64>() as u8,
     }
 }

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -73,13 +74,28 @@ impl Home {
         &self.0
     }
 
-    /// A channel in it.
+    /// A channel in it; one between hosts is at a port of its own.
     pub fn channel(&self, address: &str) -> Builder {
-        Builder::new(address).unwrap().directory(&self.0)
+        let channel = Builder::new(address).unwrap().directory(&self.0);
+        if address.starts_with("tcp:") { channel.port(free_port()) } else { channel }
     }
 
     pub fn is_empty(&self) -> bool {
         std::fs::read_dir(&self.0).unwrap().next().is_none()
+    }
+}
+
+/// A port that nobody has, and that the kernel gives to nobody who does not ask for it by number.
+fn free_port() -> u16 {
+    static COUNT: Mutex<u32> = Mutex::new(0);
+    loop {
+        let mut count = COUNT.lock().unwrap();
+        *count += 1;
+        let port = 10_000 + (std::process::id() * 97 + *count) % 20_000;
+        let port = u16::try_from(port).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
     }
 }
 
