@@ -33,6 +33,8 @@ pub(crate) enum Wait {
 pub(crate) enum Over {
     /// Shared memory on one host.
     Shm,
+    /// TCP, over this host's loopback.
+    Tcp,
 }
 
 /// Which of the two processes.
