@@ -13,7 +13,9 @@
 //! ```
 //!
 //! Where things are: `frame` is the layout on the wire, `session` the protocol, which does no I/O
-//! and reads no clock. docs/WIRE.md has both in words.
+//! and reads no clock; docs/WIRE.md has both in words. `connection` drives a session: `mirror` is the
+//! ring, `backend` moves the bytes, `listener` is the door, `socket` and `fork` what the system
+//! needs. `sender` and `receiver` are the two ends.
 
 pub mod backend;
 mod clock;

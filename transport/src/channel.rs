@@ -17,9 +17,10 @@ use crate::error::{BatchError, Error, Peer, RecvError, SendError};
 use crate::message::{Batch, Borrowed, Claim, Message, Received, Scratch};
 use crate::options::Builder;
 
-/// Opens the sending end of the channel at `address`, such as `shm://ticks?capacity=4MiB&wait=spin`.
-/// Either end may be opened first. Allocates and touches the file system; the verbs of the result
-/// do neither.
+/// Opens the sending end of the channel at `address`, such as `shm://ticks?capacity=4MiB&wait=spin`,
+/// or `tcp://10.0.0.2:7000/ticks` between hosts. Either end may be opened first. Allocates and touches
+/// the file system or the network; the verbs of the result do not allocate, and call the kernel only to
+/// sleep, to wake, and to reach another host.
 ///
 /// # Errors
 /// [`Error`], whose text names the remedy.
