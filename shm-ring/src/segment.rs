@@ -158,9 +158,15 @@ pub struct SegmentMemory {
     capacity: u64,
     producer: NonNull<ProducerPage>,
     consumer: NonNull<ConsumerPage>,
-    /// What the pointers point into.
-    _mappings: Arc<[MmapRaw; 2]>,
+    /// What the pointers point into; nothing keeps `NOTHING`.
+    _mappings: Option<Arc<[MmapRaw; 2]>>,
 }
+
+/// A ring of 64 zero bytes and two pages of zeros, all in one.
+#[repr(C, align(4096))]
+struct Nothing([Word; 512]);
+
+static NOTHING: Nothing = Nothing([const { Word::new(0) }; 512]);
 
 // SAFETY: the pointers go into mappings that the Arc keeps; shared words are atomics, payload bytes
 // are handed from one side to the other by the ring's protocol, and nothing belongs to a thread.
@@ -195,13 +201,26 @@ impl SegmentMemory {
             capacity: header.capacity,
             producer: at(&left, producer.offset)?.cast(),
             consumer: at(&right, 0)?.cast(),
-            _mappings: Arc::new([left, right]),
+            _mappings: Some(Arc::new([left, right])),
         })
+    }
+
+    /// An empty ring that nobody writes.
+    pub fn idle() -> Self {
+        let at = |word: usize| NonNull::from(&NOTHING.0[word]);
+        Self {
+            ring: at(0).cast(),
+            capacity: 64,
+            producer: at(128).cast(),
+            consumer: at(256).cast(),
+            _mappings: None,
+        }
     }
 }
 
 // SAFETY: `map` checked that the ring's `capacity` bytes and both pages lie inside the mappings,
 // which the Arc keeps in place; they start on page boundaries, so alignment follows from offsets.
+// In `idle` they are 1024 bytes apart inside of a static that is made of atomics.
 unsafe impl RingMemory for SegmentMemory {
     #[inline(always)]
     fn capacity(&self) -> u64 {
