@@ -16,6 +16,8 @@ use std::process::ExitCode;
 
 use ringway::{Describe, Receiver, Sender, rkyv};
 
+type Outcome = Result<(), Box<dyn Error>>;
+
 /// Messages between two looks at the other end: small beside the ring, large beside the cost of the
 /// call that is counted with it.
 const BURST: u64 = 64;
@@ -27,7 +29,7 @@ const OPTIONS: &str = "capacity=64KiB";
 struct Verb {
     name: &'static str,
     function: &'static str,
-    run: fn(&str, u64) -> Result<(), Box<dyn Error>>,
+    run: fn(&str, u64) -> Outcome,
 }
 
 const VERBS: [Verb; 5] = [
@@ -69,14 +71,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn count(name: &str, messages: &str) -> Result<(), Box<dyn Error>> {
+fn count(name: &str, messages: &str) -> Outcome {
     let verb = VERBS.iter().find(|verb| verb.name == name);
     let verb = verb.ok_or_else(|| format!("no verb is called \"{name}\""))?;
     let messages: u64 = messages.parse()?;
     (verb.run)(&format!("shm://instructions-{}?{OPTIONS}", std::process::id()), messages / BURST)
 }
 
-fn claim(address: &str, bursts: u64) -> Result<(), Box<dyn Error>> {
+fn claim(address: &str, bursts: u64) -> Outcome {
     let mut tx = ringway::sender(address)?;
     let mut rx = ringway::receiver(address)?;
     for burst in 0..bursts {
@@ -86,7 +88,7 @@ fn claim(address: &str, bursts: u64) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn send(address: &str, bursts: u64) -> Result<(), Box<dyn Error>> {
+fn send(address: &str, bursts: u64) -> Outcome {
     let mut tx = ringway::sender(address)?;
     let mut rx = ringway::receiver(address)?;
     for burst in 0..bursts {
@@ -96,7 +98,7 @@ fn send(address: &str, bursts: u64) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn typed(address: &str, bursts: u64) -> Result<(), Box<dyn Error>> {
+fn typed(address: &str, bursts: u64) -> Outcome {
     let mut tx = ringway::sender(address)?;
     let mut rx = ringway::receiver(address)?;
     for burst in 0..bursts {
@@ -107,7 +109,7 @@ fn typed(address: &str, bursts: u64) -> Result<(), Box<dyn Error>> {
 }
 
 #[inline(never)]
-fn counted_claim(tx: &mut Sender<[u8]>, burst: u64) -> Result<(), Box<dyn Error>> {
+fn counted_claim(tx: &mut Sender<[u8]>, burst: u64) -> Outcome {
     for index in 0..BURST {
         let mut claim = tx.claim(8)?;
         claim.copy_from_slice(&(burst + index).to_ne_bytes());
@@ -117,7 +119,7 @@ fn counted_claim(tx: &mut Sender<[u8]>, burst: u64) -> Result<(), Box<dyn Error>
 }
 
 #[inline(never)]
-fn counted_send(tx: &mut Sender<[u8]>, burst: u64) -> Result<(), Box<dyn Error>> {
+fn counted_send(tx: &mut Sender<[u8]>, burst: u64) -> Outcome {
     for index in 0..BURST {
         tx.send(&(burst + index).to_ne_bytes())?;
     }
@@ -125,7 +127,7 @@ fn counted_send(tx: &mut Sender<[u8]>, burst: u64) -> Result<(), Box<dyn Error>>
 }
 
 #[inline(never)]
-fn counted_recv(rx: &mut Receiver<[u8]>) -> Result<(), Box<dyn Error>> {
+fn counted_recv(rx: &mut Receiver<[u8]>) -> Outcome {
     for _ in 0..BURST {
         black_box(rx.recv()?.first_chunk::<8>());
     }
@@ -133,7 +135,7 @@ fn counted_recv(rx: &mut Receiver<[u8]>) -> Result<(), Box<dyn Error>> {
 }
 
 #[inline(never)]
-fn counted_send_typed(tx: &mut Sender<Tick>, burst: u64) -> Result<(), Box<dyn Error>> {
+fn counted_send_typed(tx: &mut Sender<Tick>, burst: u64) -> Outcome {
     for index in 0..BURST {
         let sequence = burst + index;
         tx.send(&Tick {
@@ -149,7 +151,7 @@ fn counted_send_typed(tx: &mut Sender<Tick>, burst: u64) -> Result<(), Box<dyn E
 }
 
 #[inline(never)]
-fn counted_recv_typed(rx: &mut Receiver<Tick>) -> Result<(), Box<dyn Error>> {
+fn counted_recv_typed(rx: &mut Receiver<Tick>) -> Outcome {
     for _ in 0..BURST {
         let tick = rx.recv()?;
         black_box(tick.sequence.to_native() + tick.ask_size.to_native());
