@@ -1,0 +1,240 @@
+//! Ringway's channels of many, `kind=broadcast` and `kind=mpmc`, through the same API as one to one:
+//! bytes written and read in place, one call per message, and 32 at a time on both sides.
+
+use super::courtesy::Courtesy;
+use super::in_process::SLOTS;
+use super::ringway_channel::{address_of_kind, fault};
+use crate::payload::{Seen, check, fill};
+use crate::plan::{Fault, Wait};
+use crate::poll::Poll;
+use crate::side::{Lane, Link, Place, Rx, Side, Tx, sized};
+use ringway::{Receiver, RecvError, SendError, Sender};
+use std::array;
+
+/// Messages of a batch.
+const BATCH: usize = 32;
+
+/// What an address of each kind has beside what every address here has.
+pub(crate) const BLOCK: &str = "kind=broadcast&overflow=block";
+pub(crate) const OVERWRITE: &str = "kind=broadcast&overflow=overwrite";
+const MPMC: &str = "kind=mpmc";
+
+pub(crate) fn open_block(place: &Place<'_>) -> Result<Box<dyn Side>, Fault> {
+    sized!(place, N => Broadcast<N, false>)
+}
+
+pub(crate) fn open_overwrite(place: &Place<'_>) -> Result<Box<dyn Side>, Fault> {
+    sized!(place, N => Broadcast<N, true>)
+}
+
+pub(crate) fn open_mpmc(place: &Place<'_>) -> Result<Box<dyn Side>, Fault> {
+    sized!(place, N => Mpmc<N, 1>)
+}
+
+pub(crate) fn open_mpmc_batch(place: &Place<'_>) -> Result<Box<dyn Side>, Fault> {
+    sized!(place, N => Mpmc<N, BATCH>)
+}
+
+/// Whether this build of Ringway knows such addresses.
+pub(crate) fn knows_block() -> bool {
+    knows(BLOCK)
+}
+
+pub(crate) fn knows_overwrite() -> bool {
+    knows(OVERWRITE)
+}
+
+pub(crate) fn knows_mpmc() -> bool {
+    knows(&mpmc(64))
+}
+
+fn knows(options: &str) -> bool {
+    ringway::Builder::new(&format!("shm://any?{options}")).is_ok()
+}
+
+fn mpmc(size: usize) -> String {
+    format!("{MPMC}&slots={SLOTS}&slot={}", size.next_multiple_of(64))
+}
+
+struct Broadcast<const N: usize, const OVER: bool>;
+
+impl<const N: usize, const OVER: bool> Link for Broadcast<N, OVER> {
+    type Tx = Ends<Sender<[u8]>, N, 1>;
+    type Rx = Ends<Receiver<[u8]>, N, 1>;
+
+    fn tx(place: &Place<'_>, lane: Lane) -> Result<Self::Tx, Fault> {
+        tx(place, &address_of_kind(place, lane, if OVER { OVERWRITE } else { BLOCK }, true))
+    }
+
+    fn rx(place: &Place<'_>, lane: Lane) -> Result<Self::Rx, Fault> {
+        rx(place, &address_of_kind(place, lane, if OVER { OVERWRITE } else { BLOCK }, true))
+    }
+}
+
+struct Mpmc<const N: usize, const B: usize>;
+
+impl<const N: usize, const B: usize> Link for Mpmc<N, B> {
+    type Tx = Ends<Sender<[u8]>, N, B>;
+    type Rx = Ends<Receiver<[u8]>, N, B>;
+
+    fn tx(place: &Place<'_>, lane: Lane) -> Result<Self::Tx, Fault> {
+        tx(place, &address_of_kind(place, lane, &mpmc(N), false))
+    }
+
+    fn rx(place: &Place<'_>, lane: Lane) -> Result<Self::Rx, Fault> {
+        rx(place, &address_of_kind(place, lane, &mpmc(N), false))
+    }
+}
+
+fn tx<const N: usize, const B: usize>(
+    place: &Place<'_>,
+    address: &str,
+) -> Result<Ends<Sender<[u8]>, N, B>, Fault> {
+    Ok(Ends::new(ringway::sender(address).map_err(fault)?, place))
+}
+
+fn rx<const N: usize, const B: usize>(
+    place: &Place<'_>,
+    address: &str,
+) -> Result<Ends<Receiver<[u8]>, N, B>, Fault> {
+    Ok(Ends::new(ringway::receiver(address).map_err(fault)?, place))
+}
+
+struct Ends<E, const N: usize, const B: usize> {
+    end: E,
+    /// Polls by itself, and yields, because it spins on a core that is not its own. Else the verb
+    /// waits.
+    polls: bool,
+    courtesy: Courtesy,
+    /// Number that the next message has unless some are passed over.
+    next: u64,
+    /// Whether the channel said that some are.
+    told: bool,
+    missed: u64,
+}
+
+impl<E, const N: usize, const B: usize> Ends<E, N, B> {
+    fn new(end: E, place: &Place<'_>) -> Self {
+        Ends {
+            end,
+            polls: place.is_crowded() && place.seat.wait == Wait::Spin,
+            courtesy: Courtesy::of(place),
+            next: 0,
+            told: false,
+            missed: 0,
+        }
+    }
+}
+
+impl<const N: usize, const B: usize> Tx for Ends<Sender<[u8]>, N, B> {
+    const BATCH: u64 = B as u64;
+
+    #[inline(always)]
+    fn send(&mut self, first: u64, mark: u64) -> Result<(), Fault> {
+        if B > 1 {
+            return self.send_batch(first, mark);
+        }
+        loop {
+            let claim = if self.polls { self.end.try_claim(N) } else { self.end.claim(N) };
+            match claim {
+                Ok(mut claim) => {
+                    fill(&mut claim[..N], first | mark);
+                    self.courtesy.met();
+                    return claim.commit().map_err(fault);
+                }
+                Err(SendError::Full { .. }) => self.courtesy.missed(),
+                Err(error) => return Err(fault(error)),
+            }
+        }
+    }
+}
+
+impl<const N: usize, const B: usize> Ends<Sender<[u8]>, N, B> {
+    #[inline(always)]
+    fn send_batch(&mut self, first: u64, mark: u64) -> Result<(), Fault> {
+        let batch: [[u8; N]; B] = array::from_fn(|i| {
+            let mut message = [0; N];
+            fill(&mut message, (first + i as u64) | if i + 1 == B { mark } else { 0 });
+            message
+        });
+        if !self.polls {
+            return self.end.send_batch(&batch).map(drop).map_err(fault);
+        }
+        let mut rest = &batch[..];
+        while let Err(error) = self.end.try_send_batch(rest) {
+            let SendError::Full { .. } = error.error else { return Err(fault(error)) };
+            rest = &rest[error.sent..];
+            self.courtesy.missed();
+        }
+        self.courtesy.met();
+        Ok(())
+    }
+}
+
+impl<const N: usize, const B: usize> Rx for Ends<Receiver<[u8]>, N, B> {
+    #[inline(always)]
+    fn recv(&mut self) -> Result<Seen, Fault> {
+        loop {
+            let message = if self.polls { self.end.try_recv() } else { self.end.recv() };
+            match message {
+                Ok(message) => {
+                    let sequence = message.sequence();
+                    if self.told {
+                        self.told = false;
+                        self.missed += sequence.saturating_sub(self.next);
+                    }
+                    self.next = sequence + 1;
+                    self.courtesy.met();
+                    return Ok(check::<N>(&message));
+                }
+                Err(error) => self.told |= told_of_a_gap(error)?,
+            }
+            self.courtesy.missed();
+        }
+    }
+
+    #[inline(always)]
+    fn recv_some(&mut self, mut each: impl FnMut(Seen)) -> Result<(), Fault> {
+        if B == 1 {
+            each(self.recv()?);
+            return Ok(());
+        }
+        loop {
+            let batch =
+                if self.polls { self.end.try_recv_batch(B) } else { self.end.recv_batch(B) };
+            match batch {
+                Ok(mut batch) => {
+                    while let Some(message) = batch.next().map_err(fault)? {
+                        each(check::<N>(&message));
+                    }
+                    self.courtesy.met();
+                    return Ok(());
+                }
+                Err(error) => self.told |= told_of_a_gap(error)?,
+            }
+            self.courtesy.missed();
+        }
+    }
+
+    fn missed(&self) -> u64 {
+        self.missed
+    }
+}
+
+/// Sorts out why there was no message: nothing there yet (false), the channel's end or a fault of it
+/// (an error), or, what is left, that this receiver was lapped (true).
+#[cold]
+fn told_of_a_gap(error: RecvError) -> Result<bool, Fault> {
+    match error {
+        RecvError::Empty => Ok(false),
+        RecvError::Timeout
+        | RecvError::Disconnected
+        | RecvError::PeerDied { .. }
+        | RecvError::Invalid { .. }
+        | RecvError::Corrupt { .. }
+        | RecvError::Open(_)
+        | RecvError::Forked
+        | RecvError::Other => Err(fault(error)),
+        _ => Ok(true),
+    }
+}
