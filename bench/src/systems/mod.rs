@@ -24,7 +24,7 @@ pub(crate) struct System {
     /// Whether it can be shared by more than one sender or receiver.
     pub(crate) of_many: bool,
     /// Whether it is there: what Ringway does not know yet is not listed.
-    pub(crate) exists: fn() -> bool,
+    pub(crate) exists: fn(&System) -> bool,
     /// Whether it carries messages of this many bytes.
     pub(crate) fits: fn(usize) -> bool,
     /// What it is compared with when it waits so; the first that takes part is the row's `ratio_to`.
@@ -49,8 +49,12 @@ const fn parked(system: &'static str) -> Against {
     Against { system, wait: Wait::Park }
 }
 
-fn always() -> bool {
+fn always(_: &System) -> bool {
     true
+}
+
+fn if_ringway_knows(system: &System) -> bool {
+    ringway_many::knows(system.name)
 }
 
 const PINGPONG: &[Scenario] = &[Scenario::Pingpong];
@@ -253,14 +257,14 @@ const ALL: &[System] = &[
         scenarios: TO_ALL,
         waits: ANY_WAIT,
         of_many: true,
-        exists: ringway_many::knows_block,
-        fits: |_| true,
+        exists: if_ringway_knows,
+        fits: ringway_many::fits,
         against: |wait| match wait {
             Wait::Spin => const { &[spinning("ringway-shm-raw")] },
             Wait::Adaptive | Wait::Park => const { &[spinning("ringway-broadcast-block")] },
         },
         arena_len: ringway_channel::arena_len,
-        open: ringway_many::open_block,
+        open: ringway_many::open,
     },
     System {
         name: "ringway-broadcast-overwrite",
@@ -268,8 +272,8 @@ const ALL: &[System] = &[
         scenarios: TO_ALL,
         waits: ANY_WAIT,
         of_many: true,
-        exists: ringway_many::knows_overwrite,
-        fits: |_| true,
+        exists: if_ringway_knows,
+        fits: ringway_many::fits,
         against: |wait| match wait {
             Wait::Spin => {
                 const { &[spinning("ringway-broadcast-block"), spinning("ringway-shm-raw")] }
@@ -277,7 +281,7 @@ const ALL: &[System] = &[
             Wait::Adaptive | Wait::Park => const { &[spinning("ringway-broadcast-overwrite")] },
         },
         arena_len: ringway_channel::arena_len,
-        open: ringway_many::open_overwrite,
+        open: ringway_many::open,
     },
     System {
         name: "ringway-mpmc",
@@ -285,8 +289,8 @@ const ALL: &[System] = &[
         scenarios: TO_ONE,
         waits: ANY_WAIT,
         of_many: true,
-        exists: ringway_many::knows_mpmc,
-        fits: |_| true,
+        exists: if_ringway_knows,
+        fits: ringway_many::fits,
         against: |wait| match wait {
             Wait::Spin => {
                 const {
@@ -301,7 +305,7 @@ const ALL: &[System] = &[
             Wait::Adaptive | Wait::Park => const { &[spinning("ringway-mpmc")] },
         },
         arena_len: ringway_channel::arena_len,
-        open: ringway_many::open_mpmc,
+        open: ringway_many::open,
     },
     System {
         name: "ringway-mpmc-batch",
@@ -309,8 +313,8 @@ const ALL: &[System] = &[
         scenarios: STREAMS_TO_ONE,
         waits: ANY_WAIT,
         of_many: true,
-        exists: ringway_many::knows_mpmc,
-        fits: |_| true,
+        exists: if_ringway_knows,
+        fits: ringway_many::fits,
         against: |wait| match wait {
             Wait::Spin => {
                 const {
@@ -325,13 +329,13 @@ const ALL: &[System] = &[
             Wait::Adaptive | Wait::Park => const { &[spinning("ringway-mpmc-batch")] },
         },
         arena_len: ringway_channel::arena_len,
-        open: ringway_many::open_mpmc_batch,
+        open: ringway_many::open_batch,
     },
 ];
 
 /// All that can be measured.
 pub(crate) fn all() -> impl Iterator<Item = &'static System> {
-    ALL.iter().filter(|system| (system.exists)())
+    ALL.iter().filter(|system| (system.exists)(system))
 }
 
 /// The system of this name.

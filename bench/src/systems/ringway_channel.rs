@@ -10,23 +10,18 @@ pub(crate) fn arena_len(_size: usize, _capacity: usize) -> usize {
 
 /// The address of one lane. The channel's directory is the run's own, so that names need not be.
 pub(crate) fn address(place: &Place<'_>, lane: Lane) -> String {
-    address_of_kind(place, lane, "", true)
+    address_of_kind(place, lane, "")
 }
 
 /// The same with the options of another kind of channel; one of slots has no `capacity`.
-pub(crate) fn address_of_kind(
-    place: &Place<'_>,
-    lane: Lane,
-    kind: &str,
-    has_capacity: bool,
-) -> String {
+pub(crate) fn address_of_kind(place: &Place<'_>, lane: Lane, kind: &str) -> String {
     let seat = place.seat;
     let lane = match lane {
         Lane::There => "there",
         Lane::Back => "back",
     };
     let capacity = format!("capacity={}", seat.capacity);
-    let capacity = if has_capacity { capacity.as_str() } else { "" };
+    let capacity = if kind.contains("slots=") { "" } else { &capacity };
     let wait = format!("wait={}", seat.wait);
     let options = [kind, capacity, &wait, &seat.channel_options];
     let options: Vec<&str> = options.into_iter().filter(|option| !option.is_empty()).collect();

@@ -14,90 +14,58 @@ use std::array;
 /// Messages of a batch.
 const BATCH: usize = 32;
 
-/// What an address of each kind has beside what every address here has.
-pub(crate) const BLOCK: &str = "kind=broadcast&overflow=block";
-pub(crate) const OVERWRITE: &str = "kind=broadcast&overflow=overwrite";
-const MPMC: &str = "kind=mpmc";
-
-pub(crate) fn open_block(place: &Place<'_>) -> Result<Box<dyn Side>, Fault> {
-    sized!(place, N => Broadcast<N, false>)
+/// One call per message.
+pub(crate) fn open(place: &Place<'_>) -> Result<Box<dyn Side>, Fault> {
+    sized!(place, N => Many<N, 1>; 8 64 1024)
 }
 
-pub(crate) fn open_overwrite(place: &Place<'_>) -> Result<Box<dyn Side>, Fault> {
-    sized!(place, N => Broadcast<N, true>)
+/// A batch a call.
+pub(crate) fn open_batch(place: &Place<'_>) -> Result<Box<dyn Side>, Fault> {
+    sized!(place, N => Many<N, BATCH>; 8 64 1024)
 }
 
-pub(crate) fn open_mpmc(place: &Place<'_>) -> Result<Box<dyn Side>, Fault> {
-    sized!(place, N => Mpmc<N, 1>)
+pub(crate) fn fits(size: usize) -> bool {
+    [8, 64, 1024].contains(&size)
 }
 
-pub(crate) fn open_mpmc_batch(place: &Place<'_>) -> Result<Box<dyn Side>, Fault> {
-    sized!(place, N => Mpmc<N, BATCH>)
+/// Whether this build of Ringway knows the addresses of a system.
+pub(crate) fn knows(system: &str) -> bool {
+    let address = kind(system, 64).map(|options| format!("shm://any?{options}"));
+    address.is_some_and(|address| ringway::Builder::new(&address).is_ok())
 }
 
-/// Whether this build of Ringway knows such addresses.
-pub(crate) fn knows_block() -> bool {
-    knows(BLOCK)
+/// What a system's addresses say beside what every address here does.
+fn kind(system: &str, size: usize) -> Option<String> {
+    Some(match system {
+        "ringway-broadcast-block" => "kind=broadcast&overflow=block".into(),
+        "ringway-broadcast-overwrite" => "kind=broadcast&overflow=overwrite".into(),
+        "ringway-mpmc" | "ringway-mpmc-batch" => {
+            format!("kind=mpmc&slots={SLOTS}&slot={}", size.next_multiple_of(64))
+        }
+        _ => return None,
+    })
 }
 
-pub(crate) fn knows_overwrite() -> bool {
-    knows(OVERWRITE)
-}
+struct Many<const N: usize, const B: usize>;
 
-pub(crate) fn knows_mpmc() -> bool {
-    knows(&mpmc(64))
-}
-
-fn knows(options: &str) -> bool {
-    ringway::Builder::new(&format!("shm://any?{options}")).is_ok()
-}
-
-fn mpmc(size: usize) -> String {
-    format!("{MPMC}&slots={SLOTS}&slot={}", size.next_multiple_of(64))
-}
-
-struct Broadcast<const N: usize, const OVER: bool>;
-
-impl<const N: usize, const OVER: bool> Link for Broadcast<N, OVER> {
-    type Tx = Ends<Sender<[u8]>, N, 1>;
-    type Rx = Ends<Receiver<[u8]>, N, 1>;
-
-    fn tx(place: &Place<'_>, lane: Lane) -> Result<Self::Tx, Fault> {
-        tx(place, &address_of_kind(place, lane, if OVER { OVERWRITE } else { BLOCK }, true))
-    }
-
-    fn rx(place: &Place<'_>, lane: Lane) -> Result<Self::Rx, Fault> {
-        rx(place, &address_of_kind(place, lane, if OVER { OVERWRITE } else { BLOCK }, true))
-    }
-}
-
-struct Mpmc<const N: usize, const B: usize>;
-
-impl<const N: usize, const B: usize> Link for Mpmc<N, B> {
+impl<const N: usize, const B: usize> Link for Many<N, B> {
     type Tx = Ends<Sender<[u8]>, N, B>;
     type Rx = Ends<Receiver<[u8]>, N, B>;
 
     fn tx(place: &Place<'_>, lane: Lane) -> Result<Self::Tx, Fault> {
-        tx(place, &address_of_kind(place, lane, &mpmc(N), false))
+        Ok(Ends::new(ringway::sender(&address(place, lane)?).map_err(fault)?, place))
     }
 
     fn rx(place: &Place<'_>, lane: Lane) -> Result<Self::Rx, Fault> {
-        rx(place, &address_of_kind(place, lane, &mpmc(N), false))
+        Ok(Ends::new(ringway::receiver(&address(place, lane)?).map_err(fault)?, place))
     }
 }
 
-fn tx<const N: usize, const B: usize>(
-    place: &Place<'_>,
-    address: &str,
-) -> Result<Ends<Sender<[u8]>, N, B>, Fault> {
-    Ok(Ends::new(ringway::sender(address).map_err(fault)?, place))
-}
-
-fn rx<const N: usize, const B: usize>(
-    place: &Place<'_>,
-    address: &str,
-) -> Result<Ends<Receiver<[u8]>, N, B>, Fault> {
-    Ok(Ends::new(ringway::receiver(address).map_err(fault)?, place))
+fn address(place: &Place<'_>, lane: Lane) -> Result<String, Fault> {
+    let system = &place.seat.system;
+    let kind = kind(system, place.seat.size);
+    let kind = kind.ok_or_else(|| Fault::new(format!("no channel of many for {system}")))?;
+    Ok(address_of_kind(place, lane, &kind))
 }
 
 struct Ends<E, const N: usize, const B: usize> {
