@@ -220,6 +220,28 @@ fn a_channel_of_two_in_the_scenarios_of_many() {
 }
 
 #[test]
+fn every_subscriber_in_a_process_of_its_own() {
+    let arguments = ["fanout", "--systems", "ringway-shm-each", "--size", "8,64", "--wait"];
+    let more = ["spin,adaptive", "--rounds", "2", "--round-ms", "6", "--seating", "mixed"];
+    let result = measured("fanout", &[&arguments[..], &more[..]].concat());
+    rows(&result).iter().for_each(assert_nothing_lost);
+    for (parties, count) in [("1P1S", 1), ("1P2S", 2), ("1P4S", 4)] {
+        let own = rows(&result).iter().filter(|row| row["parties"] == parties);
+        let mut rounds = 0;
+        for row in own {
+            rounds += row["rounds"].as_u64().expect("rounds");
+            let receivers = row["many"]["cpus"]["receivers"].as_array().map(Vec::len);
+            assert_eq!(receivers, Some(count), "{row}");
+            let each = row["msgs_per_s"].as_f64().expect("a rate");
+            let least = row["many"]["receiver_least_per_s"].as_f64().expect("a rate");
+            let most = row["many"]["receiver_most_per_s"].as_f64().expect("a rate");
+            assert!(0.0 < each && least <= most, "{row}");
+        }
+        assert_eq!(rounds, 8, "two of each size and wait: {parties}");
+    }
+}
+
+#[test]
 fn queues_of_many_between_two() {
     let arguments = ["--systems", "kanal,crossbeam-array-queue", "--size", "64", "--rounds", "1"];
     for scenario in ["pingpong", "stream"] {

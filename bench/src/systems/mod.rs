@@ -6,6 +6,7 @@ mod floor_futex;
 mod floor_ring;
 mod in_process;
 mod ringway_channel;
+mod ringway_each;
 mod ringway_many;
 mod ringway_raw;
 mod ringway_typed;
@@ -252,6 +253,18 @@ const ALL: &[System] = &[
         open: ringway_typed::open_batch,
     },
     System {
+        name: "ringway-shm-each",
+        about: "bytes, a channel of two for each subscriber",
+        scenarios: &[Scenario::Fanout],
+        waits: ANY_WAIT,
+        of_many: true,
+        exists: always,
+        fits: ringway_many::fits,
+        against: |_| const { &[spinning("ringway-shm-raw")] },
+        arena_len: ringway_channel::arena_len,
+        open: ringway_each::open,
+    },
+    System {
         name: "ringway-broadcast-block",
         about: "bytes to every subscriber, none forgotten",
         scenarios: TO_ALL,
@@ -260,7 +273,7 @@ const ALL: &[System] = &[
         exists: if_ringway_knows,
         fits: ringway_many::fits,
         against: |wait| match wait {
-            Wait::Spin => const { &[spinning("ringway-shm-raw")] },
+            Wait::Spin => const { &[spinning("ringway-shm-raw"), spinning("ringway-shm-each")] },
             Wait::Adaptive | Wait::Park => const { &[spinning("ringway-broadcast-block")] },
         },
         arena_len: ringway_channel::arena_len,
@@ -276,7 +289,13 @@ const ALL: &[System] = &[
         fits: ringway_many::fits,
         against: |wait| match wait {
             Wait::Spin => {
-                const { &[spinning("ringway-broadcast-block"), spinning("ringway-shm-raw")] }
+                const {
+                    &[
+                        spinning("ringway-broadcast-block"),
+                        spinning("ringway-shm-raw"),
+                        spinning("ringway-shm-each"),
+                    ]
+                }
             }
             Wait::Adaptive | Wait::Park => const { &[spinning("ringway-broadcast-overwrite")] },
         },

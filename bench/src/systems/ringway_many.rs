@@ -68,7 +68,8 @@ fn address(place: &Place<'_>, lane: Lane) -> Result<String, Fault> {
     Ok(address_of_kind(place, lane, &kind))
 }
 
-struct Ends<E, const N: usize, const B: usize> {
+/// Either end of a channel, by this process's own polling or by the channel's.
+pub(super) struct Ends<E, const N: usize, const B: usize> {
     end: E,
     /// Polls by itself, and yields, because it spins on a core that is not its own. Else the verb
     /// waits.
@@ -82,7 +83,7 @@ struct Ends<E, const N: usize, const B: usize> {
 }
 
 impl<E, const N: usize, const B: usize> Ends<E, N, B> {
-    fn new(end: E, place: &Place<'_>) -> Self {
+    pub(super) fn new(end: E, place: &Place<'_>) -> Self {
         Ends {
             end,
             polls: place.is_crowded() && place.seat.wait == Wait::Spin,
