@@ -66,7 +66,6 @@ const ALL_FOUR: &[Scenario] =
     &[Scenario::Pingpong, Scenario::Stream, Scenario::Fanout, Scenario::Mpmc];
 const TO_ALL: &[Scenario] = &[Scenario::Pingpong, Scenario::Stream, Scenario::Fanout];
 const TO_ONE: &[Scenario] = &[Scenario::Pingpong, Scenario::Stream, Scenario::Mpmc];
-const STREAMS_TO_ONE: &[Scenario] = &[Scenario::Stream, Scenario::Mpmc];
 
 const SPINNING: &[Wait] = &[Wait::Spin];
 const ANY_WAIT: &[Wait] = &[Wait::Spin, Wait::Adaptive, Wait::Park];
@@ -329,7 +328,7 @@ const ALL: &[System] = &[
     System {
         name: "ringway-mpmc-batch",
         about: "bytes in slots, 32 at a time on both sides",
-        scenarios: STREAMS_TO_ONE,
+        scenarios: &[Scenario::Mpmc],
         waits: ANY_WAIT,
         of_many: true,
         exists: if_ringway_knows,

@@ -103,11 +103,24 @@ impl<const N: usize, const B: usize> Tx for Ends<Sender<[u8]>, N, B> {
         if B > 1 {
             return self.send_batch(first, mark);
         }
+        if self.polls {
+            return self.send_polling(first | mark);
+        }
+        let mut claim = self.end.claim(N).map_err(fault)?;
+        fill(&mut claim[..N], first | mark);
+        claim.commit().map_err(fault)
+    }
+}
+
+/// Two ways each, apart from end to end: a claim or a message that could come from either would have
+/// to go through memory, and cost half the rate.
+impl<const N: usize, const B: usize> Ends<Sender<[u8]>, N, B> {
+    #[inline(always)]
+    fn send_polling(&mut self, word: u64) -> Result<(), Fault> {
         loop {
-            let claim = if self.polls { self.end.try_claim(N) } else { self.end.claim(N) };
-            match claim {
+            match self.end.try_claim(N) {
                 Ok(mut claim) => {
-                    fill(&mut claim[..N], first | mark);
+                    fill(&mut claim[..N], word);
                     self.courtesy.met();
                     return claim.commit().map_err(fault);
                 }
@@ -116,9 +129,7 @@ impl<const N: usize, const B: usize> Tx for Ends<Sender<[u8]>, N, B> {
             }
         }
     }
-}
 
-impl<const N: usize, const B: usize> Ends<Sender<[u8]>, N, B> {
     #[inline(always)]
     fn send_batch(&mut self, first: u64, mark: u64) -> Result<(), Fault> {
         let batch: [[u8; N]; B] = array::from_fn(|i| {
@@ -143,16 +154,48 @@ impl<const N: usize, const B: usize> Ends<Sender<[u8]>, N, B> {
 impl<const N: usize, const B: usize> Rx for Ends<Receiver<[u8]>, N, B> {
     #[inline(always)]
     fn recv(&mut self) -> Result<Seen, Fault> {
+        if self.polls {
+            return self.recv_polling();
+        }
         loop {
-            let message = if self.polls { self.end.try_recv() } else { self.end.recv() };
-            match message {
+            match self.end.recv() {
                 Ok(message) => {
-                    let sequence = message.sequence();
-                    if self.told {
-                        self.told = false;
-                        self.missed += sequence.saturating_sub(self.next);
-                    }
-                    self.next = sequence + 1;
+                    note(message.sequence(), &mut self.next, &mut self.told, &mut self.missed);
+                    return Ok(check::<N>(&message));
+                }
+                Err(error) => self.told |= told_of_a_gap(error)?,
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn recv_some(&mut self, mut each: impl FnMut(Seen)) -> Result<(), Fault> {
+        if B == 1 {
+            each(self.recv()?);
+            return Ok(());
+        }
+        if self.polls {
+            return self.recv_some_polling(each);
+        }
+        let mut batch = self.end.recv_batch(B).map_err(fault)?;
+        while let Some(message) = batch.next().map_err(fault)? {
+            each(check::<N>(&message));
+        }
+        Ok(())
+    }
+
+    fn missed(&self) -> u64 {
+        self.missed
+    }
+}
+
+impl<const N: usize, const B: usize> Ends<Receiver<[u8]>, N, B> {
+    #[inline(always)]
+    fn recv_polling(&mut self) -> Result<Seen, Fault> {
+        loop {
+            match self.end.try_recv() {
+                Ok(message) => {
+                    note(message.sequence(), &mut self.next, &mut self.told, &mut self.missed);
                     self.courtesy.met();
                     return Ok(check::<N>(&message));
                 }
@@ -163,15 +206,9 @@ impl<const N: usize, const B: usize> Rx for Ends<Receiver<[u8]>, N, B> {
     }
 
     #[inline(always)]
-    fn recv_some(&mut self, mut each: impl FnMut(Seen)) -> Result<(), Fault> {
-        if B == 1 {
-            each(self.recv()?);
-            return Ok(());
-        }
+    fn recv_some_polling(&mut self, mut each: impl FnMut(Seen)) -> Result<(), Fault> {
         loop {
-            let batch =
-                if self.polls { self.end.try_recv_batch(B) } else { self.end.recv_batch(B) };
-            match batch {
+            match self.end.try_recv_batch(B) {
                 Ok(mut batch) => {
                     while let Some(message) = batch.next().map_err(fault)? {
                         each(check::<N>(&message));
@@ -179,15 +216,21 @@ impl<const N: usize, const B: usize> Rx for Ends<Receiver<[u8]>, N, B> {
                     self.courtesy.met();
                     return Ok(());
                 }
-                Err(error) => self.told |= told_of_a_gap(error)?,
+                Err(RecvError::Empty) => self.courtesy.missed(),
+                Err(error) => return Err(fault(error)),
             }
-            self.courtesy.missed();
         }
     }
+}
 
-    fn missed(&self) -> u64 {
-        self.missed
+/// Notes a message's number; if the channel said that some are missing, so many are.
+#[inline(always)]
+fn note(sequence: u64, next: &mut u64, told: &mut bool, missed: &mut u64) {
+    if *told {
+        *told = false;
+        *missed += sequence.saturating_sub(*next);
     }
+    *next = sequence + 1;
 }
 
 /// Sorts out why there was no message: nothing there yet (false), the channel's end or a fault of it
