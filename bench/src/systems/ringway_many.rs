@@ -3,7 +3,8 @@
 
 use super::courtesy::Courtesy;
 use super::in_process::SLOTS;
-use super::ringway_channel::{address_of_kind, fault};
+use super::ringway_channel::{address, fault};
+use super::ringway_raw;
 use crate::payload::{Seen, check, fill};
 use crate::plan::{Fault, Wait};
 use crate::poll::Poll;
@@ -14,8 +15,12 @@ use std::array;
 /// Messages of a batch.
 const BATCH: usize = 32;
 
-/// One call per message.
+/// One call per message: by the very code that `ringway-shm-raw` runs, where the verbs wait and tell
+/// of no gaps.
 pub(crate) fn open(place: &Place<'_>) -> Result<Box<dyn Side>, Fault> {
+    if !polls(place) && !place.seat.system.ends_with("-overwrite") {
+        return ringway_raw::open(place);
+    }
     sized!(place, N => Many<N, 1>; 8 64 1024)
 }
 
@@ -34,8 +39,8 @@ pub(crate) fn knows(system: &str) -> bool {
     address.is_some_and(|address| ringway::Builder::new(&address).is_ok())
 }
 
-/// What a system's addresses say beside what every address here does.
-fn kind(system: &str, size: usize) -> Option<String> {
+/// What a system's addresses say beside what every address here does; nothing for channels of two.
+pub(super) fn kind(system: &str, size: usize) -> Option<String> {
     Some(match system {
         "ringway-broadcast-block" => "kind=broadcast&overflow=block".into(),
         "ringway-broadcast-overwrite" => "kind=broadcast&overflow=overwrite".into(),
@@ -53,26 +58,24 @@ impl<const N: usize, const B: usize> Link for Many<N, B> {
     type Rx = Ends<Receiver<[u8]>, N, B>;
 
     fn tx(place: &Place<'_>, lane: Lane) -> Result<Self::Tx, Fault> {
-        Ok(Ends::new(ringway::sender(&address(place, lane)?).map_err(fault)?, place))
+        Ok(Ends::new(ringway::sender(&address(place, lane)).map_err(fault)?, place))
     }
 
     fn rx(place: &Place<'_>, lane: Lane) -> Result<Self::Rx, Fault> {
-        Ok(Ends::new(ringway::receiver(&address(place, lane)?).map_err(fault)?, place))
+        Ok(Ends::new(ringway::receiver(&address(place, lane)).map_err(fault)?, place))
     }
 }
 
-fn address(place: &Place<'_>, lane: Lane) -> Result<String, Fault> {
-    let system = &place.seat.system;
-    let kind = kind(system, place.seat.size);
-    let kind = kind.ok_or_else(|| Fault::new(format!("no channel of many for {system}")))?;
-    Ok(address_of_kind(place, lane, &kind))
+/// Whether a party spins on a core that is not its own: it polls by itself then, and yields. Else the
+/// verbs wait.
+fn polls(place: &Place<'_>) -> bool {
+    place.is_crowded() && place.seat.wait == Wait::Spin
 }
 
 /// Either end of a channel, by this process's own polling or by the channel's.
 pub(super) struct Ends<E, const N: usize, const B: usize> {
     end: E,
-    /// Polls by itself, and yields, because it spins on a core that is not its own. Else the verb
-    /// waits.
+    /// As [`polls`] says.
     polls: bool,
     courtesy: Courtesy,
     /// Number that the next message has unless some are passed over.
@@ -86,7 +89,7 @@ impl<E, const N: usize, const B: usize> Ends<E, N, B> {
     pub(super) fn new(end: E, place: &Place<'_>) -> Self {
         Ends {
             end,
-            polls: place.is_crowded() && place.seat.wait == Wait::Spin,
+            polls: polls(place),
             courtesy: Courtesy::of(place),
             next: 0,
             told: false,
