@@ -50,6 +50,10 @@ macro_rules! word {
             /// pages that this process has mapped read-only. The code is the same on x86.
             #[inline(always)]
             pub fn load_acquire(&self) -> $int {
+                if cfg!(tsan) {
+                    // ThreadSanitizer knows nothing of fences.
+                    return self.0.load(Acquire);
+                }
                 let value = self.0.load(Relaxed);
                 atomic::fence(Acquire);
                 value
@@ -59,6 +63,9 @@ macro_rules! word {
             /// acquire: a zero orders nothing.
             #[inline(always)]
             pub fn load_published(&self) -> $int {
+                if cfg!(tsan) {
+                    return self.0.load(Acquire);
+                }
                 let value = self.0.load(Relaxed);
                 if value != 0 {
                     atomic::fence(Acquire);
