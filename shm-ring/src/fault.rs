@@ -14,6 +14,9 @@ pub enum Point {
     MidBatch,
     MidWrap,
     MidRelease,
+    SeatTaken,
+    SeatSwept,
+    SeatFilled,
 }
 
 /// Dies here if a test asked for it.
