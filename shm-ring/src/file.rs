@@ -192,19 +192,12 @@ pub fn validate(file: &OwnFile, path: &Path, magic: [u8; 8]) -> Result<FileHeade
             removal(path),
         ));
     }
-    let seats = match Kind::from_code(header.kind) {
-        Some(kind) if kind.has_participants() => Some(MAX_PARTICIPANTS as u32),
-        Some(_) => Some(0),
-        None => None,
-    };
-    let sound = seats == Some(header.seats)
-        && Overflow::from_code(header.overflow).is_some()
+    let sound = kind_is_sound(&header)
         && Wait::from_code(header.wait).is_some()
         && matches!(header.record_align, 16 | 64)
         && matches!(header.payload_offset, 8 | 16)
         && header.capacity.is_power_of_two()
         && (MIN_CAPACITY..=MAX_CAPACITY).contains(&header.capacity)
-        && header.history <= max_history(header.capacity, header.record_align.into())
         && sections_are_sound(&header);
     if !sound {
         return Err(damaged("its header holds options that no version of this layout has".into()));
@@ -287,6 +280,20 @@ fn removal(path: &Path) -> String {
 
 fn not_regular(path: &Path) -> Error {
     damaged(path, "it is not a regular file")
+}
+
+/// What belongs to a kind is there, and nothing that belongs to another.
+fn kind_is_sound(header: &FileHeader) -> bool {
+    match Kind::from_code(header.kind) {
+        Some(Kind::Spsc) => (header.seats, header.overflow, header.history) == (0, 0, 0),
+        Some(Kind::Broadcast) => {
+            header.seats as usize == MAX_PARTICIPANTS
+                && Overflow::from_code(header.overflow).is_some()
+                && matches!(header.record_align, 16 | 64)
+                && header.history <= max_history(header.capacity, header.record_align.into())
+        }
+        None => false,
+    }
 }
 
 fn sections_are_sound(header: &FileHeader) -> bool {
