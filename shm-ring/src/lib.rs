@@ -17,6 +17,7 @@
 //! patience, `liveness` who is alive, `segment`, `control` and `registry` the files, `recover` what
 //! a death leaves behind.
 
+pub mod broadcast;
 #[cfg(not(loom))]
 mod consumer;
 #[cfg(not(loom))]
@@ -36,6 +37,7 @@ mod liveness;
 pub mod membarrier;
 pub mod memory;
 pub mod options;
+pub mod overwrite;
 #[cfg(not(loom))]
 #[allow(dead_code, reason = "the kinds that have participants follow")]
 mod participants;
