@@ -26,12 +26,13 @@
 //! sender's handle passes it on.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::error::{Fault, Peer};
+use crate::error::{Fault, Lag, Peer};
 use crate::layout::{
     ARRAY_OFFSET, ATTACHED, Board, ConsumerPage, FINISHED, MARKS, MAX_PARTICIPANTS, Mark,
-    RECORD_ARRAY, RECORD_MESSAGE, RECORD_PADDING, RecordHeader, RoleRecord, Roster, SIDE_RECEIVES,
+    RECORD_ARRAY, RECORD_MESSAGE, RECORD_PADDING, RUN_MAX, RecordHeader, RoleRecord, Roster,
+    SEQUENCE_MASK, SIDE_RECEIVES,
 };
 use crate::memory::{Boundary, RingMemory};
 use crate::spsc::Geometry;
@@ -142,10 +143,8 @@ fn take_place(page: &ConsumerPage, start: Boundary) {
 pub struct Laggard {
     /// Who.
     pub peer: Peer,
-    /// Messages that were sent, and that it has not received.
-    pub messages: u64,
-    /// For how long it has been seen to be in the way, without any progress.
-    pub since: Duration,
+    /// How far.
+    pub lag: Lag,
 }
 
 /// What the writer knows of its readers. Looked at when it is out of room, so a lock costs nothing
@@ -226,21 +225,27 @@ fn reads(record: &RoleRecord) -> Option<u64> {
 }
 
 /// Over the record at `from`, and padding before it, in a ring that the caller writes, or where
-/// nothing is overwritten meanwhile.
-fn step(hall: &impl Hall, geometry: Geometry, from: Boundary) -> Result<Boundary, Fault> {
-    let capacity = hall.capacity();
+/// nothing is overwritten meanwhile. `None`: there is no record.
+fn step(
+    memory: &impl RingMemory,
+    geometry: Geometry,
+    from: Boundary,
+) -> Result<Option<Boundary>, Fault> {
+    let capacity = memory.capacity();
     let Boundary { mut position, sequence } = from;
     loop {
         let offset = position & (capacity - 1);
-        let header = RecordHeader(hall.word(offset).load_published());
+        // A1, pairs with R1 in Writer::commit_record and Writer::flush.
+        let header = RecordHeader(memory.word(offset).load_published());
         let to_end = capacity - offset;
         let (start, count) = match header.kind() {
-            RECORD_PADDING if offset != 0 => {
+            _ if header.0 == 0 && position == from.position => return Ok(None),
+            RECORD_PADDING if offset != 0 && position == from.position => {
                 position += to_end;
                 continue;
             }
             RECORD_MESSAGE => (geometry.payload_offset, 1),
-            RECORD_ARRAY => (ARRAY_OFFSET, hall.word(offset + 8).load_relaxed() >> 32),
+            RECORD_ARRAY => (ARRAY_OFFSET, memory.word(offset + 8).load_relaxed() >> 32),
             _ => return Err(Fault::Kind),
         };
         let align = geometry.record_align - 1;
@@ -248,8 +253,51 @@ fn step(hall: &impl Hall, geometry: Geometry, from: Boundary) -> Result<Boundary
         if size > to_end {
             return Err(Fault::Length);
         }
-        return Ok(Boundary { position: position + size, sequence: sequence + count });
+        if count == 0 || count > RUN_MAX {
+            return Err(Fault::Array);
+        }
+        if header.sequence() != sequence & SEQUENCE_MASK {
+            return Err(Fault::Sequence);
+        }
+        return Ok(Some(Boundary { position: position + size, sequence: sequence + count }));
     }
+}
+
+/// For one who has settled: goes on to the first message of the latest `history`, or, without one, to
+/// the end, and takes its place there. Its cursor holds the gate meanwhile, so this comes to an end,
+/// and what it walks over is not overwritten.
+pub fn walk(
+    memory: &impl RingMemory,
+    geometry: Geometry,
+    start: Boundary,
+    history: u64,
+) -> Result<Boundary, Fault> {
+    let end = walk_until(memory, geometry, start, u64::MAX)?;
+    let wanted = end.sequence.saturating_sub(history).max(start.sequence);
+    let place = walk_until(memory, geometry, start, wanted)?;
+    // It may be inside an array: the number decides, as after a crash.
+    take_place(memory.consumer(), Boundary { sequence: wanted, ..place });
+    Ok(place)
+}
+
+/// To the last record that begins at or before message `wanted`, or to the end.
+fn walk_until(
+    memory: &impl RingMemory,
+    geometry: Geometry,
+    start: Boundary,
+    wanted: u64,
+) -> Result<Boundary, Fault> {
+    let mut place = start;
+    while let Some(next) = step(memory, geometry, place)? {
+        if next.sequence > wanted {
+            break;
+        }
+        if next.position - start.position > memory.capacity() {
+            return Err(Fault::Position);
+        }
+        place = next;
+    }
+    Ok(place)
 }
 
 impl Gate {
@@ -277,7 +325,7 @@ impl Gate {
             state.entry = published;
         }
         while state.entry.position < published.position {
-            let next = step(hall, self.geometry, state.entry)?;
+            let next = step(hall, self.geometry, state.entry)?.ok_or(Fault::Kind)?;
             if next.sequence > wanted {
                 break;
             }
@@ -300,7 +348,7 @@ impl Gate {
         // In eighths, so that a small message does not cost all of it.
         let target = before.position + hall.capacity() / 8;
         while state.entry.position < target.min(published.position) {
-            state.entry = step(hall, self.geometry, state.entry)?;
+            state.entry = step(hall, self.geometry, state.entry)?.ok_or(Fault::Kind)?;
         }
         self.tell(hall, state, before);
         self.scan(hall, state, published);
@@ -363,7 +411,7 @@ impl Gate {
         let pid = u32::try_from(hall.roster().records[member.id].pid.load_relaxed()).unwrap_or(0);
         let received = hall.seat(member.id).progress.received.load_relaxed();
         let messages = published.sequence.saturating_sub(received);
-        Some(Laggard { peer: Peer { pid }, messages, since })
+        Some(Laggard { peer: Peer { pid }, lag: Lag { messages, since } })
     }
 
     /// The page whose owner's cursor is the gate: it has to move before there is room.

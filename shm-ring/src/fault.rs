@@ -17,6 +17,7 @@ pub enum Point {
     SeatTaken,
     SeatSwept,
     SeatFilled,
+    Settled,
 }
 
 /// Dies here if a test asked for it.

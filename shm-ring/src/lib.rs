@@ -39,10 +39,11 @@ pub mod memory;
 pub mod options;
 pub mod overwrite;
 #[cfg(not(loom))]
-#[allow(dead_code, reason = "the kinds that have participants follow")]
 mod participants;
 #[cfg(not(loom))]
 mod producer;
+#[cfg(not(loom))]
+mod publisher;
 #[cfg(not(loom))]
 mod recover;
 #[cfg(not(loom))]
@@ -50,12 +51,18 @@ mod registry;
 #[cfg(not(loom))]
 mod segment;
 pub mod spsc;
+#[cfg(not(loom))]
+mod subscriber;
+#[cfg(not(loom))]
+mod subscription;
 pub mod sync;
 pub mod wait;
 
-pub use error::{Error, ErrorKind, Fault, Peer, RecvError, SendError};
+pub use error::{Error, ErrorKind, Fault, Lag, Peer, RecvError, SendError};
 pub use options::{Kind, Options, Overflow, Schema, Wait};
 
+#[cfg(not(loom))]
+pub use broadcast::Laggard;
 #[cfg(not(loom))]
 pub use consumer::{Batch, BatchMessage, Consumer, Received};
 #[cfg(not(loom))]
@@ -63,4 +70,8 @@ pub use counters::Stats;
 #[cfg(not(loom))]
 pub use producer::{ArrayClaim, Claim, Producer};
 #[cfg(not(loom))]
+pub use publisher::{Copied, CopiedArray, Publisher};
+#[cfg(not(loom))]
 pub use recover::remove;
+#[cfg(not(loom))]
+pub use subscriber::{CopiedBatch, CopiedMessage, Read, ReceivedCopy, Subscriber};

@@ -223,6 +223,17 @@ impl<M: Posted> Follower<M> {
         self.received = self.next;
     }
 
+    /// Tells a producer that waits how far it may write, if that is news.
+    pub fn publish_head(&mut self) -> bool {
+        let head = &self.memory.consumer().gate.head;
+        if head.load_relaxed() >= self.cursor {
+            return false;
+        }
+        // R2, pairs with A2 in Gate::look.
+        head.store_release(self.cursor);
+        true
+    }
+
     /// Moves on to the first message of the latest `history`, as far as it is still there.
     pub fn rewind(&mut self, history: u64) -> Result<(), Fault> {
         let end = self.end()?;
