@@ -440,7 +440,8 @@ impl Gate {
 
     /// Fewest messages that any of the readers has received; `None` without any.
     pub fn received(&self, hall: &impl Hall) -> Option<u64> {
-        let state = self.lock();
+        let mut state = self.lock();
+        state.members.follow(hall.roster());
         let reads = |member: &&Member| {
             let expelled = hall.board().expelled[member.id].load_relaxed();
             reads(&hall.roster().records[member.id]).is_some_and(|epoch| epoch != expelled)

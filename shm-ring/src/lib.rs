@@ -36,6 +36,8 @@ pub mod layout;
 mod liveness;
 pub mod membarrier;
 pub mod memory;
+#[cfg(not(loom))]
+mod open;
 pub mod options;
 pub mod overwrite;
 #[cfg(not(loom))]
@@ -67,6 +69,8 @@ pub use broadcast::Laggard;
 pub use consumer::{Batch, BatchMessage, Consumer, Received};
 #[cfg(not(loom))]
 pub use counters::Stats;
+#[cfg(not(loom))]
+pub use open::{Receiving, Sending, receiving, sending};
 #[cfg(not(loom))]
 pub use producer::{ArrayClaim, Claim, Producer};
 #[cfg(not(loom))]

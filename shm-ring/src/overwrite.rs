@@ -281,7 +281,7 @@ impl<M: Posted> Follower<M> {
             match self.enter() {
                 // What was there when this began is less than that; whoever writes faster than it is
                 // walked over is not to be followed for ever.
-                Ok(true) if self.cursor - mark.position > self.mask / 2 => {
+                Ok(true) if self.cursor.saturating_sub(mark.position) > self.mask => {
                     return Ok(Boundary { position: self.cursor, sequence: self.next });
                 }
                 Ok(true) => {
@@ -456,7 +456,7 @@ impl<M: Posted> Follower<M> {
             self.current.left = 0;
             // The last, or the last that was there when this began: no end of a writer that writes
             // faster than it is walked over.
-            let is_followed = self.cursor.saturating_sub(mark.position) <= self.mask / 2;
+            let is_followed = self.cursor.saturating_sub(mark.position) <= self.mask;
             if is_followed && self.enter()? {
                 continue;
             }
