@@ -61,11 +61,12 @@ pub trait Hall: Posted {
 
 /// Tells where one may start to read: nothing before the mark is promised any more. For the writer.
 pub fn publish_mark(board: &Board, mark: Boundary) {
-    let number = board.newest.number.load_relaxed() + 1;
+    let number = board.newest.number.load_relaxed().wrapping_add(1);
     // Who sees a part of what follows sees, after a fence, that all older marks are there.
     fence_release();
     let slot = slot(board, number);
     slot.position.store_relaxed(mark.position);
+    crate::fault::point(crate::fault::Point::MidMark);
     slot.sequence.store_relaxed(mark.sequence);
     // M1, pairs with the load in newest_mark.
     board.newest.number.store_release(number);

@@ -18,6 +18,8 @@ pub enum Point {
     SeatSwept,
     SeatFilled,
     Settled,
+    MidMark,
+    Announced,
 }
 
 /// Dies here if a test asked for it.

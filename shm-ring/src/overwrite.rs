@@ -64,6 +64,7 @@ impl Leash {
         board.intent.limit.store_release(gate + capacity);
         // O1, pairs with O2 in Follower::is_intact.
         fence_release();
+        crate::fault::point(crate::fault::Point::Announced);
         gate
     }
 
@@ -404,8 +405,10 @@ impl<M: Posted> Follower<M> {
     #[cold]
     fn lapped(&mut self) -> Result<(), Trouble> {
         let place = self.place_to_go_on()?;
-        if place.sequence < self.next || place.position < self.cursor {
-            return Err(Fault::Sequence.into());
+        // A lapped reader is below the newest mark, for that was never overwritten: it always gets
+        // on.
+        if place.sequence < self.next || place.position <= self.cursor {
+            return Err(Fault::Position.into());
         }
         let missed = place.sequence - self.next;
         self.go_to(place);
