@@ -13,7 +13,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use ringway_shm::layout::{FileHeader, SEGMENT_MAGIC, Section};
-use ringway_shm::{Consumer, Fault, Options, Producer, RecvError, Schema, SendError, Wait};
+use ringway_shm::{
+    Consumer, Fault, Kind, Options, Overflow, Producer, Publisher, RecvError, Schema, SendError,
+    Wait,
+};
 
 const CAPACITY: usize = 4096;
 /// Where the parts of a segment of that capacity lie.
@@ -479,6 +482,73 @@ fn a_child_that_dies_as_a_consumer() {
     let _consumer = Consumer::open(&options_in(Path::new(&directory))).unwrap();
     // SAFETY: raise takes no pointers.
     unsafe { libc::raise(libc::SIGKILL) };
+}
+
+/// What a broadcast has more than a channel of two.
+#[test]
+fn the_pages_of_a_broadcast() {
+    const ROSTER: usize = 16384;
+    const BOARD: usize = PRODUCER_PAGE + 1024;
+    let scratch = Scratch::new();
+    let options = Options { kind: Some(Kind::Broadcast), history: Some(2), ..scratch.options() };
+    let mut first = Consumer::open(&options).unwrap();
+    let mut producer = Producer::open(&options).unwrap();
+    let mut second = Consumer::open(&options).unwrap();
+
+    let control = scratch.control();
+    assert_eq!(control.len(), ROSTER + 3 * 4096);
+    assert_eq!((half(&control, 20), half(&control, 208), half(&control, 212)), (2, 0, 64));
+    assert_eq!(word(&control, 216), 2, "history");
+    assert_eq!(word(&control, ROSTER), 2, "joins");
+    for (place, reads_from) in [(0, 1), (1, 1)] {
+        let record = ROSTER + 128 + 128 * place;
+        // epoch, state, pid; side, first.
+        let found = [0, 8, 16, 64, 72].map(|at| word(&control, record + at));
+        assert_eq!(found, [1, 1, std::process::id().into(), 2, reads_from]);
+    }
+    assert!(control[ROSTER + 128 + 2 * 128..].iter().all(|byte| *byte == 0));
+
+    // 3 records of 1024 + 64 bytes fill the ring: the fourth claim looks at the readers.
+    let mut send = || producer.try_claim(1024).map(|claim| claim.commit().unwrap());
+    (0..3).for_each(|_| send().unwrap());
+    for consumer in [&mut first, &mut second] {
+        (0..3).for_each(|_| drop(consumer.recv().unwrap()));
+        assert_eq!(consumer.try_recv().map(drop), Err(RecvError::Empty));
+    }
+    send().unwrap();
+    let segment = scratch.segment(1);
+    assert_eq!(segment.len(), CONSUMER_PAGE + 64 * 4096);
+    assert_eq!((half(&segment, 20), half(&segment, 212)), (2, 64));
+    assert_eq!(word(&segment, BOARD), 0, "intent");
+    assert_eq!(word(&segment, BOARD + 128), 2, "the newest mark");
+    assert_eq!(word(&segment, BOARD + 128 + 8), 0, "evicted");
+    // Two messages of history lay behind the first; one of them gave way to what was new.
+    for number in [1, 2] {
+        let mark = BOARD + 768 + 16 * number as usize;
+        assert_eq!((word(&segment, mark), word(&segment, mark + 8)), (1088 * number, number));
+    }
+    for place in [0, 1] {
+        let page = CONSUMER_PAGE + 4096 * place;
+        assert_eq!(word(&segment, page), 3264, "head");
+        assert_eq!(word(&segment, page + 256), 3, "received");
+    }
+
+    // One who makes no sense is told by its epoch.
+    scratch.poke(CONSUMER_PAGE + 4096, &8_u64.to_ne_bytes());
+    while send().is_ok() {}
+    assert_eq!(word(&scratch.segment(1), BOARD + 256 + 8), 1, "expelled");
+
+    drop((first, second, producer));
+    let options = Options { overflow: Some(Overflow::Overwrite), history: None, ..options };
+    let mut publisher = Publisher::open(&options).unwrap();
+    (0..40).for_each(|_| publisher.claim(100).unwrap().commit().unwrap());
+    let segment = scratch.segment(1);
+    // 31 records of 128 fit; from then on 64 bytes are announced at a time, until they do.
+    assert_eq!(half(&scratch.control(), 208), 1, "overflow");
+    assert_eq!(word(&segment, BOARD), 17 * 64 + CAPACITY as u64, "intent");
+    let newest = word(&segment, BOARD + 128);
+    let mark = BOARD + 768 + 16 * newest as usize;
+    assert_eq!((word(&segment, mark), word(&segment, mark + 8)), (39 * 128, 39));
 }
 
 /// A private directory for one channel, removed however the test ends.
