@@ -23,6 +23,14 @@ pub(crate) trait Tx {
 pub(crate) trait Rx {
     /// Waits for the next message, reads all of it, and gives it back to the system.
     fn recv(&mut self) -> Result<Seen, Fault>;
+
+    /// Waits for the next message, reads it and what else the system hands out at once, and gives
+    /// all of it back.
+    #[inline(always)]
+    fn recv_some(&mut self, mut each: impl FnMut(Seen)) -> Result<(), Fault> {
+        each(self.recv()?);
+        Ok(())
+    }
 }
 
 /// How a system connects two parties. The two processes open the same lanes, in the same order.

@@ -134,7 +134,6 @@ pub fn settle(page: &ConsumerPage, board: &Board) -> Result<Boundary, Fault> {
 
 fn take_place(page: &ConsumerPage, start: Boundary) {
     page.progress.received.store_release(start.sequence);
-    page.progress.position.store_release(start.position);
     // R2, pairs with A2 in Gate::look.
     page.gate.head.store_release(start.position);
 }

@@ -14,7 +14,8 @@ pub struct Stats {
     pub sent: u64,
     /// Messages released by the consumer; by the slowest, if a broadcast's producer asks.
     pub received: u64,
-    /// Payload bytes sent.
+    /// Bytes of ring used for them, record headers and padding included. Counted when the producer
+    /// looks how far the consumer is, so up to a capacity behind; 0 until it had to.
     pub bytes: u64,
     /// Messages sent and not received yet.
     pub depth: u64,
@@ -57,7 +58,7 @@ impl Stats {
         Self {
             sent,
             received,
-            bytes: producer.bytes.load_relaxed(),
+            bytes: producer.position.load_relaxed(),
             depth: sent.saturating_sub(received),
             depth_max_bytes: producer.depth_max.load_relaxed(),
             full_waits: producer.full_waits.load_relaxed(),

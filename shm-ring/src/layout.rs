@@ -15,7 +15,7 @@ pub const SEGMENT_MAGIC: [u8; 8] = *b"RWAYSEG\0";
 /// First bytes of a channel's control file.
 pub const CONTROL_MAGIC: [u8; 8] = *b"RWAYCTL\0";
 /// Raised when an older reader would misread the memory.
-pub const ABI_MAJOR: u16 = 1;
+pub const ABI_MAJOR: u16 = 2;
 /// Raised when something is added that an older reader may ignore.
 pub const ABI_MINOR: u16 = 1;
 /// Reads back as another number on a machine of the other byte order.
@@ -192,7 +192,7 @@ pub struct ConsumerPage {
     pub gate: Gate,
     /// Doorbell line: read by the producer at each publication, seldom written.
     pub bell: Bell,
-    /// Written per message; read by successors and tools, never by the producer.
+    /// Written per release; read by successors and tools, never by the producer.
     pub progress: Progress,
     /// Read by the producer when it finds the ring full, and by a later producer.
     pub end: End,
@@ -282,7 +282,8 @@ pub struct Bell {
 #[repr(C, align(128))]
 #[derive(Debug)]
 pub struct Gate {
-    /// Bytes released for reuse, a lower bound of [`Progress::position`].
+    /// Position up to which everything was released for reuse: of the oldest record not wholly
+    /// released, or of one before it.
     pub head: Word,
 }
 
@@ -290,11 +291,9 @@ pub struct Gate {
 #[repr(C, align(128))]
 #[derive(Debug)]
 pub struct Progress {
-    /// Messages released. With the sequence in the record at `position`, this alone decides what
-    /// a successor gets: it is written first and may be ahead of `position` by one release.
+    /// Messages released. With the sequences in the records from [`Gate::head`] on, which may lag
+    /// behind it, this alone decides what a successor gets.
     pub received: Word,
-    /// Byte position of the oldest record not wholly released.
-    pub position: Word,
     /// Messages below this number may have been handed out, by a batch that may still be held or
     /// by a consumer that died; beside it at most the one that `received` names next.
     pub lent: Word,
@@ -315,8 +314,8 @@ pub struct Progress {
 pub struct ProducerCounters {
     /// Messages published or queued.
     pub sent: Word,
-    /// Bytes of their payloads.
-    pub bytes: Word,
+    /// Bytes of ring that went into them, headers and padding included.
+    pub position: Word,
     /// Times a claim found no room even after a look at the gate.
     pub full_waits: Word,
     /// Times the producer went to sleep.
@@ -481,9 +480,6 @@ pub const RECORD_ARRAY: u8 = 3;
 pub const SEQUENCE_MASK: u64 = 0xff_ffff;
 
 impl RecordHeader {
-    /// Added to a header, it makes that of a message of the same length after it.
-    pub const NEXT: u64 = 1 << 40;
-
     /// `len` counts the bytes of the message, of all elements, or of the padding behind its header.
     #[inline(always)]
     pub fn new(len: u32, kind: u8, sequence: u64) -> Self {
@@ -506,5 +502,17 @@ impl RecordHeader {
     #[inline(always)]
     pub fn sequence(self) -> u64 {
         self.0 >> 40
+    }
+
+    /// With 0 for a sequence number.
+    #[inline(always)]
+    pub fn unnumbered(self) -> Self {
+        Self(self.0 & ((1 << 40) - 1))
+    }
+
+    /// One without a sequence number, with this one.
+    #[inline(always)]
+    pub fn numbered(self, sequence: u64) -> Self {
+        Self(self.0 | sequence << 40)
     }
 }

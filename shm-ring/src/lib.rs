@@ -6,11 +6,11 @@
 //! ```text
 //!   Producer::claim ── spsc::Writer::try_claim          Consumer::recv
 //!        │ full? wait::block (spin, sleep, probe)            │ empty? wait::block
-//!   Claim: the caller writes in place                   spsc::Reader::peek
+//!   Claim: the caller writes in place                   spsc::Reader::message
 //!        │                                                   │
 //!   Claim::commit ── Writer::commit ══ the ring ════════▶ Received: the caller reads in place
 //!        │            (R1: header, Release)  (A1)            │
-//!        └─ wait::Ringer::ring ── futex ──▶ wakes ──────────┘ drop: Reader::release (R2 ▶ A2)
+//!        └─ wait::Ringer::ring ── futex ──▶ wakes ──────────┘ drop: Reader::consume (R2 ▶ A2)
 //! ```
 //!
 //! Where things are: `layout` is the memory ABI, `spsc` the ring, `wait` the doorbell and the
@@ -66,7 +66,7 @@ pub use options::{Kind, Options, Overflow, Schema, Wait};
 #[cfg(not(loom))]
 pub use broadcast::Laggard;
 #[cfg(not(loom))]
-pub use consumer::{Batch, BatchMessage, Consumer, Received};
+pub use consumer::{Batch, BatchMessage, BatchRun, Consumer, Received};
 #[cfg(not(loom))]
 pub use counters::Stats;
 #[cfg(not(loom))]

@@ -152,7 +152,7 @@ mod boxed {
             bell: bell(),
             counters: ProducerCounters {
                 sent: zero(),
-                bytes: zero(),
+                position: zero(),
                 full_waits: zero(),
                 parks: zero(),
                 wakes: zero(),
@@ -167,7 +167,6 @@ mod boxed {
             bell: bell(),
             progress: Progress {
                 received: zero(),
-                position: zero(),
                 lent: zero(),
                 attached: zero(),
                 parks: zero(),

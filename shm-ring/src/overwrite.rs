@@ -220,7 +220,6 @@ impl<M: Posted> Follower<M> {
     pub fn release(&mut self) {
         let progress = &self.memory.consumer().progress;
         progress.received.store_relaxed(self.next);
-        progress.position.store_relaxed(self.cursor);
         self.received = self.next;
     }
 

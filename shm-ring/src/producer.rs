@@ -37,8 +37,6 @@ pub struct Producer {
     probe_clock: ProbeClock,
     /// Epoch of the last consumer whose end was told to the caller.
     told: u64,
-    /// Sticky: a segment that made no sense once is not written any more.
-    broken: Option<Fault>,
     segment: Segment,
     control: Control,
 }
@@ -97,7 +95,6 @@ impl Producer {
             crier: segment.memory().gate().map(|_| Box::new(Crier::new(sleepy))),
             probe_clock: ProbeClock::start(),
             told,
-            broken: None,
             segment,
             control,
         })
@@ -115,7 +112,7 @@ impl Producer {
     /// [`SendError::Full`], [`SendError::TooLarge`], and what the consumer's end may tell.
     #[inline(always)]
     pub fn try_claim(&mut self, len: usize) -> Result<Claim<'_>, SendError> {
-        let claim = self.try_room(Wanted::Message(len))?;
+        let claim = self.try_room(Wanted::message(len))?;
         Ok(Claim::new(self, claim))
     }
 
@@ -126,7 +123,7 @@ impl Producer {
     /// Never [`SendError::Full`].
     #[inline(always)]
     pub fn claim(&mut self, len: usize) -> Result<Claim<'_>, SendError> {
-        let claim = self.room(Wanted::Message(len), None)?;
+        let claim = self.room(Wanted::message(len), None)?;
         Ok(Claim::new(self, claim))
     }
 
@@ -136,7 +133,7 @@ impl Producer {
     /// [`SendError::Timeout`], which names the consumer that made no room.
     #[inline(always)]
     pub fn claim_timeout(&mut self, len: usize, timeout: Duration) -> Result<Claim<'_>, SendError> {
-        let claim = self.room(Wanted::Message(len), Some(timeout))?;
+        let claim = self.room(Wanted::message(len), Some(timeout))?;
         Ok(Claim::new(self, claim))
     }
 
@@ -145,10 +142,10 @@ impl Producer {
     /// says nothing but that [`Self::try_claim`] has to look further.
     ///
     /// # Errors
-    /// [`SendError::Forked`], [`SendError::Corrupt`].
+    /// [`SendError::Forked`].
     #[inline(always)]
     pub fn claim_run(&mut self) -> Result<Option<Claim<'_>>, SendError> {
-        self.usable()?;
+        self.at_home()?;
         let claim = self.writer.claim_run();
         Ok(claim.map(|claim| Claim::new(self, claim)))
     }
@@ -165,7 +162,7 @@ impl Producer {
         len: usize,
         count: usize,
     ) -> Result<ArrayClaim<'_>, SendError> {
-        let claim = self.try_room(Wanted::Array { len, count })?;
+        let claim = self.try_room(Wanted::array(len, count))?;
         Ok(ArrayClaim { len, count, claim, producer: self })
     }
 
@@ -175,7 +172,7 @@ impl Producer {
     /// As for [`Self::claim`] and [`Self::try_claim_array`].
     #[inline(always)]
     pub fn claim_array(&mut self, len: usize, count: usize) -> Result<ArrayClaim<'_>, SendError> {
-        let claim = self.room(Wanted::Array { len, count }, None)?;
+        let claim = self.room(Wanted::array(len, count), None)?;
         Ok(ArrayClaim { len, count, claim, producer: self })
     }
 
@@ -189,7 +186,7 @@ impl Producer {
         count: usize,
         timeout: Duration,
     ) -> Result<ArrayClaim<'_>, SendError> {
-        let claim = self.room(Wanted::Array { len, count }, Some(timeout))?;
+        let claim = self.room(Wanted::array(len, count), Some(timeout))?;
         Ok(ArrayClaim { len, count, claim, producer: self })
     }
 
@@ -199,7 +196,10 @@ impl Producer {
     /// [`SendError::Forked`], [`SendError::Corrupt`].
     #[inline(always)]
     pub fn flush(&mut self) -> Result<(), SendError> {
-        self.usable()?;
+        self.at_home()?;
+        if let Some(fault) = self.writer.broken() {
+            return Err(SendError::Corrupt(fault));
+        }
         if self.writer.flush() {
             self.ring();
         }
@@ -238,19 +238,13 @@ impl Producer {
     }
 
     #[inline(always)]
-    fn usable(&self) -> Result<(), SendError> {
-        if self.birth.is_foreign() {
-            return Err(SendError::Forked);
-        }
-        match self.broken {
-            None => Ok(()),
-            Some(fault) => Err(SendError::Corrupt(fault)),
-        }
+    fn at_home(&self) -> Result<(), SendError> {
+        if self.birth.is_foreign() { Err(SendError::Forked) } else { Ok(()) }
     }
 
     #[inline(always)]
     fn try_room(&mut self, wanted: Wanted) -> Result<spsc::Claim, SendError> {
-        self.usable()?;
+        self.at_home()?;
         loop {
             match wanted.claim(&mut self.writer) {
                 Ok(claim) => return Ok(claim),
@@ -265,7 +259,7 @@ impl Producer {
         wanted: Wanted,
         timeout: Option<Duration>,
     ) -> Result<spsc::Claim, SendError> {
-        self.usable()?;
+        self.at_home()?;
         loop {
             match wanted.claim(&mut self.writer) {
                 Ok(claim) => return Ok(claim),
@@ -302,7 +296,8 @@ impl Producer {
         self.writer.memory().producer().counters.full_waits.bump(1);
         let wait = self.wait;
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        if wait::block(&mut WaitForRoom::new(self, wanted), wait, deadline)? {
+        let pauses = wait::PAUSES_WITHOUT_ROOM;
+        if wait::block(&mut WaitForRoom::new(self, wanted), wait, deadline, pauses)? {
             Ok(())
         } else {
             Err(self.told_full(|peer, lag| SendError::Timeout { peer, lag }))
@@ -358,7 +353,7 @@ impl Producer {
     }
 
     fn poison(&mut self, fault: Fault) -> SendError {
-        self.broken = Some(fault);
+        self.writer.give_up(fault);
         self.writer.memory().producer().end.poisoned.store_release(fault as u64);
         SendError::Corrupt(fault)
     }
@@ -392,7 +387,7 @@ impl Drop for Producer {
         if self.birth.is_foreign() {
             return;
         }
-        if self.broken.is_none() {
+        if self.writer.broken().is_none() {
             self.writer.flush();
         }
         // R9, pairs with A9 in the consumer's glance: who sees it closed sees the last message.
@@ -450,8 +445,7 @@ impl<'a> Claim<'a> {
     /// [`SendError::Forked`]: the room is the parent's.
     #[inline(always)]
     pub fn commit(self) -> Result<(), SendError> {
-        let len = self.claim.room();
-        self.finish(len, Publish::Now)
+        self.finish(None, Publish::Now)
     }
 
     /// Publishes the first `len` bytes; more than claimed counts as all.
@@ -461,7 +455,7 @@ impl<'a> Claim<'a> {
     #[inline(always)]
     pub fn commit_len(self, len: usize) -> Result<(), SendError> {
         let len = len.min(self.claim.room());
-        self.finish(len, Publish::Now)
+        self.finish(Some(len), Publish::Now)
     }
 
     /// Keeps the message back until [`Producer::flush`] or the next commit.
@@ -470,8 +464,7 @@ impl<'a> Claim<'a> {
     /// As [`Self::commit`].
     #[inline(always)]
     pub fn queue(self) -> Result<(), SendError> {
-        let len = self.claim.room();
-        self.finish(len, Publish::Later)
+        self.finish(None, Publish::Later)
     }
 
     /// As [`Self::queue`], with the first `len` bytes only.
@@ -481,15 +474,18 @@ impl<'a> Claim<'a> {
     #[inline(always)]
     pub fn queue_len(self, len: usize) -> Result<(), SendError> {
         let len = len.min(self.claim.room());
-        self.finish(len, Publish::Later)
+        self.finish(Some(len), Publish::Later)
     }
 
     #[inline(always)]
-    fn finish(self, len: usize, publish: Publish) -> Result<(), SendError> {
+    fn finish(self, len: Option<usize>, publish: Publish) -> Result<(), SendError> {
         if self.producer.birth.is_foreign() {
             return Err(SendError::Forked);
         }
-        self.producer.writer.commit(self.claim, len, publish);
+        match len {
+            None => self.producer.writer.commit(self.claim, publish),
+            Some(len) => self.producer.writer.commit_len(self.claim, len, publish),
+        }
         if publish == Publish::Now {
             self.producer.ring();
         }
@@ -551,27 +547,37 @@ impl ArrayClaim<'_> {
     }
 }
 
-/// What room is wanted for.
+/// What room is wanted for. Two words, so that it goes to the slow paths in registers: a store per
+/// message less.
 #[derive(Clone, Copy)]
-enum Wanted {
-    Message(usize),
-    Array { len: usize, count: usize },
+struct Wanted {
+    len: usize,
+    /// Elements of an array; 0 for a message by itself.
+    count: usize,
 }
 
 impl Wanted {
     #[inline(always)]
+    fn message(len: usize) -> Self {
+        Self { len, count: 0 }
+    }
+
+    #[inline(always)]
+    fn array(len: usize, count: usize) -> Self {
+        // The writer refuses an array without bytes.
+        if count == 0 { Self { len: 0, count: 1 } } else { Self { len, count } }
+    }
+
+    #[inline(always)]
     fn claim(self, writer: &mut Writer<SegmentMemory>) -> Result<spsc::Claim, ClaimError> {
-        match self {
-            Self::Message(len) => writer.try_claim(len),
-            Self::Array { len, count } => writer.try_claim_array(len, count),
+        match self.count {
+            0 => writer.try_claim(self.len),
+            count => writer.try_claim_array(self.len, count),
         }
     }
 
     fn bytes(self) -> usize {
-        match self {
-            Self::Message(len) => len,
-            Self::Array { len, count } => len.saturating_mul(count),
-        }
+        self.len.saturating_mul(self.count.max(1))
     }
 }
 

@@ -225,7 +225,7 @@ impl Publisher {
         let claim = self.room(|writer| writer.try_claim(len))?;
         let at = self.writer.payload_at(&claim);
         write_words(self.writer.memory(), at, &self.scratch.as_flattened_bytes()[..len]);
-        self.writer.commit(claim, len, publish);
+        self.writer.commit(claim, publish);
         if publish == Publish::Now {
             self.ring();
         }

@@ -189,9 +189,15 @@ pub struct SegmentMemory {
     pages: usize,
     /// Of a broadcast's producer: what it knows of its readers.
     audience: Option<Arc<Audience>>,
-    /// What the pointers point into.
-    _mappings: Arc<[MmapRaw; 2]>,
+    /// What the pointers point into; nothing keeps `NOTHING`.
+    _mappings: Option<Arc<[MmapRaw; 2]>>,
 }
+
+/// A ring of 64 zero bytes and two pages of zeros, all in one.
+#[repr(C, align(4096))]
+struct Nothing([Word; 512]);
+
+static NOTHING: Nothing = Nothing([const { Word::new(0) }; 512]);
 
 // SAFETY: the pointers go into mappings that the Arc keeps; shared words are atomics, payload bytes
 // are handed from one side to the other by the ring's protocol, and nothing belongs to a thread.
@@ -240,13 +246,28 @@ impl SegmentMemory {
             consumer: at(&right, 0)?.cast(),
             pages,
             audience: None,
-            _mappings: Arc::new([left, right]),
+            _mappings: Some(Arc::new([left, right])),
         })
+    }
+
+    /// An empty ring that nobody writes.
+    pub fn idle() -> Self {
+        let at = |word: usize| NonNull::from(&NOTHING.0[word]);
+        Self {
+            ring: at(0).cast(),
+            capacity: 64,
+            producer: at(128).cast(),
+            consumer: at(256).cast(),
+            pages: 1,
+            audience: None,
+            _mappings: None,
+        }
     }
 }
 
 // SAFETY: `map` checked that the ring's `capacity` bytes and both pages lie inside the mappings,
 // which the Arc keeps in place; they start on page boundaries, so alignment follows from offsets.
+// In `idle` they are 1024 bytes apart inside of a static that is made of atomics.
 unsafe impl RingMemory for SegmentMemory {
     #[inline(always)]
     fn capacity(&self) -> u64 {

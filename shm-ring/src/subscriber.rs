@@ -22,7 +22,7 @@ use crate::registry::{self, LockedDirectory};
 use crate::segment::{self, Segment, SegmentMemory, Side};
 use crate::spsc::Message;
 use crate::subscription::{self, Entrance, Subscription};
-use crate::wait::{self, Nap, ProbeClock, Ringer, Waiter};
+use crate::wait::{self, Burst, Nap, ProbeClock, Ringer, Waiter};
 
 /// What a reader wants of a broadcast.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -46,6 +46,7 @@ pub struct Subscriber {
     sleepy: bool,
     wait: Wait,
     ringer: Ringer,
+    burst: Burst,
     probe_clock: ProbeClock,
     /// Number of the last segment this end is through with.
     finished: u32,
@@ -97,6 +98,7 @@ impl Subscriber {
             sleepy,
             wait,
             ringer: Ringer::new(sleepy),
+            burst: Burst::default(),
             probe_clock: ProbeClock::start(),
             finished: place.before(),
             end: End::Place(place),
@@ -249,7 +251,13 @@ impl Subscriber {
     #[cold]
     fn wait_for_message(&mut self, timeout: Option<Duration>) -> Result<(), RecvError> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        if wait::block(self, self.wait, deadline)? { Ok(()) } else { Err(RecvError::Timeout) }
+        let seen = self.current.as_ref().map_or(0, |current| current.follower.received());
+        let pauses = self.burst.pauses(seen);
+        if wait::block(self, self.wait, deadline, pauses)? {
+            Ok(())
+        } else {
+            Err(RecvError::Timeout)
+        }
     }
 
     /// Opens the oldest segment that this end is not through with, if there is one.

@@ -188,22 +188,16 @@ fn producer_goes_on(wait: Wait) {
     dies.expect("open");
     (0..5).for_each(|index| send(&mut producer, index, PATIENCE).unwrap());
     dies.expect("ready");
+    (0..5).for_each(|index| take(&mut stays, index));
     let mut next = 5;
     let error = loop {
         match send(&mut producer, next, Duration::from_millis(20)) {
-            Ok(()) => next += 1,
+            Ok(()) => take(&mut stays, next),
             Err(error) => break error,
         }
+        next += 1;
     };
     let named = Peer { pid: dies.pid() };
-    for index in 0..next {
-        take(&mut stays, index);
-    }
-    // Now the dead-to-be is the slowest, and named.
-    let error = match error {
-        SendError::Timeout { .. } => send(&mut producer, next, Duration::ZERO).unwrap_err(),
-        error => panic!("{error}"),
-    };
     let SendError::Timeout { peer: Some(peer), lag: Some(lag) } = error else { panic!("{error}") };
     assert_eq!((peer, lag.messages), (named, next - 5));
     let waiting = std::thread::spawn(move || {

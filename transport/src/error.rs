@@ -139,6 +139,7 @@ impl fmt::Display for Room<'_> {
 
 impl From<ringway_shm::SendError> for SendError {
     #[cold]
+    #[inline(never)]
     fn from(error: ringway_shm::SendError) -> Self {
         use ringway_shm::SendError as Shm;
         match error {
@@ -222,6 +223,7 @@ pub enum RecvError {
 
 impl From<ringway_shm::RecvError> for RecvError {
     #[cold]
+    #[inline(never)]
     fn from(error: ringway_shm::RecvError) -> Self {
         use ringway_shm::RecvError as Shm;
         match error {

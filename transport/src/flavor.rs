@@ -8,8 +8,8 @@ use std::ops::{Deref, DerefMut};
 use std::time::Instant;
 
 use ringway_shm::{
-    ArrayClaim, Claim, Consumer, Copied, CopiedArray, Producer, Publisher, Received, ReceivedCopy,
-    SendError, Subscriber,
+    ArrayClaim, BatchMessage, BatchRun, Claim, Consumer, Copied, CopiedArray, Producer, Publisher,
+    Received, ReceivedCopy, RecvError, SendError, Subscriber,
 };
 
 use crate::channel::{Patience, Publish};
@@ -281,46 +281,50 @@ pub(crate) enum AnyBatch<'a> {
     Copied(ringway_shm::CopiedBatch<'a>),
 }
 
-/// One of them.
-pub(crate) struct BatchMessage<'b> {
-    pub payload: &'b [u8],
-    pub sequence: u64,
-    pub redelivered: bool,
-}
-
 impl AnyBatch<'_> {
     #[inline(always)]
-    pub(crate) fn next(&mut self) -> Result<Option<BatchMessage<'_>>, ringway_shm::RecvError> {
-        Ok(match self {
-            Self::InPlace(batch) => batch.next()?.map(|message| BatchMessage {
-                payload: message.payload,
-                sequence: message.sequence,
-                redelivered: message.redelivered,
-            }),
-            Self::Copied(batch) => batch.next()?.map(|message| BatchMessage {
+    pub(crate) fn next(&mut self) -> Result<Option<BatchMessage<'_>>, RecvError> {
+        match self {
+            Self::InPlace(batch) => batch.next(),
+            Self::Copied(batch) => Ok(batch.next()?.map(|message| BatchMessage {
                 payload: message.payload,
                 sequence: message.sequence,
                 redelivered: false,
-            }),
-        })
+            })),
+        }
+    }
+
+    /// A copy is a run of one.
+    #[inline(always)]
+    pub(crate) fn next_run(&mut self) -> Result<Option<BatchRun<'_>>, RecvError> {
+        match self {
+            Self::InPlace(batch) => batch.next_run(),
+            Self::Copied(batch) => Ok(batch.next()?.map(|message| BatchRun {
+                payload: message.payload,
+                len: message.payload.len(),
+                count: 1,
+                sequence: message.sequence,
+                redelivered: false,
+            })),
+        }
     }
 }
 
 /// A receiving end.
 pub(crate) trait Inlet {
-    fn receive(&mut self, patience: Patience) -> Result<Guard<'_>, ringway_shm::RecvError>;
+    fn receive(&mut self, patience: Patience) -> Result<Guard<'_>, RecvError>;
     fn receive_batch(
         &mut self,
         limit: usize,
         patience: Patience,
-    ) -> Result<AnyBatch<'_>, ringway_shm::RecvError>;
+    ) -> Result<AnyBatch<'_>, RecvError>;
 }
 
 macro_rules! inlet {
     ($end:ident, $flavor:ident) => {
         impl Inlet for $end {
             #[inline(always)]
-            fn receive(&mut self, patience: Patience) -> Result<Guard<'_>, ringway_shm::RecvError> {
+            fn receive(&mut self, patience: Patience) -> Result<Guard<'_>, RecvError> {
                 Ok(Guard::$flavor(match patience {
                     Patience::None => self.try_recv()?,
                     Patience::Forever => self.recv()?,
@@ -336,7 +340,7 @@ macro_rules! inlet {
                 &mut self,
                 limit: usize,
                 patience: Patience,
-            ) -> Result<AnyBatch<'_>, ringway_shm::RecvError> {
+            ) -> Result<AnyBatch<'_>, RecvError> {
                 Ok(AnyBatch::$flavor(match patience {
                     Patience::None => self.try_recv_batch(limit)?,
                     Patience::Forever => self.recv_batch(limit, None)?,

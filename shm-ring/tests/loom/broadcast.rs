@@ -36,14 +36,14 @@ fn join(hall: &BoxedMemory, seat: usize) -> Reader<BoxedMemory> {
 
 /// Takes messages up to `until`, which tell their numbers, from whichever is the first.
 fn take_until(reader: &mut Reader<BoxedMemory>, until: u64) {
-    let mut next = reader.received();
+    let mut next = reader.next_sequence();
     while next < until {
         if let Some(message) = reader.peek().unwrap() {
             assert_eq!(message.sequence, next);
             // SAFETY: peeked and not released.
             let bytes = unsafe { std::slice::from_raw_parts(message.payload, message.len) };
             assert_eq!(bytes, [next as u8; 4]);
-            reader.advance();
+            reader.advance(1);
             reader.release();
             next += 1;
         } else {
