@@ -3,6 +3,7 @@
 //! Each counter has one writer and is a plain word, so a snapshot is exact for the caller's own
 //! side and up to a moment old for the other.
 
+use crate::broadcast::Posted;
 use crate::memory::RingMemory;
 
 /// Counters of one segment, that is, of one incarnation of the producer; they start from 0 in each.
@@ -11,7 +12,7 @@ use crate::memory::RingMemory;
 pub struct Stats {
     /// Messages sent, queued ones included.
     pub sent: u64,
-    /// Messages released by the consumer.
+    /// Messages released by the consumer; by the slowest, if a broadcast's producer asks.
     pub received: u64,
     /// Bytes of ring used for them, record headers and padding included. Counted when the producer
     /// looks how far the consumer is, so up to a capacity behind; 0 until it had to.
@@ -31,9 +32,23 @@ pub struct Stats {
     pub consumer_parks: u64,
     /// Times the consumer woke the producer.
     pub consumer_wakes: u64,
+    /// Of a broadcast that overwrites, as its subscriber sees it: messages that it missed.
+    pub missed: u64,
+    /// Of a broadcast that waits, as its producer sees it: subscribers that died and are not waited
+    /// for any more.
+    pub evicted: u64,
 }
 
 impl Stats {
+    /// Of a broadcast, of which the slowest subscriber has received so much.
+    pub(crate) fn of_broadcast(memory: &impl Posted, received: Option<u64>) -> Self {
+        let stats = Self::read(memory);
+        let received = received.unwrap_or(stats.sent);
+        let depth = stats.sent.saturating_sub(received);
+        let evicted = memory.board().newest.evicted.load_relaxed();
+        Self { received, depth, evicted, consumer_parks: 0, consumer_wakes: 0, ..stats }
+    }
+
     pub(crate) fn read(memory: &impl RingMemory) -> Self {
         let producer = &memory.producer().counters;
         let consumer = &memory.consumer().progress;
@@ -51,6 +66,8 @@ impl Stats {
             producer_wakes: producer.wakes.load_relaxed(),
             consumer_parks: consumer.parks.load_relaxed(),
             consumer_wakes: consumer.wakes.load_relaxed(),
+            missed: consumer.missed.load_relaxed(),
+            evicted: 0,
         }
     }
 }

@@ -14,6 +14,12 @@ pub enum Point {
     MidBatch,
     MidWrap,
     MidRelease,
+    SeatTaken,
+    SeatSwept,
+    SeatFilled,
+    Settled,
+    MidMark,
+    Announced,
 }
 
 /// Dies here if a test asked for it.

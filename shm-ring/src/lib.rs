@@ -17,6 +17,7 @@
 //! patience, `liveness` who is alive, `segment`, `control` and `registry` the files, `recover` what
 //! a death leaves behind.
 
+pub mod broadcast;
 #[cfg(not(loom))]
 mod consumer;
 #[cfg(not(loom))]
@@ -35,9 +36,16 @@ pub mod layout;
 mod liveness;
 pub mod membarrier;
 pub mod memory;
+#[cfg(not(loom))]
+mod open;
 pub mod options;
+pub mod overwrite;
+#[cfg(not(loom))]
+mod participants;
 #[cfg(not(loom))]
 mod producer;
+#[cfg(not(loom))]
+mod publisher;
 #[cfg(not(loom))]
 mod recover;
 #[cfg(not(loom))]
@@ -45,17 +53,29 @@ mod registry;
 #[cfg(not(loom))]
 mod segment;
 pub mod spsc;
+#[cfg(not(loom))]
+mod subscriber;
+#[cfg(not(loom))]
+mod subscription;
 pub mod sync;
 pub mod wait;
 
-pub use error::{Error, ErrorKind, Fault, Peer, RecvError, SendError};
-pub use options::{Options, Schema, Wait};
+pub use error::{Error, ErrorKind, Fault, Lag, Peer, RecvError, SendError};
+pub use options::{Kind, Options, Overflow, Schema, Wait};
 
+#[cfg(not(loom))]
+pub use broadcast::Laggard;
 #[cfg(not(loom))]
 pub use consumer::{Batch, BatchMessage, BatchRun, Consumer, Received};
 #[cfg(not(loom))]
 pub use counters::Stats;
 #[cfg(not(loom))]
+pub use open::{Receiving, Sending, receiving, sending};
+#[cfg(not(loom))]
 pub use producer::{ArrayClaim, Claim, Producer};
 #[cfg(not(loom))]
+pub use publisher::{Copied, CopiedArray, Publisher};
+#[cfg(not(loom))]
 pub use recover::remove;
+#[cfg(not(loom))]
+pub use subscriber::{CopiedBatch, CopiedMessage, Read, ReceivedCopy, Subscriber};

@@ -13,7 +13,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use ringway_shm::layout::{FileHeader, SEGMENT_MAGIC, Section};
-use ringway_shm::{Consumer, Fault, Options, Producer, RecvError, Schema, SendError, Wait};
+use ringway_shm::{
+    Consumer, Fault, Kind, Options, Overflow, Producer, Publisher, RecvError, Schema, SendError,
+    Wait,
+};
 
 const CAPACITY: usize = 4096;
 /// Where the parts of a segment of that capacity lie.
@@ -36,7 +39,7 @@ fn a_header_is_256_bytes_of_known_meaning() {
     let mut header = FileHeader {
         magic: SEGMENT_MAGIC,
         abi_major: 1,
-        abi_minor: 0,
+        abi_minor: 1,
         header_len: 256,
         endian: 0x0102_0304,
         kind: 1,
@@ -60,7 +63,10 @@ fn a_header_is_256_bytes_of_known_meaning() {
             section(2, 0x10_2000, 0x1000),
             Section::default(),
         ],
-        reserved: [0; 44],
+        overflow: 0xa1a2_a3a4,
+        seats: 0xb1b2_b3b4,
+        history: 0xc1c2_c3c4_c5c6_c7c8,
+        reserved: [0; 28],
         crc: 0,
     };
     header.crc = header.expected_crc();
@@ -70,7 +76,7 @@ fn a_header_is_256_bytes_of_known_meaning() {
         // 0: magic "RWAYSEG\0"
         0x52, 0x57, 0x41, 0x59, 0x53, 0x45, 0x47, 0x00,
         // 8: abi_major, abi_minor, header_len
-        0x01, 0x00, 0x00, 0x00, 0x00, 0x01, 0x00, 0x00,
+        0x01, 0x00, 0x01, 0x00, 0x00, 0x01, 0x00, 0x00,
         // 16: endian, kind
         0x04, 0x03, 0x02, 0x01, 0x01, 0x00, 0x00, 0x00,
         // 24: wait, record_align, payload_offset
@@ -110,15 +116,16 @@ fn a_header_is_256_bytes_of_known_meaning() {
         0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
         0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
         0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
-        // 208: reserved
-        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
-        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        // 208: overflow, seats, history
+        0xa4, 0xa3, 0xa2, 0xa1, 0xb4, 0xb3, 0xb2, 0xb1,
+        0xc8, 0xc7, 0xc6, 0xc5, 0xc4, 0xc3, 0xc2, 0xc1,
+        // 224: reserved
         0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
         0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
         0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
         0x00, 0x00, 0x00, 0x00,
         // 252: crc32c of the above
-        0xff, 0x78, 0x72, 0xbe,
+        0x77, 0x0b, 0x75, 0xcc,
     ];
     assert_eq!(header.to_bytes(), golden);
     assert_eq!(FileHeader::from_bytes(&golden), header);
@@ -146,7 +153,7 @@ fn the_headers_of_a_channel() {
     let segment = scratch.segment(1);
     assert_eq!(segment.len(), SEGMENT_LEN);
     assert_eq!(&segment[..8], b"RWAYSEG\0");
-    assert_eq!(&segment[8..20], [2, 0, 0, 0, 0, 1, 0, 0, 4, 3, 2, 1]);
+    assert_eq!(&segment[8..20], [2, 0, 1, 0, 0, 1, 0, 0, 4, 3, 2, 1]);
     assert_eq!(half(&segment, 20), 1, "kind: SPSC");
     assert_eq!(half(&segment, 24), 2, "wait: park");
     assert_eq!(half(&segment, 28), 64 | 8 << 16, "record_align, payload_offset");
@@ -476,6 +483,73 @@ fn a_child_that_dies_as_a_consumer() {
     let _consumer = Consumer::open(&options_in(Path::new(&directory))).unwrap();
     // SAFETY: raise takes no pointers.
     unsafe { libc::raise(libc::SIGKILL) };
+}
+
+/// What a broadcast has more than a channel of two.
+#[test]
+fn the_pages_of_a_broadcast() {
+    const ROSTER: usize = 16384;
+    const BOARD: usize = PRODUCER_PAGE + 1024;
+    let scratch = Scratch::new();
+    let options = Options { kind: Some(Kind::Broadcast), history: Some(2), ..scratch.options() };
+    let mut first = Consumer::open(&options).unwrap();
+    let mut producer = Producer::open(&options).unwrap();
+    let mut second = Consumer::open(&options).unwrap();
+
+    let control = scratch.control();
+    assert_eq!(control.len(), ROSTER + 3 * 4096);
+    assert_eq!((half(&control, 20), half(&control, 208), half(&control, 212)), (2, 0, 64));
+    assert_eq!(word(&control, 216), 2, "history");
+    assert_eq!(word(&control, ROSTER), 2, "joins");
+    for (place, reads_from) in [(0, 1), (1, 1)] {
+        let record = ROSTER + 128 + 128 * place;
+        // epoch, state, pid; side, first.
+        let found = [0, 8, 16, 64, 72].map(|at| word(&control, record + at));
+        assert_eq!(found, [1, 1, std::process::id().into(), 2, reads_from]);
+    }
+    assert!(control[ROSTER + 128 + 2 * 128..].iter().all(|byte| *byte == 0));
+
+    // 3 records of 1024 + 64 bytes fill the ring: the fourth claim looks at the readers.
+    let mut send = || producer.try_claim(1024).map(|claim| claim.commit().unwrap());
+    (0..3).for_each(|_| send().unwrap());
+    for consumer in [&mut first, &mut second] {
+        (0..3).for_each(|_| drop(consumer.recv().unwrap()));
+        assert_eq!(consumer.try_recv().map(drop), Err(RecvError::Empty));
+    }
+    send().unwrap();
+    let segment = scratch.segment(1);
+    assert_eq!(segment.len(), CONSUMER_PAGE + 64 * 4096);
+    assert_eq!((half(&segment, 20), half(&segment, 212)), (2, 64));
+    assert_eq!(word(&segment, BOARD), 0, "intent");
+    assert_eq!(word(&segment, BOARD + 128), 2, "the newest mark");
+    assert_eq!(word(&segment, BOARD + 128 + 8), 0, "evicted");
+    // Two messages of history lay behind the first; one of them gave way to what was new.
+    for number in [1, 2] {
+        let mark = BOARD + 768 + 16 * number as usize;
+        assert_eq!((word(&segment, mark), word(&segment, mark + 8)), (1088 * number, number));
+    }
+    for place in [0, 1] {
+        let page = CONSUMER_PAGE + 4096 * place;
+        assert_eq!(word(&segment, page), 3264, "head");
+        assert_eq!(word(&segment, page + 256), 3, "received");
+    }
+
+    // One who makes no sense is told by its epoch.
+    scratch.poke(CONSUMER_PAGE + 4096, &8_u64.to_ne_bytes());
+    while send().is_ok() {}
+    assert_eq!(word(&scratch.segment(1), BOARD + 256 + 8), 1, "expelled");
+
+    drop((first, second, producer));
+    let options = Options { overflow: Some(Overflow::Overwrite), history: None, ..options };
+    let mut publisher = Publisher::open(&options).unwrap();
+    (0..40).for_each(|_| publisher.claim(100).unwrap().commit().unwrap());
+    let segment = scratch.segment(1);
+    // 31 records of 128 fit; from then on 64 bytes are announced at a time, until they do.
+    assert_eq!(half(&scratch.control(), 208), 1, "overflow");
+    assert_eq!(word(&segment, BOARD), 17 * 64 + CAPACITY as u64, "intent");
+    let newest = word(&segment, BOARD + 128);
+    let mark = BOARD + 768 + 16 * newest as usize;
+    assert_eq!((word(&segment, mark), word(&segment, mark + 8)), (39 * 128, 39));
 }
 
 /// A private directory for one channel, removed however the test ends.

@@ -16,8 +16,10 @@ use rkyv::validation::Validator;
 use rkyv::validation::archive::ArchiveValidator;
 use rkyv::{Archive, Portable, Serialize};
 
+use crate::channel::Publish;
 use crate::describe::Describe;
 use crate::error::{RecvError, SendError};
+use crate::flavor::{AnyBatch, AnyClaim, Guard, Room as _};
 
 /// What can be sent: `[u8]`, and every type that derives rkyv's `Archive` and `Serialize` and
 /// [`Describe`]. Its archived form must not need an alignment above 16.
@@ -240,7 +242,7 @@ impl fmt::Debug for Scratch {
 /// sees that it was. The bytes hold whatever was there before.
 #[derive(Debug)]
 #[must_use = "a claim that is dropped is aborted"]
-pub struct Claim<'a>(pub(crate) ringway_shm::Claim<'a>);
+pub struct Claim<'a>(pub(crate) AnyClaim<'a>);
 
 impl Claim<'_> {
     /// Publishes the message, with everything queued before it.
@@ -249,7 +251,8 @@ impl Claim<'_> {
     /// [`SendError::Forked`]: the room is the parent's.
     #[inline(always)]
     pub fn commit(self) -> Result<(), SendError> {
-        Ok(self.0.commit()?)
+        let len = self.0.len();
+        Ok(self.0.finish(len, Publish::Now)?)
     }
 
     /// Publishes the first `len` bytes only; more than claimed counts as all.
@@ -258,7 +261,7 @@ impl Claim<'_> {
     /// As [`Self::commit`].
     #[inline(always)]
     pub fn commit_len(self, len: usize) -> Result<(), SendError> {
-        Ok(self.0.commit_len(len)?)
+        Ok(self.0.finish(len, Publish::Now)?)
     }
 
     /// Keeps the message back until the next flush or commit.
@@ -267,7 +270,8 @@ impl Claim<'_> {
     /// As [`Self::commit`].
     #[inline(always)]
     pub fn queue(self) -> Result<(), SendError> {
-        Ok(self.0.queue()?)
+        let len = self.0.len();
+        Ok(self.0.finish(len, Publish::Later)?)
     }
 
     /// As [`Self::queue`], with the first `len` bytes only.
@@ -276,7 +280,7 @@ impl Claim<'_> {
     /// As [`Self::commit`].
     #[inline(always)]
     pub fn queue_len(self, len: usize) -> Result<(), SendError> {
-        Ok(self.0.queue_len(len)?)
+        Ok(self.0.finish(len, Publish::Later)?)
     }
 }
 
@@ -302,13 +306,13 @@ pub struct Received<'a, T: Message + ?Sized> {
     /// Validated by `new`. Where the bytes are, the guard knows: with a pointer beside it, a result
     /// that holds either this or an error would have both in the same word, and that word would be
     /// taken apart and put together for each message.
-    guard: ringway_shm::Received<'a>,
+    guard: Guard<'a>,
     _view: PhantomData<&'a T::View>,
 }
 
 impl<'a, T: Message + ?Sized> Received<'a, T> {
     #[inline(always)]
-    pub(crate) fn new(guard: ringway_shm::Received<'a>) -> Result<Self, RecvError> {
+    pub(crate) fn new(guard: Guard<'a>) -> Result<Self, RecvError> {
         match T::view(&guard) {
             Some(_) => Ok(Self { guard, _view: PhantomData }),
             None => Err(RecvError::Invalid { sequence: guard.sequence() }),
@@ -392,7 +396,7 @@ impl<T: Message + ?Sized> fmt::Debug for Borrowed<'_, T> {
 /// It lends one message at a time: `while let Some(message) = batch.next()? { … }`.
 #[derive(Debug)]
 pub struct Batch<'a, T: Message + ?Sized> {
-    pub(crate) batch: ringway_shm::Batch<'a>,
+    pub(crate) batch: AnyBatch<'a>,
     pub(crate) _type: PhantomData<fn() -> T>,
 }
 
