@@ -45,7 +45,8 @@ pub(super) fn kind(system: &str, size: usize) -> Option<String> {
         "ringway-broadcast-block" => "kind=broadcast&overflow=block".into(),
         "ringway-broadcast-overwrite" => "kind=broadcast&overflow=overwrite".into(),
         "ringway-mpmc" | "ringway-mpmc-batch" => {
-            format!("kind=mpmc&slots={SLOTS}&slot={}", size.next_multiple_of(64))
+            // A slot's own word is in it.
+            format!("kind=mpmc&slots={SLOTS}&slot={}", (size + 8).next_multiple_of(64))
         }
         _ => return None,
     })
