@@ -219,17 +219,14 @@ impl Consumer {
     #[inline]
     fn look(&mut self) -> Result<bool, RecvError> {
         loop {
-            if self.reader.is_ready() {
-                return Ok(true);
-            }
-            match self.reader.look_closely() {
-                Ok(true) => return Ok(true),
-                Ok(false) => {
-                    if !self.found_empty()? {
-                        return Ok(false);
-                    }
+            if self.reader.is_empty() {
+                if !self.found_empty()? {
+                    return Ok(false);
                 }
-                Err(fault) => return Err(self.poison(fault)),
+            } else if self.reader.is_ready() {
+                return Ok(true);
+            } else {
+                return self.reader.look_closely().map_err(|fault| self.poison(fault));
             }
         }
     }

@@ -22,10 +22,14 @@ use crate::memory::{Access, Boundary, RingMemory};
 /// Positions are multiples of it.
 const POSITION_UNIT: u64 = 16;
 
-/// How far ahead of the tail the writer asks for lines, in bytes. Without it a round trip of 48 bytes
-/// took 1.7 times as long, because the terminator's line came after the payload's. From 128 to 512 a
-/// stream of 64-byte typed messages goes at 1.3 times the rate without, at 1024 a 4 MiB ring loses it
-/// again (`ringway-bench stream --size 64 --systems ringway-shm-raw,ringway-shm-typed`).
+/// Bytes of a cache line, for hints only.
+const LINE: u64 = 64;
+
+/// How far ahead of the tail the writer asks for lines, in bytes. From 128 to 512 a stream of 64-byte
+/// typed messages goes at 1.3 times the rate without; at 1024 a 4 MiB ring loses it again
+/// (`ringway-bench stream --size 64 --systems ringway-shm-raw,ringway-shm-typed`). It does not do for
+/// the terminator: who polls the record before it draws that line away again, and a round trip of 48
+/// bytes takes twice as long (`ringway-bench pingpong --size 48`).
 const PREFETCH_AHEAD: u64 = 512;
 
 /// Most bytes that are released before the head is published. It also bounds the walk of a successor
@@ -213,8 +217,9 @@ impl<M: RingMemory> Writer<M> {
         if len > self.max_len || self.tail + size > self.bound {
             self.make_room(offset, len)?;
         }
-        self.prefetch();
-        Ok(Claim { len, position: self.tail, end: self.tail + size })
+        let end = self.tail + size;
+        self.prefetch(end);
+        Ok(Claim { len, position: self.tail, end })
     }
 
     /// The longest run of free bytes in one piece at the tail, as known: for a serialiser that
@@ -222,15 +227,17 @@ impl<M: RingMemory> Writer<M> {
     #[inline(always)]
     pub fn claim_run(&mut self) -> Option<Claim> {
         let len = (self.bound - self.tail).checked_sub(self.payload_offset)?.min(self.max_len);
-        self.prefetch();
+        self.prefetch(self.tail + LINE);
         let end = self.tail + self.record_size(self.payload_offset, len);
         Some(Claim { len, position: self.tail, end })
     }
 
-    /// Asks for the line that will be written [`PREFETCH_AHEAD`] bytes from now. The lines up to
-    /// there were asked for by the claims before this one.
+    /// Asks for two lines: the terminator's, so that it comes from the reader's cache at the same time
+    /// as the payload's and not after it, and one that a stream will write [`PREFETCH_AHEAD`] bytes
+    /// from now.
     #[inline(always)]
-    fn prefetch(&self) {
+    fn prefetch(&self, terminator: u64) {
+        self.memory.prefetch_write(terminator & self.mask);
         self.memory.prefetch_write((self.tail + PREFETCH_AHEAD) & self.mask);
     }
 
@@ -605,6 +612,12 @@ impl<M: RingMemory> Reader<M> {
     #[inline(always)]
     pub fn peek(&mut self) -> Result<Option<Message>, Fault> {
         if self.is_ready() || self.look_closely()? { Ok(Some(self.message())) } else { Ok(None) }
+    }
+
+    /// Whether there is nothing: one load, for those who look again and again.
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.left == 0 && self.memory.word(self.front - self.payload_offset).load_published() == 0
     }
 
     /// Whether there certainly is a message: one as long as the last. If not, ask
