@@ -181,7 +181,7 @@ fn read_what_may_be_overwritten() {
             };
             let at = writer.payload_at(&claim);
             write_words(writer.memory(), at, &[number as u8 + 1; 16]);
-            writer.commit(claim, 16, Publish::Now);
+            writer.commit(claim, Publish::Now);
         }
     });
     let mut reader = Follower::new(hall.seat_of(0), GEOMETRY, Default::default());
