@@ -14,6 +14,11 @@ pub enum Point {
     MidBatch,
     MidWrap,
     MidRelease,
+    Claimed,
+    Publishing,
+    Taken,
+    Releasing,
+    Repairing,
 }
 
 /// Dies here if a test asked for it.

@@ -35,6 +35,7 @@ pub mod layout;
 mod liveness;
 pub mod membarrier;
 pub mod memory;
+pub mod mpmc;
 pub mod options;
 #[cfg(not(loom))]
 mod producer;
