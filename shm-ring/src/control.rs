@@ -15,11 +15,14 @@ use crate::fault::{self, Point};
 use crate::file;
 use crate::fork::OwnFile;
 use crate::layout::{
-    CONTROL_MAGIC, ConsumerRole, FileHeader, PAGE, ProducerRole, RoleRecord, SECTION_CONSUMER,
-    SECTION_PRODUCER, SECTION_SCHEMA, Section,
+    CONTROL_MAGIC, ConsumerRole, FileHeader, MAX_PARTICIPANTS, PAGE, ProducerRole, ROSTER_LEN,
+    RoleRecord, SECTION_CONSUMER, SECTION_PARTICIPANTS, SECTION_PRODUCER, SECTION_SCHEMA, Section,
 };
 use crate::liveness::{self, Holder, Identity};
-use crate::options::{DEFAULT_CAPACITY, DEFAULT_RECORD_ALIGN, MAX_SCHEMA_LEN, Options, Size, Wait};
+use crate::options::{
+    DEFAULT_CAPACITY, DEFAULT_RECORD_ALIGN, Kind, MAX_SCHEMA_LEN, Options, Overflow, Size, Wait,
+};
+use crate::participants::{Participants, Table};
 use crate::registry::{self, LockedDirectory, PATIENCE};
 
 /// Name of the control file in a channel's directory.
@@ -61,6 +64,8 @@ pub struct Control {
     header: FileHeader,
     producer: MmapRaw,
     consumer: MmapRaw,
+    /// On kinds that have one.
+    table: Option<Table>,
 }
 
 impl Control {
@@ -101,7 +106,21 @@ impl Control {
         };
         let producer = page(SECTION_PRODUCER, role == Some(Role::Producer))?;
         let consumer = page(SECTION_CONSUMER, role == Some(Role::Consumer))?;
-        Ok(Self { directory: directory.to_owned(), header, producer, consumer, file })
+        let table = match header.seats {
+            0 => None,
+            _ => {
+                let section = header
+                    .section(SECTION_PARTICIPANTS)
+                    .filter(|section| section.len == ROSTER_LEN)
+                    .ok_or_else(|| file::damaged(&path, "it lacks its table of participants"))?;
+                // A broadcast's producer takes no entry, and only looks.
+                let writable = role == Some(Role::Consumer);
+                let map = file::map(&file, &path, section.offset, ROSTER_LEN, writable)?;
+                Some(Table::new(map))
+            }
+        };
+        let directory = directory.to_owned();
+        Ok(Self { directory, header, producer, consumer, table, file })
     }
 
     /// Opens or creates the channel and takes the role, or tells who has it. Waits for a holder
@@ -182,6 +201,31 @@ impl Control {
         &self.header
     }
 
+    /// The table of participants, on kinds that have one.
+    #[allow(dead_code, reason = "the kinds that have participants follow")]
+    pub fn participants(&self) -> Option<Participants<'_>> {
+        let table = self.table.as_ref()?;
+        Some(Participants { file: &self.file, roster: table.roster() })
+    }
+
+    /// The table itself, for views that outlive a borrow.
+    #[allow(dead_code, reason = "the kinds that have participants follow")]
+    pub fn table(&self) -> Option<Table> {
+        self.table.clone()
+    }
+
+    /// Who gets the messages.
+    #[allow(dead_code, reason = "the kinds that have participants follow")]
+    pub fn kind(&self) -> Kind {
+        Kind::from_code(self.header.kind).unwrap_or_default()
+    }
+
+    #[allow(dead_code, reason = "the kinds that have participants follow")]
+    /// What a broadcast does with subscribers that are behind.
+    pub fn overflow(&self) -> Overflow {
+        Overflow::from_code(self.header.overflow).unwrap_or_default()
+    }
+
     /// How both sides wait.
     pub fn wait(&self) -> Wait {
         Wait::from_code(self.header.wait).unwrap_or_default()
@@ -233,24 +277,42 @@ fn taken(tried: String, holder: &Holder) -> Error {
 /// Builds and places the control file. The loser of a race takes the winner's.
 fn create(directory: &Path, options: &Options) -> Result<OwnFile, Error> {
     let schema = &options.schema;
+    let kind = options.kind.unwrap_or_default();
+    let capacity = options.capacity.unwrap_or(DEFAULT_CAPACITY);
+    options.check_history(capacity)?;
     let schema_len = (schema.text.len() as u64).next_multiple_of(PAGE).max(PAGE);
     let sections = [
         Section { kind: SECTION_SCHEMA, reserved: 0, offset: PAGE, len: schema_len },
         Section { kind: SECTION_PRODUCER, reserved: 0, offset: PAGE + schema_len, len: PAGE },
         Section { kind: SECTION_CONSUMER, reserved: 0, offset: 2 * PAGE + schema_len, len: PAGE },
+        Section {
+            kind: SECTION_PARTICIPANTS,
+            reserved: 0,
+            offset: 3 * PAGE + schema_len,
+            len: ROSTER_LEN,
+        },
     ];
+    let (sections, len) = if kind.has_participants() {
+        (&sections[..], 3 * PAGE + schema_len + ROSTER_LEN)
+    } else {
+        (&sections[..3], 3 * PAGE + schema_len)
+    };
     let header = FileHeader {
         wait: options.wait.unwrap_or_default().code(),
         record_align: options.record_align.unwrap_or(DEFAULT_RECORD_ALIGN) as u16,
         payload_offset: if schema.payload_align > 8 { 16 } else { 8 },
-        capacity: options.capacity.unwrap_or(DEFAULT_CAPACITY),
+        kind: kind.code(),
+        overflow: options.overflow.unwrap_or_default().code(),
+        history: options.history.unwrap_or(0),
+        seats: if kind.has_participants() { MAX_PARTICIPANTS as u32 } else { 0 },
+        capacity,
         schema: schema.fingerprint,
         schema_len: schema.text.len() as u32,
         schema_crc: crc32c::crc32c(schema.text.as_bytes()),
-        ..file::blank_header(CONTROL_MAGIC, &sections, &Identity::of_this_process())
+        ..file::blank_header(CONTROL_MAGIC, sections, &Identity::of_this_process())
     };
     let path = directory.join(CONTROL);
-    let file = file::build(directory, header, 3 * PAGE + schema_len)?;
+    let file = file::build(directory, header, len)?;
     std::os::unix::fs::FileExt::write_all_at(&*file, schema.text.as_bytes(), PAGE)
         .map_err(|error| Error::io(format!("writing {}", path.display()), error))?;
     fault::point(Point::ControlBuilt);
@@ -333,7 +395,10 @@ fn difference(theirs: &str, ours: &str) -> String {
 fn check_options(path: &Path, header: &FileHeader, options: &Options) -> Result<(), Error> {
     let wait = Wait::from_code(header.wait).unwrap_or_default();
     let asked = |name: &str, value: Option<String>| value.map(|value| format!("{name}={value}"));
-    let rows = [
+    let kind = Kind::from_code(header.kind).unwrap_or_default();
+    let overflow = Overflow::from_code(header.overflow).unwrap_or_default();
+    let is_broadcast = kind == Kind::Broadcast;
+    let mut rows = vec![
         (
             options.capacity.is_some_and(|capacity| capacity != header.capacity),
             format!("capacity={}", Size(header.capacity)),
@@ -350,6 +415,26 @@ fn check_options(path: &Path, header: &FileHeader, options: &Options) -> Result<
             asked("wait", options.wait.map(|wait| wait.to_string())),
         ),
     ];
+    // Only where they say something: most channels have one kind of everything.
+    if is_broadcast || options.kind.is_some_and(|asked| asked != kind) {
+        rows.push((
+            options.kind.is_some_and(|asked| asked != kind),
+            format!("kind={kind}"),
+            asked("kind", options.kind.map(|kind| kind.to_string())),
+        ));
+    }
+    if is_broadcast {
+        rows.push((
+            options.overflow.is_some_and(|asked| asked != overflow),
+            format!("overflow={overflow}"),
+            asked("overflow", options.overflow.map(|overflow| overflow.to_string())),
+        ));
+        rows.push((
+            options.history.is_some_and(|asked| asked != header.history),
+            format!("history={}", header.history),
+            asked("history", options.history.map(|history| history.to_string())),
+        ));
+    }
     if rows.iter().all(|(differs, ..)| !differs) {
         return Ok(());
     }

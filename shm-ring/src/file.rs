@@ -17,10 +17,11 @@ use crate::control::CONTROL;
 use crate::error::{Error, ErrorKind};
 use crate::fork::OwnFile;
 use crate::layout::{
-    ABI_MAJOR, ABI_MINOR, ENDIAN_TAG, FileHeader, HEADER_LEN, KIND_SPSC, PAGE, Section,
+    ABI_MAJOR, ABI_MINOR, ENDIAN_TAG, FileHeader, HEADER_LEN, KIND_SPSC, MAX_PARTICIPANTS, PAGE,
+    Section,
 };
 use crate::liveness::{self, Identity};
-use crate::options::{MAX_CAPACITY, MIN_CAPACITY, Size, Wait};
+use crate::options::{Kind, MAX_CAPACITY, MIN_CAPACITY, Overflow, Size, Wait, max_history};
 
 /// A header with everything in it that does not depend on the channel, the crc still to come.
 pub fn blank_header(magic: [u8; 8], sections: &[Section], who: &Identity) -> FileHeader {
@@ -50,7 +51,10 @@ pub fn blank_header(magic: [u8; 8], sections: &[Section], who: &Identity) -> Fil
         creator_pid: who.pid,
         section_count: sections.len() as u32,
         sections: table,
-        reserved: [0; 44],
+        overflow: 0,
+        seats: 0,
+        history: 0,
+        reserved: [0; 28],
         crc: 0,
     }
 }
@@ -188,7 +192,7 @@ pub fn validate(file: &OwnFile, path: &Path, magic: [u8; 8]) -> Result<FileHeade
             removal(path),
         ));
     }
-    let sound = header.kind == KIND_SPSC
+    let sound = kind_is_sound(&header)
         && Wait::from_code(header.wait).is_some()
         && matches!(header.record_align, 16 | 64)
         && matches!(header.payload_offset, 8 | 16)
@@ -276,6 +280,20 @@ fn removal(path: &Path) -> String {
 
 fn not_regular(path: &Path) -> Error {
     damaged(path, "it is not a regular file")
+}
+
+/// What belongs to a kind is there, and nothing that belongs to another.
+fn kind_is_sound(header: &FileHeader) -> bool {
+    match Kind::from_code(header.kind) {
+        Some(Kind::Spsc) => (header.seats, header.overflow, header.history) == (0, 0, 0),
+        Some(Kind::Broadcast) => {
+            header.seats as usize == MAX_PARTICIPANTS
+                && Overflow::from_code(header.overflow).is_some()
+                && matches!(header.record_align, 16 | 64)
+                && header.history <= max_history(header.capacity, header.record_align.into())
+        }
+        None => false,
+    }
 }
 
 fn sections_are_sound(header: &FileHeader) -> bool {

@@ -17,7 +17,7 @@ pub const CONTROL_MAGIC: [u8; 8] = *b"RWAYCTL\0";
 /// Raised when an older reader would misread the memory.
 pub const ABI_MAJOR: u16 = 1;
 /// Raised when something is added that an older reader may ignore.
-pub const ABI_MINOR: u16 = 0;
+pub const ABI_MINOR: u16 = 1;
 /// Reads back as another number on a machine of the other byte order.
 pub const ENDIAN_TAG: u32 = 0x0102_0304;
 /// The unit of mapping and of write permission: what one side writes shares no page with what the
@@ -26,6 +26,8 @@ pub const PAGE: u64 = 4096;
 
 /// [`FileHeader::kind`]: one producer, one consumer, variable-length records.
 pub const KIND_SPSC: u32 = 1;
+/// [`FileHeader::kind`]: one producer, every subscriber gets every message.
+pub const KIND_BROADCAST: u32 = 2;
 
 /// Section kinds in [`FileHeader::sections`].
 pub const SECTION_PRODUCER: u32 = 1;
@@ -35,6 +37,12 @@ pub const SECTION_CONSUMER: u32 = 2;
 pub const SECTION_RING: u32 = 3;
 /// The schema, as text.
 pub const SECTION_SCHEMA: u32 = 4;
+/// The table of participants ([`Roster`]), on channels whose ends are more than two.
+pub const SECTION_PARTICIPANTS: u32 = 5;
+
+/// Participants of one channel at most: one for every bit of a word, and a writer that has to look
+/// at all of them still does so in under a microsecond. Each costs a page of every segment.
+pub const MAX_PARTICIPANTS: usize = 64;
 
 /// Where a part of the file lies. `kind` 0 is an unused entry.
 #[repr(C)]
@@ -74,7 +82,10 @@ pub struct Section {
 ///    104      4  creator_pid
 ///    108      4  section_count
 ///    112     96  sections        4 x Section
-///    208     44  reserved        zero
+///    208      4  overflow        broadcast: Overflow as a number; 0 elsewhere
+///    212      4  seats           entries of the table of participants, 0 where there is none
+///    216      8  history         broadcast: messages kept for those who come late
+///    224     28  reserved        zero
 ///    252      4  crc             crc32c of the 252 bytes before it
 /// ```
 #[repr(C)]
@@ -102,7 +113,10 @@ pub struct FileHeader {
     pub creator_pid: u32,
     pub section_count: u32,
     pub sections: [Section; 4],
-    pub reserved: [u8; 44],
+    pub overflow: u32,
+    pub seats: u32,
+    pub history: u64,
+    pub reserved: [u8; 28],
     pub crc: u32,
 }
 
@@ -119,7 +133,10 @@ const _: () = {
     assert!(offset_of!(FileHeader, boot_id) == 64);
     assert!(offset_of!(FileHeader, created_ns) == 96);
     assert!(offset_of!(FileHeader, sections) == 112);
-    assert!(offset_of!(FileHeader, reserved) == 208);
+    assert!(offset_of!(FileHeader, overflow) == 208);
+    assert!(offset_of!(FileHeader, seats) == 212);
+    assert!(offset_of!(FileHeader, history) == 216);
+    assert!(offset_of!(FileHeader, reserved) == 224);
     assert!(offset_of!(FileHeader, crc) == 252);
 };
 
@@ -295,12 +312,47 @@ pub struct RoleRecord {
     pub since_ns: Word,
     /// The command's name, zero padded.
     pub command: [Word; 2],
+    /// In a [`Roster`]: [`SIDE_SENDS`] or [`SIDE_RECEIVES`]; 0 elsewhere.
+    pub side: Word,
+    /// In a [`Roster`], of one who receives: number of the first segment that it reads.
+    pub first: Word,
 }
+
+/// [`RoleRecord::side`] of a participant that sends.
+pub const SIDE_SENDS: u64 = 1;
+/// [`RoleRecord::side`] of a participant that receives.
+pub const SIDE_RECEIVES: u64 = 2;
 
 /// [`RoleRecord::state`]: the holder joined and has not left cleanly.
 pub const ATTACHED: u64 = 1;
 /// [`RoleRecord::state`]: the holder left cleanly.
 pub const DETACHED: u64 = 2;
+
+/// The participants of a channel, in a section of `control`. An entry is written by its holder alone,
+/// who has the lock of byte [`PARTICIPANT_LOCKS`] + its index.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct Roster {
+    /// Changes whenever somebody has come.
+    pub changes: Changes,
+    /// Who holds which entry, or did last.
+    pub records: [RoleRecord; MAX_PARTICIPANTS],
+}
+
+/// The line of a [`Roster`] that others watch.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct Changes {
+    /// Counts those who joined; written under the directory's lock. Who leaves does not count: that
+    /// is in the entry, which those who know of it look at.
+    pub joins: Word,
+}
+
+/// The byte of `control` whose lock is entry 0 of the roster.
+pub const PARTICIPANT_LOCKS: u64 = 64;
+
+/// Bytes of a [`Roster`]'s section: whole pages.
+pub const ROSTER_LEN: u64 = 3 * PAGE;
 
 /// The last holder whose death a successor noticed.
 #[repr(C, align(128))]
@@ -333,6 +385,12 @@ const _: () = {
     assert!(size_of::<ProducerRole>() == 256);
     assert!(offset_of!(ProducerRole, latest) == 128);
     assert!(size_of::<ConsumerRole>() == 256);
+    assert!(size_of::<RoleRecord>() == 128);
+    assert!(offset_of!(RoleRecord, side) == 64);
+    assert!(offset_of!(RoleRecord, first) == 72);
+    assert!(offset_of!(Roster, records) == 128);
+    assert!(size_of::<Roster>() == 128 + 128 * MAX_PARTICIPANTS);
+    assert!(size_of::<Roster>() as u64 <= ROSTER_LEN);
     assert!(offset_of!(ConsumerRole, dead) == 128);
     assert!(size_of::<ConsumerPage>() as u64 <= PAGE);
 };

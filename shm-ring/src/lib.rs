@@ -38,6 +38,9 @@ pub mod memory;
 pub mod mpmc;
 pub mod options;
 #[cfg(not(loom))]
+#[allow(dead_code, reason = "the kinds that have participants follow")]
+mod participants;
+#[cfg(not(loom))]
 mod producer;
 #[cfg(not(loom))]
 mod recover;
@@ -50,7 +53,7 @@ pub mod sync;
 pub mod wait;
 
 pub use error::{Error, ErrorKind, Fault, Peer, RecvError, SendError};
-pub use options::{Options, Schema, Wait};
+pub use options::{Kind, Options, Overflow, Schema, Wait};
 
 #[cfg(not(loom))]
 pub use consumer::{Batch, BatchMessage, Consumer, Received};

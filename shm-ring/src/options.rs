@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::error::{Error, ErrorKind};
+use crate::layout::{KIND_BROADCAST, KIND_SPSC};
 
 /// Bytes of ring when nobody says otherwise: 1 MiB. Fits a core's second-level cache, and takes
 /// messages of up to 512 KiB.
@@ -81,6 +82,96 @@ impl FromStr for Wait {
     }
 }
 
+/// Who gets the messages of a channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// One producer, one consumer.
+    #[default]
+    Spsc,
+    /// One producer; every subscriber gets every message.
+    Broadcast,
+}
+
+impl Kind {
+    /// All of them, for lists in messages.
+    pub const ALL: [Self; 2] = [Self::Spsc, Self::Broadcast];
+
+    /// Its name in an address.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Spsc => "spsc",
+            Self::Broadcast => "broadcast",
+        }
+    }
+
+    pub(crate) const fn code(self) -> u32 {
+        match self {
+            Self::Spsc => KIND_SPSC,
+            Self::Broadcast => KIND_BROADCAST,
+        }
+    }
+
+    pub(crate) fn from_code(code: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.code() == code)
+    }
+
+    /// Whether its ends are entries of a table of participants.
+    pub(crate) const fn has_participants(self) -> bool {
+        match self {
+            Self::Spsc => false,
+            Self::Broadcast => true,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What the producer of a broadcast does when a subscriber is behind by a whole ring.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Overflow {
+    /// Waits for it: nothing is lost, and the slowest sets the pace.
+    #[default]
+    Block,
+    /// Overwrites what it has not read: the producer never waits, and the subscriber is told how
+    /// much it missed.
+    Overwrite,
+}
+
+impl Overflow {
+    /// All of them, for lists in messages.
+    pub const ALL: [Self; 2] = [Self::Block, Self::Overwrite];
+
+    /// Its name in an address.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Block => "block",
+            Self::Overwrite => "overwrite",
+        }
+    }
+
+    pub(crate) const fn code(self) -> u32 {
+        match self {
+            Self::Block => 0,
+            Self::Overwrite => 1,
+        }
+    }
+
+    pub(crate) fn from_code(code: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|overflow| overflow.code() == code)
+    }
+}
+
+impl fmt::Display for Overflow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// What the messages of a channel are, for the check that both sides mean the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schema {
@@ -108,6 +199,14 @@ pub struct Options {
     pub record_align: Option<u32>,
     /// How both sides wait. Default adaptive.
     pub wait: Option<Wait>,
+    /// Who gets the messages. Default: one consumer.
+    pub kind: Option<Kind>,
+    /// Of a broadcast: what happens when a subscriber is behind by a whole ring. Default: the
+    /// producer waits.
+    pub overflow: Option<Overflow>,
+    /// Of a broadcast: how many of the latest messages a subscriber gets that comes late, as far as
+    /// the ring holds them. Default 0.
+    pub history: Option<u64>,
     /// What the messages are.
     pub schema: Schema,
 }
@@ -121,6 +220,9 @@ impl Options {
             capacity: None,
             record_align: None,
             wait: None,
+            kind: None,
+            overflow: None,
+            history: None,
             schema,
         }
     }
@@ -152,6 +254,7 @@ impl Options {
                 "Use `align=16` or `align=64`",
             ));
         }
+        self.check_broadcast()?;
         if self.schema.text.len() > MAX_SCHEMA_LEN {
             return Err(Error::new(
                 ErrorKind::BadOption,
@@ -162,6 +265,54 @@ impl Options {
         }
         Ok(())
     }
+
+    fn check_broadcast(&self) -> Result<(), Error> {
+        let tried = || format!("opening channel {:?}", shown(&self.name));
+        let given = if self.overflow.is_some() { "overflow" } else { "history" };
+        if (self.overflow.is_some() || self.history.is_some()) && self.kind != Some(Kind::Broadcast)
+        {
+            let kind = self.kind.map_or("left open".to_owned(), |kind| format!("`kind={kind}`"));
+            return Err(Error::new(
+                ErrorKind::BadOption,
+                tried(),
+                format!("`{given}` is an option of broadcasts, and the kind is {kind}"),
+                format!("Add `kind=broadcast`, or leave `{given}` out"),
+            ));
+        }
+        match self.capacity {
+            Some(capacity) => self.check_history(capacity),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a history that no ring of that capacity holds.
+    pub(crate) fn check_history(&self, capacity: u64) -> Result<(), Error> {
+        let align = u64::from(self.record_align.unwrap_or(DEFAULT_RECORD_ALIGN));
+        let most = max_history(capacity, align);
+        let Some(history) = self.history.filter(|history| *history > most) else { return Ok(()) };
+        let larger = match history.saturating_mul(2 * align).checked_next_power_of_two() {
+            Some(needed) if needed <= MAX_CAPACITY => {
+                format!(", or a larger `capacity`, from {} on", Size(needed))
+            }
+            _ => String::new(),
+        };
+        Err(Error::new(
+            ErrorKind::BadOption,
+            format!("opening channel {:?}", shown(&self.name)),
+            format!(
+                "a history of {history} messages is larger than a ring of {} holds: at most \
+                 {most}, with `align={align}`",
+                Size(capacity)
+            ),
+            format!("Use `history={most}` or less{larger}"),
+        ))
+    }
+}
+
+/// Most messages of history in a ring: each takes at least one unit of alignment, and half of the
+/// ring stays free for what is new.
+pub(crate) const fn max_history(capacity: u64, record_align: u64) -> u64 {
+    capacity / 2 / record_align
 }
 
 /// Refuses names that are no plain file names, or too long for one.

@@ -95,6 +95,8 @@ impl Segment {
             || header.wait != expected.wait
             || header.record_align != expected.record_align
             || header.payload_offset != expected.payload_offset
+            || (header.kind, header.overflow) != (expected.kind, expected.overflow)
+            || (header.seats, header.history) != (expected.seats, expected.history)
         {
             return Err(file::damaged(
                 &path,
