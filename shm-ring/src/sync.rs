@@ -110,6 +110,12 @@ impl Word {
 }
 
 impl Word32 {
+    /// As [`Word::replace`].
+    #[inline(always)]
+    pub fn replace(&self, old: u32, new: u32) -> Result<(), u32> {
+        self.0.compare_exchange(old, new, AcqRel, Acquire).map(|_| ())
+    }
+
     /// The address that the kernel sleeps on.
     #[cfg(not(loom))]
     pub(crate) fn as_ptr(&self) -> *mut u32 {
