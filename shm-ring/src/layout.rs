@@ -452,6 +452,8 @@ pub struct News {
     pub given_up: Word,
     /// Messages of dead receivers that came back.
     pub returned: Word,
+    /// Counts the senders that came.
+    pub arrivals: Word,
     /// Counts the senders that left.
     pub departures: Word,
 }

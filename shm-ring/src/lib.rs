@@ -22,6 +22,8 @@ mod consumer;
 #[cfg(not(loom))]
 mod control;
 #[cfg(not(loom))]
+mod copy;
+#[cfg(not(loom))]
 mod counters;
 pub mod error;
 pub mod fault;
@@ -36,12 +38,22 @@ mod liveness;
 pub mod membarrier;
 pub mod memory;
 pub mod mpmc;
+#[cfg(not(loom))]
+mod mpmc_receiver;
+#[cfg(not(loom))]
+mod mpmc_sender;
+#[cfg(not(loom))]
+mod mpmc_stats;
 pub mod options;
 #[cfg(not(loom))]
 #[allow(dead_code, reason = "the kinds that have participants follow")]
 mod participants;
 #[cfg(not(loom))]
+mod party;
+#[cfg(not(loom))]
 mod producer;
+#[cfg(not(loom))]
+mod queue;
 #[cfg(not(loom))]
 mod recover;
 #[cfg(not(loom))]
@@ -53,12 +65,21 @@ pub mod sync;
 pub mod wait;
 
 pub use error::{Error, ErrorKind, Fault, Peer, RecvError, SendError};
-pub use options::{Kind, Options, Overflow, Schema, Wait};
+pub use mpmc::Redeliver;
+pub use options::{Kind, Options, Overflow, Schema, Until, Wait};
 
 #[cfg(not(loom))]
 pub use consumer::{Batch, BatchMessage, Consumer, Received};
 #[cfg(not(loom))]
 pub use counters::Stats;
+#[cfg(not(loom))]
+pub use mpmc_receiver::{MpmcBatch, MpmcReceived, MpmcReceiver};
+#[cfg(not(loom))]
+pub use mpmc_sender::{MpmcClaim, MpmcSender};
+#[cfg(not(loom))]
+pub use mpmc_stats::MpmcStats;
+#[cfg(not(loom))]
+pub use party::HeldUp;
 #[cfg(not(loom))]
 pub use producer::{ArrayClaim, Claim, Producer};
 #[cfg(not(loom))]

@@ -37,6 +37,7 @@
 //! Everything here works on a [`SlotMemory`] and is total: whatever the others wrote, the result is a
 //! claim, nothing, or a [`Fault`](crate::Fault). No waiting, no system calls, no files.
 
+pub mod bell;
 pub mod memory;
 mod receive;
 mod repair;

@@ -156,6 +156,13 @@ impl<M: SlotMemory> Receiver<M> {
         self.may_return
     }
 
+    /// Whether there is a message after those claimed, unless another receiver takes it.
+    #[inline]
+    pub fn sees_more(&self) -> bool {
+        let found = self.memory.sent(self.geometry.index(self.next)).load_relaxed();
+        word::is_ready(found, self.geometry.lap(self.next))
+    }
+
     /// The first message of the claim that was not looked at.
     #[inline(always)]
     pub fn message(&self) -> Result<Option<Message>, Fault> {

@@ -76,6 +76,12 @@ impl<M: SlotMemory> Sender<M> {
         self.run.filled
     }
 
+    /// Whether the slot after those claimed is known to be free, too.
+    #[inline(always)]
+    pub fn knows_more_room(&self) -> bool {
+        self.next < self.free
+    }
+
     /// Claims up to `most` slots (at least 1), as many as are free. Call only with nothing claimed.
     #[inline(always)]
     pub fn try_claim(&mut self, most: u64) -> Result<(), ClaimError> {

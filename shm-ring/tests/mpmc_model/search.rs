@@ -1,4 +1,4 @@
-//! Breadth first through all states, each once, and then backwards from the good ends.
+//! Through all states, each once, and then backwards from the good ends.
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
@@ -44,14 +44,18 @@ pub fn search(scene: &Scene, limit: usize) -> Outcome {
     let first = State::first(scene);
     let mut known: HashMap<u128, u32, BuildHasherDefault<Plain>> = HashMap::default();
     known.insert(fingerprint(&first), 0);
-    let mut border = VecDeque::from([first]);
+    let mut border = VecDeque::from([(0, first)]);
     // Edges without crashes, by target.
     let mut edges: Vec<(u32, u32)> = Vec::new();
     let mut good: Vec<u32> = Vec::new();
     let mut outcome =
         Outcome { states: 1, transitions: 0, crashes: 0, whole: true, stuck: 0, violation: None };
-    let mut visited: u32 = 0;
-    while let Some(state) = border.pop_front() {
+    // From both ends in turn, so that a bounded search is both broad and deep.
+    let mut turn = false;
+    while let Some((visited, state)) =
+        if turn { border.pop_back() } else { border.pop_front() }
+    {
+        turn = !turn;
         if state.is_good_end(scene) {
             good.push(visited);
         }
@@ -75,7 +79,7 @@ pub fn search(scene: &Scene, limit: usize) -> Outcome {
                 None => {
                     let number = known.len() as u32;
                     known.insert(key, number);
-                    border.push_back(next);
+                    border.push_back((number, next));
                     number
                 }
             };
@@ -83,7 +87,6 @@ pub fn search(scene: &Scene, limit: usize) -> Outcome {
                 edges.push((number, visited));
             }
         }
-        visited += 1;
     }
     outcome.states = known.len();
     if outcome.whole && outcome.violation.is_none() {
