@@ -73,7 +73,7 @@ pub use consumer::{Batch, BatchMessage, Consumer, Received};
 #[cfg(not(loom))]
 pub use counters::Stats;
 #[cfg(not(loom))]
-pub use mpmc_receiver::{MpmcBatch, MpmcReceived, MpmcReceiver};
+pub use mpmc_receiver::{MpmcBatch, MpmcReceived, MpmcReceiver, LAZY};
 #[cfg(not(loom))]
 pub use mpmc_sender::{MpmcClaim, MpmcSender};
 #[cfg(not(loom))]

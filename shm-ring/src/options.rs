@@ -393,7 +393,7 @@ impl Options {
         if slots * u64::from(slot) > MAX_CAPACITY {
             return refuse(
                 format!("{slots} slots of {slot} bytes are more than {}", Size(MAX_CAPACITY)),
-                format!("Try `slots={}`", (MAX_CAPACITY / u64::from(slot)).next_power_of_two() / 2),
+                format!("Try `slots={}`", 1 << (MAX_CAPACITY / u64::from(slot)).ilog2()),
             );
         }
         Ok(())

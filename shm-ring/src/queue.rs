@@ -18,12 +18,19 @@ use crate::layout::{
     SEGMENT_MAGIC, Section,
 };
 use crate::liveness::Identity;
-use crate::mpmc::SlotMemory;
+use crate::mpmc::{Access, SlotMemory};
 use crate::segment;
 use crate::sync::Word;
 
 /// The number of the segment.
 const NUMBER: u32 = 1;
+
+/// Bytes of a cache line, for hints only.
+const LINE: usize = 64;
+
+/// Bytes of a slot that are asked for in advance: of longer messages the processor sees by itself where
+/// they go on.
+const PREFETCHED: usize = 256;
 
 /// A mapped queue.
 #[derive(Clone, Debug)]
@@ -207,19 +214,29 @@ unsafe impl SlotMemory for QueueMemory {
     }
 
     #[inline(always)]
-    fn prefetch_write(&self, index: u64) {
+    fn prefetch(&self, index: u64, access: Access) {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: a prefetch reads and writes nothing that a program can see, and never faults,
-        // whatever the address; processors without it take it for a nop.
-        #[allow(clippy::pointers_in_nomem_asm_block, reason = "nothing behind it is accessed")]
-        unsafe {
-            std::arch::asm!(
-                "prefetchw [{line}]",
-                line = in(reg) self.slot(index),
-                options(nostack, nomem, preserves_flags)
-            );
+        for line in 0..self.size.min(PREFETCHED) / LINE {
+            let line = self.slot(index).wrapping_add(line * LINE);
+            // SAFETY: a prefetch reads and writes nothing that a program can see, and never faults,
+            // whatever the address; processors without it take it for a nop.
+            #[allow(clippy::pointers_in_nomem_asm_block, reason = "nothing behind it is accessed")]
+            unsafe {
+                match access {
+                    Access::Write => std::arch::asm!(
+                        "prefetchw [{line}]",
+                        line = in(reg) line,
+                        options(nostack, nomem, preserves_flags)
+                    ),
+                    Access::Read => std::arch::asm!(
+                        "prefetcht0 [{line}]",
+                        line = in(reg) line,
+                        options(nostack, nomem, preserves_flags)
+                    ),
+                }
+            }
         }
         #[cfg(not(target_arch = "x86_64"))]
-        let _ = index;
+        let _ = (index, access);
     }
 }

@@ -67,10 +67,10 @@ pub unsafe trait SlotMemory {
     fn returns(&self) -> &Self::Word;
     /// Counts the messages that died with their receivers.
     fn dropped(&self) -> &Self::Word;
-    /// Asks for the slot's line to be written soon. A hint: does nothing by itself.
+    /// Asks for the slot's lines, to be written or read soon. A hint: does nothing by itself.
     #[inline(always)]
-    fn prefetch_write(&self, index: u64) {
-        let _ = index;
+    fn prefetch(&self, index: u64, access: Access) {
+        let _ = (index, access);
     }
     /// Tells a model that the message is written or read between now and the next atomic operation.
     #[inline(always)]

@@ -2,8 +2,12 @@
 
 use super::memory::{Access, SlotMemory, SlotWord};
 use super::word::{self, Owner, Sent, Taken};
-use super::{Geometry, Holder, STEPS_PER_HINT, back_off, help};
+use super::{AHEAD, Geometry, Holder, STEPS_PER_HINT, back_off, help};
 use crate::error::Fault;
+
+/// After so many takes in a row a receiver asks for lines ahead. One that keeps up must not: the line
+/// would come too early, and be taken from the sender that is about to write it.
+const STREAK: u8 = 3;
 
 /// Why nothing was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +64,8 @@ pub struct Receiver<M> {
     returns: u64,
     /// Whether there may be more.
     may_return: bool,
+    /// Takes since the last time that nothing was there, up to [`STREAK`].
+    streak: u8,
     held: Held,
 }
 
@@ -76,6 +82,7 @@ impl<M: SlotMemory> Receiver<M> {
             hint,
             returns: 0,
             may_return: true,
+            streak: 0,
             held: Held::default(),
         }
     }
@@ -126,11 +133,12 @@ impl<M: SlotMemory> Receiver<M> {
             match self.memory.taken(index).replace(Taken::Done.word(lap.before()), claim.word(lap)) {
                 Ok(()) => {
                     self.next = first + len;
-                    if first / self.geometry.hint_every != self.next / self.geometry.hint_every {
+                    if self.geometry.moves_hint(first, self.next) {
                         self.hint = help(self.memory.head(), self.next);
                         self.notice_returns();
                     }
                     if let Taken::Reading { .. } = claim {
+                        self.ask_ahead(first);
                         crate::fault::point(crate::fault::Point::Taken);
                         self.held = Held { first, len, used: 0, word: found, redelivered: false };
                         return Ok(());
@@ -154,6 +162,12 @@ impl<M: SlotMemory> Receiver<M> {
             self.may_return = true;
         }
         self.may_return
+    }
+
+    /// Whether messages came one after the other until just now. Asked once after each such streak.
+    #[inline(always)]
+    pub fn ends_streak(&mut self) -> bool {
+        std::mem::take(&mut self.streak) == STREAK
     }
 
     /// Whether there is a message after those claimed, unless another receiver takes it.
@@ -245,6 +259,15 @@ impl<M: SlotMemory> Receiver<M> {
     fn store(&self, ticket: u64, state: Taken) {
         let index = self.geometry.index(ticket);
         self.memory.taken(index).store_release(state.word(self.geometry.lap(ticket)));
+    }
+
+    #[inline(always)]
+    fn ask_ahead(&mut self, ticket: u64) {
+        if self.streak < STREAK {
+            self.streak += 1;
+        } else {
+            self.memory.prefetch(self.geometry.index(ticket + AHEAD), Access::Read);
+        }
     }
 
     /// How many messages are there in a row.

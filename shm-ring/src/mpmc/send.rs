@@ -2,7 +2,7 @@
 
 use super::memory::{Access, SlotMemory, SlotWord};
 use super::word::{self, LEN_MAX, Owner, Sent, Taken};
-use super::{Geometry, Holder, STEPS_PER_HINT, back_off, help};
+use super::{AHEAD, Geometry, Holder, STEPS_PER_HINT, back_off, help};
 use crate::error::Fault;
 
 /// Slots looked at in advance when the known free ones are used up: eight lines of receivers' words,
@@ -97,7 +97,7 @@ impl<M: SlotMemory> Sender<M> {
                 self.step_over(first, found, &mut taken)?;
                 continue;
             }
-            if first >= self.free && !self.look_ahead(first)? {
+            if first + most > self.free && !self.look_ahead(first)? {
                 continue;
             }
             if first.wrapping_sub(self.hint).cast_signed() >= self.geometry.reach.cast_signed() {
@@ -110,7 +110,7 @@ impl<M: SlotMemory> Sender<M> {
                     crate::fault::point(crate::fault::Point::Claimed);
                     self.run = Run { first, len, filled: 0, first_bytes: 0 };
                     self.next = first + len;
-                    if first / self.geometry.hint_every != self.next / self.geometry.hint_every {
+                    if self.geometry.moves_hint(first, self.next) {
                         self.hint = help(self.memory.tail(), self.next);
                     }
                     return Ok(());
@@ -129,7 +129,9 @@ impl<M: SlotMemory> Sender<M> {
     #[inline(always)]
     pub fn payload(&self) -> *mut u8 {
         debug_assert!(self.run.filled < self.run.len);
-        let index = self.geometry.index(self.run.first + self.run.filled);
+        let ticket = self.run.first + self.run.filled;
+        let index = self.geometry.index(ticket);
+        self.memory.prefetch(self.geometry.index(ticket + AHEAD), Access::Write);
         self.memory.touch(index, Access::Write);
         self.memory.payload(index)
     }
