@@ -6,6 +6,7 @@
 use std::ops::Deref;
 use std::time::{Duration, Instant};
 
+use crate::broadcast;
 use crate::control::{Control, Role};
 use crate::counters::Stats;
 use crate::error::{Error, ErrorKind, Fault, Peer, RecvError};
@@ -13,11 +14,12 @@ use crate::fork::Birth;
 use crate::layout::{CLOSED, FINISHED, RUN_MAX};
 use crate::liveness::Identity;
 use crate::memory::RingMemory;
-use crate::options::{Options, Wait};
-use crate::recover;
-use crate::registry;
+use crate::options::{Kind, Options, Overflow, Wait};
+use crate::recover::{self, End};
+use crate::registry::{self, LockedDirectory};
 use crate::segment::{self, Segment, SegmentMemory, Side};
 use crate::spsc::{Message, Reader};
+use crate::subscription::{self, Entrance, Subscription};
 use crate::wait::{self, Nap, ProbeClock, Ringer, Waiter};
 
 /// The receiving end. One per channel; every method needs `&mut self`, so one thread at a time.
@@ -33,6 +35,8 @@ pub struct Consumer {
     probe_clock: ProbeClock,
     /// Number of the last segment this consumer is through with.
     finished: u32,
+    /// The role, or one of many places.
+    end: End,
     control: Control,
 }
 
@@ -55,6 +59,24 @@ impl Consumer {
     pub fn open(options: &Options) -> Result<Self, Error> {
         let who = Identity::of_this_process();
         let (directory, control) = Control::join(options, Role::Consumer, &who)?;
+        if control.kind() == Kind::Broadcast && control.overflow() == Overflow::Overwrite {
+            return Err(subscription::in_place_on_overwrite(&control));
+        }
+        Self::begin(directory, control, &who)
+    }
+
+    /// As [`Self::open`], of a channel that was opened, under its directory's lock.
+    pub(crate) fn begin(
+        directory: LockedDirectory,
+        control: Control,
+        who: &Identity,
+    ) -> Result<Self, Error> {
+        let (end, entrance) = if control.kind().has_participants() {
+            let (place, entrance) = Subscription::begin(&directory, &control, who)?;
+            (End::Place(place), entrance)
+        } else {
+            (End::Role(Role::Consumer), None)
+        };
         drop(directory);
         let wait = control.wait();
         let sleepy = wait != Wait::Spin;
@@ -66,9 +88,16 @@ impl Consumer {
             ringer: Ringer::new(sleepy),
             probe_clock: ProbeClock::start(),
             finished: 0,
+            end,
             control,
         };
-        consumer.open_next()?;
+        if let End::Place(place) = &consumer.end {
+            consumer.finished = place.before();
+        }
+        match entrance {
+            Some(entrance) => consumer.enter(entrance)?,
+            None => consumer.open_next()?,
+        }
         Ok(consumer)
     }
 
@@ -224,6 +253,24 @@ impl Consumer {
         if wait::block(self, self.wait, deadline)? { Ok(()) } else { Err(RecvError::Timeout) }
     }
 
+    /// Starts reading the segment that was being written when this reader came.
+    fn enter(&mut self, entrance: Entrance) -> Result<(), Error> {
+        let Entrance { number, segment, start } = entrance;
+        let history = self.control.header().history;
+        broadcast::walk(&segment.memory(), segment.geometry(), start, history)
+            .map_err(|fault| segment::corrupt(self.control.directory(), number, fault))?;
+        self.attach(number, segment)?;
+        Ok(())
+    }
+
+    /// Its page in every segment.
+    fn page(&self) -> usize {
+        match &self.end {
+            End::Role(_) => 0,
+            End::Place(place) => place.page(),
+        }
+    }
+
     /// Opens the oldest segment that this consumer is not through with, if there is one.
     fn open_next(&mut self) -> Result<(), Error> {
         // A8, pairs with R8 in Producer::open: the segment of that number has its name.
@@ -232,7 +279,7 @@ impl Consumer {
             if number <= self.finished {
                 continue;
             }
-            match Segment::open(&self.control, number, Side::Consumer) {
+            match Segment::open(&self.control, number, Side::Consumer(self.page())) {
                 // A new producer deleted it: it was drained.
                 Ok(None) => {}
                 Ok(Some(segment)) => {
@@ -366,9 +413,9 @@ impl Drop for Consumer {
             progress.lent.store_release(current.redelivered_below);
             progress.attached.store_release(0);
         }
-        self.control.leave(Role::Consumer);
+        self.end.leave(&self.control);
         self.ring();
-        recover::clear_if_last(&self.control, Role::Consumer);
+        recover::clear_if_last(&self.control, &self.end);
     }
 }
 
@@ -383,7 +430,11 @@ impl Waiter for Consumer {
     fn glance(&mut self) -> Result<(), RecvError> {
         let Some(current) = &mut self.current else { return Ok(()) };
         let end = &current.reader.memory().producer().end;
-        if end.poisoned.load_relaxed() != 0 {
+        let is_expelled = match &self.end {
+            End::Role(_) => false,
+            End::Place(place) => place.is_expelled(current.reader.memory()),
+        };
+        if end.poisoned.load_relaxed() != 0 || is_expelled {
             return Err(self.poison(Fault::Poisoned));
         }
         // A9, pairs with R9 in Producer::drop: if there is nothing now, there never will be.

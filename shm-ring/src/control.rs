@@ -126,7 +126,7 @@ impl Control {
     }
 
     /// Opens or creates the channel and takes the role, or tells who has it. Waits for a holder
-    /// that is just leaving.
+    /// that is just leaving. On channels with participants who receives takes none here.
     pub fn join(
         options: &Options,
         role: Role,
@@ -139,6 +139,10 @@ impl Control {
             let control = Self::open_or_create(directory.path(), options, role)?;
             let tried =
                 || format!("becoming the {} of {}", role.name(), directory.path().display());
+            // Readers of a broadcast have no role, but entries of their own.
+            if role == Role::Consumer && control.kind().has_participants() {
+                return Ok((directory, control));
+            }
             if control.take(role, who).map_err(|error| Error::io(tried(), error))? {
                 return Ok((directory, control));
             }
@@ -214,25 +218,21 @@ impl Control {
     }
 
     /// The table of participants, on kinds that have one.
-    #[allow(dead_code, reason = "the kinds that have participants follow")]
     pub fn participants(&self) -> Option<Participants<'_>> {
         let table = self.table.as_ref()?;
         Some(Participants { file: &self.file, roster: table.roster() })
     }
 
     /// The table itself, for views that outlive a borrow.
-    #[allow(dead_code, reason = "the kinds that have participants follow")]
     pub fn table(&self) -> Option<Table> {
         self.table.clone()
     }
 
     /// Who gets the messages.
-    #[allow(dead_code, reason = "the kinds that have participants follow")]
     pub fn kind(&self) -> Kind {
         Kind::from_code(self.header.kind).unwrap_or_default()
     }
 
-    #[allow(dead_code, reason = "the kinds that have participants follow")]
     /// What a broadcast does with subscribers that are behind.
     pub fn overflow(&self) -> Overflow {
         Overflow::from_code(self.header.overflow).unwrap_or_default()

@@ -22,6 +22,7 @@ pub enum Point {
     Taken,
     Releasing,
     Repairing,
+    Settled,
 }
 
 /// Dies here if a test asked for it.

@@ -48,9 +48,9 @@ pub const SECTION_TAKEN: u32 = 7;
 /// The slots of an MPMC queue.
 pub const SECTION_SLOTS: u32 = 8;
 
-/// Participants of one channel at most: one for every bit of a word, and a writer that has to look
-/// at all of them still does so in under a microsecond. Each costs a page of every segment.
-pub const MAX_PARTICIPANTS: usize = 64;
+/// Participants of one channel at most: a writer that has to look at all of them still does so in
+/// about a microsecond, and each costs a page of every segment. Models have few.
+pub const MAX_PARTICIPANTS: usize = if cfg!(loom) { 2 } else { 64 };
 
 /// Where a part of the file lies. `kind` 0 is an unused entry.
 #[repr(C)]
@@ -212,6 +212,57 @@ pub struct ConsumerPage {
     pub end: End,
 }
 
+/// What the producer of a broadcast tells its subscribers, in its page of the segment, from
+/// [`BOARD_AT`] on. All zero on other kinds.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct Board {
+    /// Line that a reader of an overwriting ring reads with each message, seldom written.
+    pub intent: Intent,
+    /// Which marks there are.
+    pub newest: Newest,
+    /// For each participant, the epoch of the last one that the producer gave up: it died, or its
+    /// cursor made no sense.
+    pub expelled: [Word; MAX_PARTICIPANTS],
+    /// Boundaries between records; number n is in slot n mod [`MARKS`].
+    pub marks: [Mark; MARKS],
+}
+
+/// How far an overwriting producer may have written.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct Intent {
+    /// Nothing at or above it was written; what lies a capacity below it, and lower, may have been
+    /// overwritten. 0: nothing was yet.
+    pub limit: Word,
+}
+
+/// The line that tells which marks there are.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct Newest {
+    /// Number of the newest mark, 0 before the first: then the start of the segment is the mark.
+    pub number: Word,
+    /// Subscribers that the producer gave up because they died.
+    pub evicted: Word,
+}
+
+/// A place where somebody may start to read.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Mark {
+    /// Position of a record, or of the end of the last one.
+    pub position: Word,
+    /// Number of the first message there.
+    pub sequence: Word,
+}
+
+/// Marks at a time.
+pub const MARKS: usize = if cfg!(loom) { 4 } else { 128 };
+
+/// Where a [`Board`] is in the producer's page.
+pub const BOARD_AT: u64 = 1024;
+
 /// How this side of the segment ended.
 #[repr(C, align(128))]
 #[derive(Debug)]
@@ -268,6 +319,8 @@ pub struct Progress {
     pub parks: Word,
     /// Times the consumer woke a sleeping producer.
     pub wakes: Word,
+    /// Messages that were overwritten before this subscriber had read them.
+    pub missed: Word,
 }
 
 /// What the producer did. `sent` counts from 0 in each segment.
@@ -407,6 +460,12 @@ const _: () = {
     assert!(size_of::<Roster>() as u64 <= ROSTER_LEN);
     assert!(offset_of!(ConsumerRole, dead) == 128);
     assert!(size_of::<ConsumerPage>() as u64 <= PAGE);
+    assert!(size_of::<ProducerPage>() as u64 <= BOARD_AT);
+    assert!(size_of::<Mark>() == 16);
+    assert!(offset_of!(Board, newest) == 128);
+    assert!(offset_of!(Board, expelled) == 256);
+    assert!(offset_of!(Board, marks) == 768);
+    assert!(size_of::<Board>() as u64 + BOARD_AT <= PAGE);
 };
 
 /// [`FileHeader::flags`] of an MPMC channel: messages die with their receivers.
@@ -500,10 +559,10 @@ pub struct SeatCounters {
     pub redelivered: Word,
     /// Times it found no room.
     pub full_waits: Word,
-    /// Times it went to sleep.
-    pub parks: Word,
-    /// Times it woke somebody.
-    pub wakes: Word,
+    /// Times it went to sleep, as a sender and as a receiver.
+    pub parks: [Word; 2],
+    /// Times it woke somebody, as a sender and as a receiver.
+    pub wakes: [Word; 2],
 }
 
 /// Bytes of a [`QueuePage`]'s section: whole pages.

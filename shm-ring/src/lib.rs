@@ -17,6 +17,7 @@
 //! patience, `liveness` who is alive, `segment`, `control` and `registry` the files, `recover` what
 //! a death leaves behind.
 
+pub mod broadcast;
 #[cfg(not(loom))]
 mod consumer;
 #[cfg(not(loom))]
@@ -43,10 +44,10 @@ mod mpmc_receiver;
 #[cfg(not(loom))]
 mod mpmc_sender;
 #[cfg(not(loom))]
-mod mpmc_stats;
+mod open;
 pub mod options;
+pub mod overwrite;
 #[cfg(not(loom))]
-#[allow(dead_code, reason = "the kinds that have participants follow")]
 mod participants;
 #[cfg(not(loom))]
 mod party;
@@ -54,6 +55,7 @@ mod party;
 mod producer;
 #[cfg(not(loom))]
 mod queue;
+mod publisher;
 #[cfg(not(loom))]
 mod recover;
 #[cfg(not(loom))]
@@ -61,26 +63,35 @@ mod registry;
 #[cfg(not(loom))]
 mod segment;
 pub mod spsc;
+#[cfg(not(loom))]
+mod subscriber;
+#[cfg(not(loom))]
+mod subscription;
 pub mod sync;
 pub mod wait;
 
-pub use error::{Error, ErrorKind, Fault, Peer, RecvError, SendError};
+pub use error::{Error, ErrorKind, Fault, Lag, Peer, RecvError, SendError};
 pub use mpmc::Redeliver;
 pub use options::{Kind, Options, Overflow, Schema, Until, Wait};
 
+#[cfg(not(loom))]
+pub use broadcast::Laggard;
 #[cfg(not(loom))]
 pub use consumer::{Batch, BatchMessage, Consumer, Received};
 #[cfg(not(loom))]
 pub use counters::Stats;
 #[cfg(not(loom))]
-pub use mpmc_receiver::{MpmcBatch, MpmcReceived, MpmcReceiver, LAZY};
+pub use mpmc_receiver::{MpmcBatch, MpmcReceived, MpmcReceiver};
 #[cfg(not(loom))]
 pub use mpmc_sender::{MpmcClaim, MpmcSender};
 #[cfg(not(loom))]
-pub use mpmc_stats::MpmcStats;
-#[cfg(not(loom))]
 pub use party::HeldUp;
+pub use open::{Receiving, Sending, receiving, sending};
 #[cfg(not(loom))]
 pub use producer::{ArrayClaim, Claim, Producer};
 #[cfg(not(loom))]
+pub use publisher::{Copied, CopiedArray, Publisher};
+#[cfg(not(loom))]
 pub use recover::remove;
+#[cfg(not(loom))]
+pub use subscriber::{CopiedBatch, CopiedMessage, Read, ReceivedCopy, Subscriber};

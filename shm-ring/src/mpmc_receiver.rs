@@ -8,16 +8,18 @@ use std::time::{Duration, Instant};
 
 use crate::consumer::BatchMessage;
 use crate::copy::copy_out;
+use crate::counters::Stats;
 use crate::error::{Error, Fault, Peer, RecvError};
 use crate::mpmc::{Message, Receiver, TakeError};
-use crate::mpmc_stats::MpmcStats;
 use crate::options::{Options, Until};
 use crate::party::{Departed, HeldUp, Party, Side};
 use crate::queue::QueueMemory;
 use crate::wait::{self, Nap, ProbeClock, Waiter};
 
-#[allow(clippy::disallowed_types,missing_docs)]
-pub static LAZY: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(8);
+/// Pauses after a streak of messages, before the next look: a receiver that keeps up takes the line from
+/// the sender that is about to write it.
+const LAZY: u32 = 8;
+
 /// The receiving end. Any number per channel, up to 64 senders and receivers together; every method
 /// needs `&mut self`, so one thread at a time each.
 #[derive(Debug)]
@@ -123,7 +125,7 @@ impl MpmcReceiver {
     }
 
     /// What the channel has seen. Some hundred loads.
-    pub fn stats(&self) -> MpmcStats {
+    pub fn stats(&self) -> Stats {
         self.party.stats()
     }
 
@@ -161,7 +163,7 @@ impl MpmcReceiver {
         if let Err(TakeError::Empty(None)) = taken
             && self.receiver.ends_streak()
         {
-            for _ in 0..LAZY.load(std::sync::atomic::Ordering::Relaxed) {
+            for _ in 0..LAZY {
                 std::hint::spin_loop();
             }
             taken = self.receiver.try_take(most.max(1) as u64);

@@ -5,9 +5,9 @@
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
+use crate::counters::Stats;
 use crate::error::{Error, Peer, SendError};
 use crate::mpmc::{ClaimError, Sender, SlotMemory};
-use crate::mpmc_stats::MpmcStats;
 use crate::options::Options;
 use crate::party::{HeldUp, Party, Side};
 use crate::queue::QueueMemory;
@@ -148,7 +148,7 @@ impl MpmcSender {
     }
 
     /// What the channel has seen. Some hundred loads.
-    pub fn stats(&self) -> MpmcStats {
+    pub fn stats(&self) -> Stats {
         self.party.stats()
     }
 
@@ -197,7 +197,7 @@ impl MpmcSender {
         if self.party.probe_clock.is_due_after_poll() {
             self.party.look_for_the_dead();
         }
-        SendError::Full { peer: self.in_the_way() }
+        SendError::Full { peer: self.in_the_way(), lag: None }
     }
 
     /// Returns with a slot claimed.
@@ -209,7 +209,7 @@ impl MpmcSender {
         if wait::block(self, wait, deadline)? {
             Ok(())
         } else {
-            Err(SendError::Timeout { peer: self.in_the_way() })
+            Err(SendError::Timeout { peer: self.in_the_way(), lag: None })
         }
     }
 

@@ -15,7 +15,7 @@ use memmap2::MmapRaw;
 
 use crate::error::{Error, ErrorKind, Peer};
 use crate::fork::OwnFile;
-use crate::layout::{MAX_PARTICIPANTS, PARTICIPANT_LOCKS, RoleRecord, Roster, SIDE_SENDS};
+use crate::layout::{MAX_PARTICIPANTS, PARTICIPANT_LOCKS, Roster, SIDE_SENDS};
 use crate::liveness::{self, Holder, Identity};
 use crate::registry::LockedDirectory;
 
@@ -178,13 +178,6 @@ impl Participants<'_> {
             ),
         )
     }
-}
-
-/// Whether that record's holder takes part and has not left: its epoch. A look at memory alone; the
-/// holder may be dead.
-#[inline]
-pub fn attached(record: &RoleRecord) -> Option<u64> {
-    liveness::attached(record).map(|(epoch, _)| epoch)
 }
 
 fn lock_of(id: usize) -> u64 {

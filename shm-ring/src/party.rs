@@ -8,15 +8,16 @@
 use std::time::{Duration, Instant};
 
 use crate::control::{self, Control};
+use crate::counters::Stats;
 use crate::error::{Error, Peer};
 use crate::fork::Birth;
 use crate::layout::{MAX_PARTICIPANTS, SIDE_RECEIVES, SIDE_SENDS, SeatCounters, Sleepers};
-use crate::liveness::Identity;
+use crate::liveness::{self, Identity};
 use crate::membarrier;
 use crate::mpmc::{self, Holder, Owner, Redeliver, SlotMemory, bell, word};
-use crate::mpmc_stats::MpmcStats;
 use crate::options::{Kind, Options, Until, Wait};
-use crate::participants::{self, Purpose, Seat};
+use crate::layout::RoleRecord;
+use crate::participants::{Purpose, Seat};
 use crate::queue::{self, QueueMemory};
 use crate::registry;
 use crate::sync::Word32;
@@ -142,7 +143,7 @@ impl Party {
             let rung = |seat: Owner| &page.seats[usize::from(seat) % MAX_PARTICIPANTS].rung.count;
             let woken = bell::wake(self.sleepers(side), news, self.registered, rung);
             if woken > 0 {
-                self.counters().wakes.bump(woken);
+                self.counters().wakes[self.side as usize].bump(woken);
             }
         }
     }
@@ -155,7 +156,7 @@ impl Party {
 
     /// Announces a sleep.
     pub fn announce(&mut self) {
-        self.counters().parks.bump(1);
+        self.counters().parks[self.side as usize].bump(1);
         self.rung_before = bell::announce(self.sleepers(self.side), self.owner(), self.rung());
     }
 
@@ -175,7 +176,7 @@ impl Party {
         let Some(table) = self.control.participants() else { return };
         let mut news = false;
         for id in 0..MAX_PARTICIPANTS {
-            let Some(epoch) = participants::attached(&table.roster.records[id]) else { continue };
+            let Some(epoch) = attached(&table.roster.records[id]) else { continue };
             if id == self.seat.id || self.swept[id] == epoch || table.dead(id).is_none() {
                 continue;
             }
@@ -207,7 +208,7 @@ impl Party {
         let table = self.control.participants()?;
         let mut last = Departed::Left;
         for (id, record) in table.roster.records.iter().enumerate() {
-            if participants::attached(record).is_some() && record.side.load_relaxed() == SIDE_SENDS {
+            if attached(record).is_some() && record.side.load_relaxed() == SIDE_SENDS {
                 last = Departed::Died(table.dead(id)?.1);
             }
         }
@@ -245,7 +246,7 @@ impl Party {
     pub fn peer(&self, owner: Owner) -> Option<Peer> {
         let table = self.control.participants()?;
         let record = table.roster.records.get(usize::from(owner))?;
-        participants::attached(record)?;
+        attached(record)?;
         Some(Peer { pid: u32::try_from(record.pid.load_relaxed()).unwrap_or(0) })
     }
 
@@ -258,8 +259,8 @@ impl Party {
             .find_map(|id| self.peer(id))
     }
 
-    pub fn stats(&self) -> MpmcStats {
-        MpmcStats::read(self.memory.page())
+    pub fn stats(&self) -> Stats {
+        Stats::of_queue(self.memory.page())
     }
 
     /// Leaves, with nothing claimed any more, and removes the channel if it was the last and nothing is
@@ -338,6 +339,11 @@ fn sleepers(memory: &QueueMemory, side: Side) -> &Sleepers {
         Side::Sends => &memory.page().senders,
         Side::Receives => &memory.page().receivers,
     }
+}
+
+/// Whether that record's holder takes part and has not left: its epoch. The holder may be dead.
+fn attached(record: &RoleRecord) -> Option<u64> {
+    liveness::attached(record).map(|(epoch, _)| epoch)
 }
 
 /// A dead sleeper's flags go down, else it would be woken in the place of the living.

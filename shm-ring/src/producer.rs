@@ -6,18 +6,21 @@
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
+use crate::broadcast::{Crier, Laggard};
 use crate::control::{Control, Role};
 use crate::counters::Stats;
-use crate::error::{Error, Fault, Peer, SendError};
+use crate::error::{Error, Fault, Lag, Peer, SendError};
 use crate::fork::Birth;
 use crate::futex;
-use crate::layout::{CLOSED, DETACHED};
+use crate::layout::{CLOSED, ConsumerPage, DETACHED};
 use crate::liveness::{self, Identity};
 use crate::memory::RingMemory;
-use crate::options::{Options, Wait};
-use crate::recover;
+use crate::options::{Kind, Options, Overflow, Wait};
+use crate::recover::{self, End};
+use crate::registry::LockedDirectory;
 use crate::segment::{Segment, SegmentMemory};
 use crate::spsc::{self, ClaimError, Publish, Writer};
+use crate::subscription;
 use crate::wait::{self, Nap, ProbeClock, Ringer, Waiter};
 
 /// The sending end. One per channel; every method needs `&mut self`, so one thread at a time.
@@ -29,6 +32,8 @@ pub struct Producer {
     sleepy: bool,
     wait: Wait,
     ringer: Ringer,
+    /// In its place, where there are several consumers.
+    crier: Option<Box<Crier>>,
     probe_clock: ProbeClock,
     /// Epoch of the last consumer whose end was told to the caller.
     told: u64,
@@ -47,21 +52,28 @@ impl Producer {
     pub fn open(options: &Options) -> Result<Self, Error> {
         let who = Identity::of_this_process();
         let (directory, control) = Control::join(options, Role::Producer, &who)?;
-        let created = recover::clear_predecessors(&directory, &control)
-            .and_then(|number| Ok((number, Segment::create(&control, number, &who)?)));
-        let (number, segment) = match created {
-            Ok(created) => created,
+        if control.kind() == Kind::Broadcast && control.overflow() == Overflow::Overwrite {
+            let error = subscription::in_place_on_overwrite(&control);
+            leave(&control, directory);
+            return Err(error);
+        }
+        Self::begin(directory, control, &who)
+    }
+
+    /// As [`Self::open`], of a channel whose role was taken, under its directory's lock.
+    pub(crate) fn begin(
+        directory: LockedDirectory,
+        control: Control,
+        who: &Identity,
+    ) -> Result<Self, Error> {
+        let segment = new_segment(&directory, &control, who);
+        let segment = match segment {
+            Ok(segment) => segment,
             Err(error) => {
-                control.leave(Role::Producer);
-                drop(directory);
-                recover::clear_if_last(&control, Role::Producer);
+                leave(&control, directory);
                 return Err(error);
             }
         };
-        let latest = &control.producer().latest.number;
-        // R8, pairs with A8 in Consumer::open_next.
-        latest.store_release(number);
-        futex::wake_all(latest);
         // Only what happens to a consumer from now on is news. Under the directory's lock, so that
         // none joins between the two looks.
         let consumer = control.holder(Role::Consumer);
@@ -82,6 +94,7 @@ impl Producer {
             sleepy,
             wait,
             ringer: Ringer::new(sleepy),
+            crier: segment.memory().gate().map(|_| Box::new(Crier::new(sleepy))),
             probe_clock: ProbeClock::start(),
             told,
             broken: None,
@@ -198,8 +211,11 @@ impl Producer {
         self.writer.flushes()
     }
 
-    /// The consumer, if one is attached.
+    /// The consumer, if one is attached. Of a broadcast's, the one that is in the way, if one is.
     pub fn peer(&self) -> Option<Peer> {
+        if self.crier.is_some() {
+            return Some(self.laggard()?.peer);
+        }
         let (epoch, pid) = liveness::attached(&self.control.consumer().record)?;
         // One whose death was told is not there any more, whatever its record says.
         (epoch > self.told).then_some(Peer { pid })
@@ -207,7 +223,18 @@ impl Producer {
 
     /// What this channel's newest segment has seen. A dozen loads.
     pub fn stats(&self) -> Stats {
-        Stats::read(self.writer.memory())
+        let memory = self.writer.memory();
+        match memory.gate() {
+            None => Stats::read(memory),
+            Some(gate) => Stats::of_broadcast(memory, gate.received(memory)),
+        }
+    }
+
+    /// Of a broadcast: the subscriber that the producer waits for, or did last, how far it is behind,
+    /// and for how long it has been in the way.
+    pub fn laggard(&self) -> Option<Laggard> {
+        let memory = self.writer.memory();
+        memory.gate()?.laggard(memory, self.writer.published())
     }
 
     #[inline(always)]
@@ -254,11 +281,11 @@ impl Producer {
             return Ok(());
         }
         self.writer.memory().producer().counters.full_waits.bump(1);
-        WaitForRoom { producer: self, wanted }.glance()?;
+        WaitForRoom::new(self, wanted).glance()?;
         if self.probe_clock.is_due_after_poll() {
-            WaitForRoom { producer: self, wanted }.probe()?;
+            WaitForRoom::new(self, wanted).probe()?;
         }
-        Err(SendError::Full { peer: self.peer() })
+        Err(self.told_full(|peer, lag| SendError::Full { peer, lag }))
     }
 
     /// Returns when there is room.
@@ -275,10 +302,10 @@ impl Producer {
         self.writer.memory().producer().counters.full_waits.bump(1);
         let wait = self.wait;
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        if wait::block(&mut WaitForRoom { producer: self, wanted }, wait, deadline)? {
+        if wait::block(&mut WaitForRoom::new(self, wanted), wait, deadline)? {
             Ok(())
         } else {
-            Err(SendError::Timeout { peer: self.peer() })
+            Err(self.told_full(|peer, lag| SendError::Timeout { peer, lag }))
         }
     }
 
@@ -292,7 +319,7 @@ impl Producer {
             ClaimError::Corrupt(fault) => Err(self.poison(fault)),
             ClaimError::Full => {
                 if !self.writer.flush() {
-                    return Ok(false);
+                    return self.make_way(wanted);
                 }
                 self.ring();
                 match wanted.claim(&mut self.writer) {
@@ -300,6 +327,32 @@ impl Producer {
                     Err(ClaimError::Corrupt(fault)) => Err(self.poison(fault)),
                     Err(_) => Ok(false),
                 }
+            }
+        }
+    }
+
+    /// With who is in the way.
+    fn told_full(&self, error: impl FnOnce(Option<Peer>, Option<Lag>) -> SendError) -> SendError {
+        match self.laggard() {
+            Some(Laggard { peer, lag }) => error(Some(peer), Some(lag)),
+            None => error(self.peer(), None),
+        }
+    }
+
+    /// Of a broadcast: gives up history that is in the way. Returns whether that helped.
+    fn make_way(&mut self, wanted: Wanted) -> Result<bool, SendError> {
+        loop {
+            let memory = self.writer.memory();
+            let Some(gate) = memory.gate() else { return Ok(false) };
+            match gate.make_way(memory, self.writer.published()) {
+                Ok(true) => {}
+                Ok(false) => return Ok(false),
+                Err(fault) => return Err(self.poison(fault)),
+            }
+            match wanted.claim(&mut self.writer) {
+                Ok(_) => return Ok(true),
+                Err(ClaimError::Corrupt(fault)) => return Err(self.poison(fault)),
+                Err(_) => {}
             }
         }
     }
@@ -321,7 +374,11 @@ impl Producer {
     #[inline(always)]
     fn ring_bell(&mut self) {
         let memory = self.writer.memory();
-        if self.ringer.ring(&memory.producer().bell, &memory.consumer().bell) {
+        let has_rung = match &mut self.crier {
+            None => self.ringer.ring(&memory.producer().bell, &memory.consumer().bell),
+            Some(crier) => crier.ring(memory),
+        };
+        if has_rung {
             memory.producer().counters.wakes.bump(1);
         }
     }
@@ -343,8 +400,31 @@ impl Drop for Producer {
         self.ring_bell();
         self.control.leave(Role::Producer);
         self.segment.unlock();
-        recover::clear_if_last(&self.control, Role::Producer);
+        recover::clear_if_last(&self.control, &End::Role(Role::Producer));
     }
+}
+
+/// Makes the segment of a new producer, and tells its number. The role is taken, the directory
+/// locked.
+pub(crate) fn new_segment(
+    directory: &LockedDirectory,
+    control: &Control,
+    who: &Identity,
+) -> Result<Segment, Error> {
+    let number = recover::clear_predecessors(directory, control)?;
+    let segment = Segment::create(control, number, who)?;
+    let latest = &control.producer().latest.number;
+    // R8, pairs with A8 in Consumer::open_next.
+    latest.store_release(number);
+    futex::wake_all(latest);
+    Ok(segment)
+}
+
+/// Gives the role back that a failed opening took.
+pub(crate) fn leave(control: &Control, directory: LockedDirectory) {
+    control.leave(Role::Producer);
+    drop(directory);
+    recover::clear_if_last(control, &End::Role(Role::Producer));
 }
 
 /// Room for one message. Write it through `DerefMut`, then commit or queue; dropping it aborts, and
@@ -498,6 +578,21 @@ impl Wanted {
 struct WaitForRoom<'a> {
     producer: &'a mut Producer,
     wanted: Wanted,
+    /// Page of the consumer whose bell the announced sleep is on: its address.
+    sleeps_on: usize,
+}
+
+impl<'a> WaitForRoom<'a> {
+    fn new(producer: &'a mut Producer, wanted: Wanted) -> Self {
+        Self { producer, wanted, sleeps_on: 0 }
+    }
+
+    /// Who has to make room: the consumer, or the slowest of many.
+    fn debtor(&self) -> &ConsumerPage {
+        let memory = self.producer.writer.memory();
+        let slowest = memory.gate().and_then(|gate| gate.slowest(memory));
+        slowest.unwrap_or_else(|| memory.consumer())
+    }
 }
 
 impl Waiter for WaitForRoom<'_> {
@@ -513,6 +608,10 @@ impl Waiter for WaitForRoom<'_> {
 
     fn glance(&mut self) -> Result<(), SendError> {
         let producer = &mut *self.producer;
+        if producer.crier.is_some() {
+            // One of many that comes or goes is no news.
+            return Ok(());
+        }
         let role = producer.control.consumer();
         // A6, pairs with R6 in Control::note_dead_consumer.
         let dead = role.dead.epoch.load_acquire();
@@ -531,6 +630,11 @@ impl Waiter for WaitForRoom<'_> {
 
     fn probe(&mut self) -> Result<(), SendError> {
         let producer = &mut *self.producer;
+        let memory = producer.writer.memory();
+        if let Some((gate, participants)) = memory.gate().zip(producer.control.participants()) {
+            gate.evict(memory, |id| participants.dead(id).map(|(epoch, _)| epoch));
+            return Ok(());
+        }
         let record = &producer.control.consumer().record;
         let Some((epoch, pid)) = liveness::attached(record) else { return Ok(()) };
         if epoch <= producer.told || producer.control.is_held(Role::Consumer) {
@@ -547,11 +651,18 @@ impl Waiter for WaitForRoom<'_> {
     fn announce(&mut self) -> Nap {
         let memory = self.producer.writer.memory();
         memory.producer().counters.parks.bump(1);
-        wait::announce(&memory.producer().bell, &memory.consumer().bell)
+        let debtor = self.debtor();
+        let nap = wait::announce(&memory.producer().bell, &debtor.bell);
+        self.sleeps_on = std::ptr::from_ref(debtor).addr();
+        nap
     }
 
     fn sleep(&mut self, nap: &Nap, timeout: Duration) {
-        wait::sleep(nap, &self.producer.writer.memory().consumer().bell, timeout);
+        let debtor = self.debtor();
+        // Another is the slowest since the announcement: whoever was would not ring.
+        if std::ptr::from_ref(debtor).addr() == self.sleeps_on {
+            wait::sleep(nap, &debtor.bell, timeout);
+        }
     }
 
     fn awake(&mut self, nap: &Nap) {

@@ -17,7 +17,7 @@ use crate::layout::{
     ARRAY_OFFSET, RECORD_ARRAY, RECORD_HEADER, RECORD_MESSAGE, RECORD_PADDING, RUN_MAX,
     RecordHeader, SEQUENCE_MASK,
 };
-use crate::memory::{Access, RingMemory};
+use crate::memory::{Access, Boundary, RingMemory};
 
 /// Positions are multiples of it.
 const POSITION_UNIT: u64 = 16;
@@ -205,6 +205,18 @@ impl<M: RingMemory> Writer<M> {
         self.bytes_behind(claim, self.payload_offset)
     }
 
+    /// Where in the ring that is.
+    #[inline(always)]
+    pub fn payload_at(&self, _claim: &Claim) -> u64 {
+        (self.tail & self.mask) + self.payload_offset
+    }
+
+    /// Where in the ring element 0 of an array claim goes.
+    #[inline(always)]
+    pub fn array_payload_at(&self, _claim: &Claim) -> u64 {
+        (self.tail & self.mask) + ARRAY_OFFSET
+    }
+
     #[inline(always)]
     fn bytes_behind(&self, claim: &Claim, offset: u64) -> *mut u8 {
         let offset = (self.tail & self.mask) + offset;
@@ -257,11 +269,9 @@ impl<M: RingMemory> Writer<M> {
     pub fn refresh(&mut self) -> Result<(), Fault> {
         let capacity = self.mask + 1;
         let seen = self.limit - capacity;
-        let head = self.memory.released()?;
-        // Beyond the oldest withheld record nothing was published, so nothing can be released.
-        let published =
-            if self.withheld == 0 { self.tail - self.padding } else { self.oldest_withheld() };
-        if head < seen || head > published || head & (POSITION_UNIT - 1) != 0 {
+        let published = self.published();
+        let head = self.memory.released(published)?;
+        if head < seen || head > published.position || head & (POSITION_UNIT - 1) != 0 {
             return Err(Fault::Gate);
         }
         self.limit = head + capacity;
@@ -271,6 +281,16 @@ impl<M: RingMemory> Writer<M> {
             counters.depth_max.store_relaxed(depth);
         }
         Ok(())
+    }
+
+    /// Everything below it was published, and nothing behind it, so nothing there can be released.
+    pub fn published(&self) -> Boundary {
+        if self.withheld == 0 {
+            return Boundary { position: self.tail - self.padding, sequence: self.sequence };
+        }
+        let withheld = RecordHeader(self.withheld).sequence();
+        let queued = self.sequence.wrapping_sub(withheld) & SEQUENCE_MASK;
+        Boundary { position: self.oldest_withheld(), sequence: self.sequence - queued }
     }
 
     fn oldest_withheld(&self) -> u64 {
@@ -368,7 +388,7 @@ impl<M: RingMemory> Writer<M> {
 }
 
 /// A message in the ring, to be read before [`Reader::release`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message {
     /// Its bytes.
     pub payload: *const u8,

@@ -123,14 +123,19 @@ impl Word32 {
     }
 }
 
-/// The two fences that make "publish, then look for sleepers" and "announce sleep, then look for
-/// messages" see each other. Each is named, so that a model can take it away and show what breaks.
+/// Fences that come in pairs: of "publish, then look for sleepers" and "announce sleep, then look for
+/// messages", one sees the other, and of "mark, then look who has joined" and "join, then look at the
+/// mark". Each is named, so that a model can take it away and show what breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dekker {
     /// Between a publication and the look at the sleeper's flag.
     Waker,
     /// Between raising the sleeper's flag and the last look at the ring.
     Sleeper,
+    /// Between the mark where those who join would start, and the look at who has joined.
+    Scan,
+    /// Between a newcomer's entry in the roster, and the look at where to start.
+    Join,
 }
 
 /// A full StoreLoad fence at the named place.
@@ -142,6 +147,28 @@ pub fn fence_store_load(place: Dekker) {
     }
     let _ = place;
     atomic::fence(SeqCst);
+}
+
+/// Nothing before it comes after the stores behind it: what a writer announces, before what it then
+/// writes.
+#[inline(always)]
+pub fn fence_release() {
+    #[cfg(loom)]
+    if mutation::removed_release() {
+        return;
+    }
+    atomic::fence(Release);
+}
+
+/// Nothing behind it comes before the loads in front of it: what a reader read, before it looks
+/// whether that may have been overwritten meanwhile.
+#[inline(always)]
+pub fn fence_acquire() {
+    #[cfg(loom)]
+    if mutation::removed_acquire() {
+        return;
+    }
+    atomic::fence(Acquire);
 }
 
 /// Keeps the compiler from moving memory accesses across; the processor may. For the side whose
@@ -157,25 +184,49 @@ pub mod mutation {
     use super::Dekker;
     use std::cell::Cell;
 
-    std::thread_local! {
-        static REMOVED: Cell<Option<Dekker>> = const { Cell::new(None) };
+    /// What can be taken away.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Fence {
+        /// A StoreLoad fence.
+        Full(Dekker),
+        /// Those of [`super::fence_release`].
+        Release,
+        /// Those of [`super::fence_acquire`].
+        Acquire,
     }
 
-    /// Runs `body` with the fence at `place` missing. Loom runs its threads as coroutines of the
-    /// calling thread, so a thread-local reaches them all.
+    std::thread_local! {
+        static REMOVED: Cell<Option<Fence>> = const { Cell::new(None) };
+    }
+
+    /// Runs `body` with the fence at `place` missing.
     pub fn without<T>(place: Dekker, body: impl FnOnce() -> T) -> T {
+        without_fence(Fence::Full(place), body)
+    }
+
+    /// Runs `body` without that fence. Loom runs its threads as coroutines of the calling thread, so
+    /// a thread-local reaches them all.
+    pub fn without_fence<T>(fence: Fence, body: impl FnOnce() -> T) -> T {
         struct Restore;
         impl Drop for Restore {
             fn drop(&mut self) {
                 REMOVED.with(|removed| removed.set(None));
             }
         }
-        REMOVED.with(|removed| removed.set(Some(place)));
+        REMOVED.with(|removed| removed.set(Some(fence)));
         let _restore = Restore;
         body()
     }
 
     pub(super) fn removed(place: Dekker) -> bool {
-        REMOVED.with(|removed| removed.get() == Some(place))
+        REMOVED.with(|removed| removed.get() == Some(Fence::Full(place)))
+    }
+
+    pub(super) fn removed_release() -> bool {
+        REMOVED.with(|removed| removed.get() == Some(Fence::Release))
+    }
+
+    pub(super) fn removed_acquire() -> bool {
+        REMOVED.with(|removed| removed.get() == Some(Fence::Acquire))
     }
 }

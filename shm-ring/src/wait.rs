@@ -105,7 +105,7 @@ impl Ringer {
     /// One that has woken nobody yet. Unless somebody may sleep, this process is not registered
     /// for barriers: each one interrupts the registered, and those who only spin want none.
     pub fn new(sleepy: bool) -> Self {
-        Self { woken: 0, registered: sleepy && membarrier::register() }
+        Self { woken: 0, registered: register(sleepy) }
     }
 
     /// Wakes the other side if it sleeps. To be called after every publication on a channel where
@@ -119,22 +119,38 @@ impl Ringer {
             // Pairs with the fence in announce.
             fence_store_load(Dekker::Waker);
         }
-        // A7, pairs with R7 in announce.
-        let ticket = peer.asleep.load_acquire();
-        if ticket & 1 == 0 || ticket == self.woken {
+        if !is_new(peer, &mut self.woken) {
             return false;
         }
-        self.wake(ticket, own)
-    }
-
-    #[cold]
-    fn wake(&mut self, ticket: u32, own: &Bell) -> bool {
-        self.woken = ticket;
-        // R11, pairs with A11 in announce: what a sleeper's note is compared with.
-        own.rung.store_release(own.rung.load_relaxed().wrapping_add(1));
-        futex::wake_one(&own.rung);
+        wake_all(own);
         true
     }
+}
+
+/// Whether other processes' barriers reach this one, from now on.
+pub fn register(sleepy: bool) -> bool {
+    sleepy && membarrier::register()
+}
+
+/// Whether the owner of the bell sleeps, and in another sleep than the one it was `woken` from last.
+/// After a fence.
+#[inline(always)]
+pub fn is_new(bell: &Bell, woken: &mut u32) -> bool {
+    // A7, pairs with R7 in announce.
+    let ticket = bell.asleep.load_acquire();
+    if ticket & 1 == 0 || ticket == *woken {
+        return false;
+    }
+    *woken = ticket;
+    true
+}
+
+/// Wakes whoever sleeps on this side's bell: one on a channel of two, some on a broadcast.
+#[cold]
+pub fn wake_all(own: &Bell) {
+    // R11, pairs with A11 in announce: what a sleeper's note is compared with.
+    own.rung.store_release(own.rung.load_relaxed().wrapping_add(1));
+    futex::wake_all(&own.rung);
 }
 
 /// Least time between two questions to the kernel whether the peer lives.

@@ -365,7 +365,7 @@ fn blocked_producer_learns_of_the_death(wait: Wait) {
         next
     });
     let peer = Peer { pid: consumer.pid() };
-    assert_eq!(expect(&events).1, SendError::Full { peer: Some(peer) });
+    assert_eq!(expect(&events).1, SendError::Full { peer: Some(peer), lag: None });
     // Some time to get into the wait; a death that comes before it is noticed as well.
     std::thread::sleep(Duration::from_millis(20));
     let killed = Instant::now();

@@ -7,6 +7,9 @@
 
 #![cfg(loom)]
 
+#[path = "loom/broadcast.rs"]
+mod broadcast;
+
 use std::time::Duration;
 
 use ringway_shm::memory::{BoxedMemory, RingMemory};

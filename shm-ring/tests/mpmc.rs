@@ -73,10 +73,10 @@ fn a_full_queue_says_so_and_who_is_there() {
     for number in 0..4 {
         send(&mut sender, &[number]);
     }
-    assert_eq!(sender.try_claim(1).unwrap_err(), SendError::Full { peer: None });
+    assert_eq!(sender.try_claim(1).unwrap_err(), SendError::Full { peer: None, lag: None });
     let mut receiver = MpmcReceiver::open(&options).unwrap();
     let own = std::process::id();
-    let Err(SendError::Timeout { peer: Some(peer) }) =
+    let Err(SendError::Timeout { peer: Some(peer), .. }) =
         sender.claim_timeout(1, Duration::from_millis(1)).map(drop)
     else {
         panic!("no time-out")

@@ -34,7 +34,10 @@ const NAME_BYTES_MAX: usize = 128;
 /// | `wait` | `spin`, `adaptive`, `park` | how a call that finds nothing waits |
 /// | `align` | `16`, `64` | bytes that records are aligned to |
 /// | `hold_cpu_latency` | `on`, `off` | keep the cores awake while the channel is open |
-/// | `kind` | `spsc` | the ring's algorithm |
+/// | `kind` | `spsc`, `broadcast` | who gets the messages: one receiver, or every one |
+/// | `overflow` | `block`, `overwrite` | broadcast: wait for who is a whole ring behind, or overwrite |
+/// | `history` | a number | broadcast: so many of the latest messages are for who comes late |
+/// | `read` | `every`, `newest` | broadcast, receivers: every message, or the newest only |
 ///
 /// A size is a whole number of bytes, or one followed by `KiB`, `MiB`, `GiB` or `TiB`. The decimal
 /// units and short forms are refused: a ring's capacity is a power of two, where `4MB` is never
@@ -60,7 +63,8 @@ const NAME_BYTES_MAX: usize = 128;
 /// assert_eq!(
 ///     error.to_string(),
 ///     "address \"shm://ticks?capcity=4MiB\": \"capcity\" is no option of shm (did you mean \
-///      capacity?): type one of capacity, wait, align, hold_cpu_latency, kind"
+///      capacity?): type one of capacity, wait, align, hold_cpu_latency, kind, \
+///      overflow, history, read"
 /// );
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -231,6 +235,8 @@ mod tests {
             wait: Some(ringway_shm::Wait::Park),
             align: None,
             hold_cpu_latency: Some(true),
+            kind: Some(ringway_shm::Kind::Spsc),
+            ..ShmOptions::default()
         };
         assert_eq!(address.options(), expected);
         assert_eq!(address.to_string(), text);
@@ -370,12 +376,15 @@ mod tests {
                 vec!["wait=spin", "wait=adaptive", "wait=park"],
                 vec!["align=16", "align=64"],
                 vec!["hold_cpu_latency=on", "hold_cpu_latency=off"],
-                vec!["kind=spsc"],
+                vec!["kind=spsc", "kind=broadcast"],
+                vec!["overflow=block", "overflow=overwrite"],
+                vec!["history=0", "history=17"],
+                vec!["read=every", "read=newest"],
             ]).prop_flat_map(|keys| {
                 let each: Vec<_> = keys.into_iter().map(proptest::sample::select).collect();
                 each.prop_shuffle()
             }),
-            count in 0..=5usize,
+            count in 0..=8usize,
         ) {
             let query = options[..count].join("&");
             let mark = if query.is_empty() { "" } else { "?" };

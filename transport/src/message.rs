@@ -15,8 +15,10 @@ use rkyv::ser::allocator::SubAllocator;
 use rkyv::ser::{Positional, Serializer, Writer};
 use rkyv::{Archive, Portable, Serialize};
 
+use crate::channel::Publish;
 use crate::describe::Describe;
 use crate::error::{RecvError, SendError};
+use crate::flavor::{AnyBatch, AnyClaim, Guard, Room as _};
 
 /// What can be sent: `[u8]`, and every type that derives rkyv's `Archive` and `Serialize` and
 /// [`Describe`]. Its archived form must not need an alignment above 16.
@@ -192,7 +194,7 @@ impl fmt::Debug for Scratch {
 /// sees that it was. The bytes hold whatever was there before.
 #[derive(Debug)]
 #[must_use = "a claim that is dropped is aborted"]
-pub struct Claim<'a>(pub(crate) ringway_shm::Claim<'a>);
+pub struct Claim<'a>(pub(crate) AnyClaim<'a>);
 
 impl Claim<'_> {
     /// Publishes the message, with everything queued before it.
@@ -201,7 +203,8 @@ impl Claim<'_> {
     /// [`SendError::Forked`]: the room is the parent's.
     #[inline(always)]
     pub fn commit(self) -> Result<(), SendError> {
-        Ok(self.0.commit()?)
+        let len = self.0.len();
+        Ok(self.0.finish(len, Publish::Now)?)
     }
 
     /// Publishes the first `len` bytes only; more than claimed counts as all.
@@ -210,7 +213,7 @@ impl Claim<'_> {
     /// As [`Self::commit`].
     #[inline(always)]
     pub fn commit_len(self, len: usize) -> Result<(), SendError> {
-        Ok(self.0.commit_len(len)?)
+        Ok(self.0.finish(len, Publish::Now)?)
     }
 
     /// Keeps the message back until the next flush or commit.
@@ -219,7 +222,8 @@ impl Claim<'_> {
     /// As [`Self::commit`].
     #[inline(always)]
     pub fn queue(self) -> Result<(), SendError> {
-        Ok(self.0.queue()?)
+        let len = self.0.len();
+        Ok(self.0.finish(len, Publish::Later)?)
     }
 
     /// As [`Self::queue`], with the first `len` bytes only.
@@ -228,7 +232,7 @@ impl Claim<'_> {
     /// As [`Self::commit`].
     #[inline(always)]
     pub fn queue_len(self, len: usize) -> Result<(), SendError> {
-        Ok(self.0.queue_len(len)?)
+        Ok(self.0.finish(len, Publish::Later)?)
     }
 }
 
@@ -251,14 +255,14 @@ impl DerefMut for Claim<'_> {
 /// A message, validated and read where the sender wrote it. Dropping it gives the room back to the
 /// sender, so hold it no longer than needed.
 pub struct Received<'a, T: Message + ?Sized> {
-    guard: ringway_shm::Received<'a>,
+    guard: Guard<'a>,
     /// Points into the guard's bytes.
     view: NonNull<T::View>,
 }
 
 impl<'a, T: Message + ?Sized> Received<'a, T> {
     #[inline(always)]
-    pub(crate) fn new(guard: ringway_shm::Received<'a>) -> Result<Self, RecvError> {
+    pub(crate) fn new(guard: Guard<'a>) -> Result<Self, RecvError> {
         match T::view(&guard) {
             Some(view) => Ok(Self { view: NonNull::from(view), guard }),
             None => Err(RecvError::Invalid { sequence: guard.sequence() }),
@@ -345,7 +349,7 @@ impl<T: Message + ?Sized> fmt::Debug for Borrowed<'_, T> {
 /// It lends one message at a time: `while let Some(message) = batch.next()? { … }`.
 #[derive(Debug)]
 pub struct Batch<'a, T: Message + ?Sized> {
-    pub(crate) batch: ringway_shm::Batch<'a>,
+    pub(crate) batch: AnyBatch<'a>,
     pub(crate) _type: PhantomData<fn() -> T>,
 }
 

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use ringway_shm::{Options, Wait};
+use ringway_shm::{Kind, Options, Overflow, Read, Redeliver, Until, Wait};
 
 use crate::address::Address;
 use crate::channel::{Receiver, Sender};
@@ -32,6 +32,14 @@ pub struct Builder {
     capacity: Option<u64>,
     align: Option<u32>,
     wait: Option<Wait>,
+    kind: Option<Kind>,
+    overflow: Option<Overflow>,
+    history: Option<u64>,
+    read: Read,
+    slots: Option<u64>,
+    slot: Option<u32>,
+    redeliver: Option<Redeliver>,
+    until: Option<Until>,
     hold_cpu_latency: bool,
 }
 
@@ -49,6 +57,15 @@ impl Builder {
             capacity: options.capacity,
             align: options.align,
             wait: options.wait,
+            kind: options.kind,
+            overflow: options.overflow,
+            history: options.history,
+            read: options.read.unwrap_or_default(),
+            slots: options.slots,
+            // What no slot can have is refused where the channel is opened, too large or much too large.
+            slot: options.slot.map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX)),
+            redeliver: options.redeliver,
+            until: options.until,
             hold_cpu_latency: options.hold_cpu_latency.unwrap_or(false),
         })
     }
@@ -71,6 +88,60 @@ impl Builder {
     #[must_use]
     pub fn wait(self, wait: Wait) -> Self {
         Self { wait: Some(wait), ..self }
+    }
+
+    /// Who gets the messages. Default: one receiver.
+    #[must_use]
+    pub fn kind(self, kind: Kind) -> Self {
+        Self { kind: Some(kind), ..self }
+    }
+
+    /// Of a broadcast: what becomes of a receiver that is behind by a whole ring. Default: the sender
+    /// waits for it.
+    #[must_use]
+    pub fn overflow(self, overflow: Overflow) -> Self {
+        Self { overflow: Some(overflow), ..self }
+    }
+
+    /// Of a broadcast: so many of the latest messages are for receivers that come late, as far as the
+    /// ring holds them. Default: 0, they get what is sent from then on.
+    #[must_use]
+    pub fn history(self, messages: u64) -> Self {
+        Self { history: Some(messages), ..self }
+    }
+
+    /// What a receiver of a broadcast wants: every message, or, whenever it looks, the newest only.
+    /// Each receiver may want something else; a sender need not say. Default: every one.
+    #[must_use]
+    pub fn read(self, read: Read) -> Self {
+        Self { read, ..self }
+    }
+
+    /// Of an MPMC channel: how many messages it holds, a power of two from 2 to 2^24. Default: 4096.
+    #[must_use]
+    pub fn slots(self, slots: u64) -> Self {
+        Self { slots: Some(slots), ..self }
+    }
+
+    /// Of an MPMC channel: bytes of a slot, a multiple of 64 below 1 MiB. A message takes one, less 8
+    /// bytes, or 16 where it has parts that need that alignment. Default: 256.
+    #[must_use]
+    pub fn slot(self, bytes: u32) -> Self {
+        Self { slot: Some(bytes), ..self }
+    }
+
+    /// Of an MPMC channel: what becomes of a message whose receiver dies with it. Default: another
+    /// receiver gets it, flagged.
+    #[must_use]
+    pub fn redeliver(self, redeliver: Redeliver) -> Self {
+        Self { redeliver: Some(redeliver), ..self }
+    }
+
+    /// Of an MPMC channel: when receivers are told that it has ended. Default: never, as there may
+    /// always come another sender.
+    #[must_use]
+    pub fn until(self, until: Until) -> Self {
+        Self { until: Some(until), ..self }
     }
 
     /// Keeps idle cores from deep sleep while this handle lives, which makes waking a sleeper about
@@ -100,7 +171,7 @@ impl Builder {
     /// # Errors
     /// [`Error`], whose text names the remedy.
     pub fn receiver<T: Message + ?Sized>(&self) -> Result<Receiver<T>, Error> {
-        Receiver::open(&self.shm::<T>(), self.cpu_latency()?)
+        Receiver::open(&self.shm::<T>(), self.read, self.cpu_latency()?)
     }
 
     /// Removes the channel, with every message in it, if nobody has it open. False: there is none.
@@ -127,6 +198,13 @@ impl Builder {
             capacity: self.capacity,
             record_align: self.align,
             wait: self.wait,
+            kind: self.kind,
+            overflow: self.overflow,
+            history: self.history,
+            slots: self.slots,
+            slot: self.slot,
+            redeliver: self.redeliver,
+            until: self.until,
             ..Options::new(&self.name, schema)
         }
     }

@@ -11,10 +11,41 @@ use ringway::{Builder, RecvError, SendError};
 
 /// Runs each contract on each flavor, as tests of their own.
 macro_rules! flavors {
-    ($($contract:ident)*) => {
-        flavors!(@ spsc_spin "shm://contract?wait=spin&capacity=64KiB", $($contract)*);
-        flavors!(@ spsc_adaptive "shm://contract?wait=adaptive&capacity=64KiB", $($contract)*);
-        flavors!(@ spsc_park "shm://contract?wait=park&capacity=64KiB&align=64", $($contract)*);
+    (
+        every { $($every:ident)* }
+        waiting { $($waiting:ident)* }
+        keeping { $($keeping:ident)* }
+    ) => {
+        flavors!(@ spsc_spin "shm://contract?wait=spin&capacity=64KiB",
+            $($every)* $($waiting)* $($keeping)*);
+        flavors!(@ spsc_adaptive "shm://contract?wait=adaptive&capacity=64KiB",
+            $($every)* $($waiting)* $($keeping)*);
+        flavors!(@ spsc_park "shm://contract?wait=park&capacity=64KiB&align=64",
+            $($every)* $($waiting)* $($keeping)*);
+        flavors!(@ broadcast_block_spin
+            "shm://contract?kind=broadcast&wait=spin&capacity=64KiB",
+            $($every)* $($waiting)*);
+        flavors!(@ broadcast_block_adaptive
+            "shm://contract?kind=broadcast&overflow=block&capacity=64KiB&align=64",
+            $($every)* $($waiting)*);
+        flavors!(@ broadcast_block_park
+            "shm://contract?kind=broadcast&wait=park&capacity=64KiB&history=1",
+            $($every)* $($waiting)*);
+        flavors!(@ broadcast_overwrite_spin
+            "shm://contract?kind=broadcast&overflow=overwrite&wait=spin&capacity=64KiB",
+            $($every)*);
+        flavors!(@ broadcast_overwrite_adaptive
+            "shm://contract?kind=broadcast&overflow=overwrite&capacity=64KiB",
+            $($every)*);
+        flavors!(@ broadcast_overwrite_park
+            "shm://contract?kind=broadcast&overflow=overwrite&wait=park&capacity=64KiB&align=64",
+            $($every)*);
+        flavors!(@ mpmc_spin "shm://contract?kind=mpmc&until=last&wait=spin&slot=4KiB&slots=16",
+            $($every)* $($waiting)*);
+        flavors!(@ mpmc_adaptive "shm://contract?kind=mpmc&until=last&slot=4KiB&slots=64",
+            $($every)* $($waiting)*);
+        flavors!(@ mpmc_park "shm://contract?kind=mpmc&until=last&wait=park&slot=4KiB&slots=32",
+            $($every)* $($waiting)*);
     };
     (@ $flavor:ident $address:literal, $($contract:ident)*) => {
         mod $flavor {
@@ -31,29 +62,38 @@ macro_rules! flavors {
 }
 
 flavors! {
-    messages_arrive_in_order
-    either_end_may_come_first
-    bytes_arrive_as_written
-    a_claim_may_be_aborted
-    queued_messages_wait_for_the_flush
-    dropping_the_sender_flushes
-    a_batch_is_one_publication
-    a_batch_larger_than_the_ring_is_split
-    batches_of_unequal_messages_arrive
-    a_full_ring_says_so
-    too_large_is_refused
-    receiving_times_out
-    batches_are_received_up_to_the_limit
-    copies_outlive_the_ring
-    wide_messages_are_aligned
-    a_batch_stops_at_what_is_too_large
-    no_time_is_a_time_out
-    empty_messages_arrive
-    nested_messages_arrive
-    the_end_is_told_once
-    forgetting_a_guard_loses_nothing
-    handles_may_move_between_threads
-    two_at_once_pass_everything
+    every {
+        messages_arrive_in_order
+        either_end_may_come_first
+        bytes_arrive_as_written
+        a_claim_may_be_aborted
+        queued_messages_wait_for_the_flush
+        dropping_the_sender_flushes
+        a_batch_is_one_publication
+        batches_of_unequal_messages_arrive
+        too_large_is_refused
+        receiving_times_out
+        batches_are_received_up_to_the_limit
+        copies_outlive_the_ring
+        wide_messages_are_aligned
+        a_batch_stops_at_what_is_too_large
+        nested_messages_arrive
+        the_end_is_told_once
+        forgetting_a_guard_loses_nothing
+        handles_may_move_between_threads
+    }
+    // Senders that wait for who has not read yet.
+    waiting {
+        a_batch_larger_than_the_ring_is_split
+        a_full_ring_names_the_receiver
+        no_time_is_a_time_out
+        empty_messages_arrive
+        two_at_once_pass_everything
+    }
+    // Channels that keep messages for who is not there.
+    keeping {
+        a_full_ring_says_that_nobody_reads
+    }
 }
 
 const LONG: Duration = Duration::from_secs(30);
@@ -205,7 +245,25 @@ fn batches_of_unequal_messages_arrive(channel: &Builder) {
     }
 }
 
-fn a_full_ring_says_so(channel: &Builder) {
+fn a_full_ring_says_that_nobody_reads(channel: &Builder) {
+    let mut tx = channel.sender::<[u8]>().unwrap();
+    let mut sent = 0;
+    let error = loop {
+        match tx.try_send(&[7; 1000]) {
+            Ok(()) => sent += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error, SendError::Full { peer: None, lag: None });
+    assert!(error.to_string().contains("no receiver"), "{error}");
+    let mut rx = channel.receiver::<[u8]>().unwrap();
+    for _ in 0..sent {
+        assert_eq!(rx.recv().unwrap().len(), 1000);
+    }
+}
+
+fn a_full_ring_names_the_receiver(channel: &Builder) {
+    let mut rx = channel.receiver::<[u8]>().unwrap();
     let mut tx = channel.sender::<[u8]>().unwrap();
     let bytes = vec![7; 1000];
     let mut sent = 0;
@@ -215,12 +273,10 @@ fn a_full_ring_says_so(channel: &Builder) {
             Err(error) => break error,
         }
     };
-    assert_eq!(error, SendError::Full { peer: None });
-    assert!(error.to_string().contains("no receiver"), "{error}");
-    let mut rx = channel.receiver::<[u8]>().unwrap();
+    assert!(matches!(error, SendError::Full { peer: Some(_), .. }), "{error}");
     let error = tx.send_timeout(&bytes, Duration::from_millis(5)).unwrap_err();
     assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
-    assert!(matches!(error, SendError::Timeout { peer: Some(_) }));
+    assert!(matches!(error, SendError::Timeout { peer: Some(_), .. }));
     assert!(tx.stats().full_waits >= 2);
     for _ in 0..sent {
         assert_eq!(rx.recv().unwrap().len(), 1000);
@@ -231,6 +287,7 @@ fn a_full_ring_says_so(channel: &Builder) {
 }
 
 fn too_large_is_refused(channel: &Builder) {
+    let mut rx = channel.receiver::<[u8]>().unwrap();
     let mut tx = channel.sender::<[u8]>().unwrap();
     let max = tx.max_len();
     let bytes = vec![1; max + 1];
@@ -239,7 +296,6 @@ fn too_large_is_refused(channel: &Builder) {
     assert_eq!(tx.send(&bytes).unwrap_err(), expected);
     assert_eq!(tx.claim(max + 1).unwrap_err(), expected);
     tx.send(&bytes[1..]).unwrap();
-    let mut rx = channel.receiver::<[u8]>().unwrap();
     assert_eq!(rx.recv().unwrap().len(), max);
 }
 
@@ -311,15 +367,16 @@ fn a_batch_stops_at_what_is_too_large(channel: &Builder) {
 
 /// Time-outs of zero are time-outs, also where the ring has room for nothing.
 fn no_time_is_a_time_out(channel: &Builder) {
+    let rx = channel.receiver::<[u8]>().unwrap();
     let mut tx = channel.sender::<[u8]>().unwrap();
     while tx.try_send(&[0; 100]).is_ok() {}
     let error = tx.send_timeout(&[0; 100], Duration::ZERO).unwrap_err();
     assert!(matches!(error, SendError::Timeout { .. }), "{error}");
     let error = tx.send_batch_timeout(&[[0; 100]; 3], Duration::ZERO).unwrap_err();
     assert!(matches!(error.error, SendError::Timeout { .. }), "{error}");
-    drop(tx);
-    // What was sent waits for a receiver; nobody wants it any more.
-    assert!(channel.remove().unwrap());
+    drop((tx, rx));
+    // Where what was sent waits for another receiver, nobody wants it any more.
+    channel.remove().unwrap();
 }
 
 fn copies_outlive_the_ring(channel: &Builder) {

@@ -90,7 +90,8 @@ fn wake_one(rung: &Word32) {
     while let Err(found) = rung.replace(count, count.wrapping_add(1)) {
         count = found;
     }
-    futex::wake_one(rung);
+    // One sleeper at most: it is its own.
+    futex::wake_all(rung);
 }
 
 fn set(sleepers: &Sleepers, seat: u16, up: bool) {

@@ -44,15 +44,15 @@ fn full() {
         send(&mut producer, &[fill; 1000]);
     }
     let error = producer.try_claim(1000).unwrap_err();
-    assert_eq!(error, SendError::Full { peer: None });
+    assert_eq!(error, SendError::Full { peer: None, lag: None });
     assert!(error.to_string().contains("no consumer is attached"), "{error}");
     let error = producer.claim_timeout(1000, Duration::from_millis(1)).unwrap_err();
-    assert_eq!(error, SendError::Timeout { peer: None });
+    assert_eq!(error, SendError::Timeout { peer: None, lag: None });
 
     let mut consumer = scratch.consumer();
     let error = producer.try_claim(1000).unwrap_err();
     assert!(
-        matches!(error, SendError::Full { peer: Some(peer) } if peer.pid == std::process::id())
+        matches!(error, SendError::Full { peer: Some(peer), .. } if peer.pid == std::process::id())
     );
     let text = format!("(process {}) has not made room", std::process::id());
     assert!(error.to_string().contains(&text), "{error}");

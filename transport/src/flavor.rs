@@ -1,0 +1,461 @@
+//! What the ends of a channel have in common, whatever the ring under them does: the verbs that
+//! [`crate::Sender`] and [`crate::Receiver`] are made of. Which flavor a channel has is matched in
+//! `channel`, and nowhere else.
+//!
+//! Nothing here knows what the bytes mean.
+
+use std::ops::{Deref, DerefMut};
+use std::time::Instant;
+
+use ringway_shm::{
+    ArrayClaim, Claim, Consumer, Copied, CopiedArray, MpmcClaim, MpmcReceived, MpmcReceiver, MpmcSender,
+    Producer, Publisher, Received, ReceivedCopy, SendError, Subscriber,
+};
+
+use crate::channel::{Patience, Publish};
+
+/// A sending end.
+pub(crate) trait Outlet {
+    /// Room for one message.
+    type Claim<'a>: Room
+    where
+        Self: 'a;
+    /// Room for many.
+    type ArrayClaim<'a>: ArrayRoom
+    where
+        Self: 'a;
+
+    /// Whether it has room for many messages in one piece.
+    const HAS_ARRAYS: bool = true;
+
+    /// Told before a message is queued: how many may come before the flush, this one included.
+    #[inline(always)]
+    fn expect(&mut self, _messages: usize) -> Result<(), SendError> {
+        Ok(())
+    }
+
+    /// What is free in one piece; `None`: ask [`Self::claim`].
+    fn claim_run(&mut self) -> Result<Option<Self::Claim<'_>>, SendError>;
+    fn claim(&mut self, len: usize, patience: Patience) -> Result<Self::Claim<'_>, SendError>;
+    fn claim_array(
+        &mut self,
+        len: usize,
+        count: usize,
+        patience: Patience,
+    ) -> Result<Self::ArrayClaim<'_>, SendError>;
+    fn flush(&mut self) -> Result<(), SendError>;
+    fn max_len(&self) -> usize;
+    fn publications(&self) -> u64;
+}
+
+/// Room for one message.
+pub(crate) trait Room: DerefMut<Target = [u8]> {
+    fn finish(self, len: usize, publish: Publish) -> Result<(), SendError>;
+}
+
+/// Room for many messages.
+pub(crate) trait ArrayRoom {
+    fn bytes(&mut self) -> &mut [u8];
+    fn queue(self, count: usize) -> Result<(), SendError>;
+}
+
+impl Outlet for Producer {
+    type Claim<'a> = Claim<'a>;
+    type ArrayClaim<'a> = ArrayClaim<'a>;
+
+    #[inline(always)]
+    fn claim_run(&mut self) -> Result<Option<Claim<'_>>, SendError> {
+        self.claim_run()
+    }
+
+    #[inline(always)]
+    fn claim(&mut self, len: usize, patience: Patience) -> Result<Claim<'_>, SendError> {
+        match patience {
+            Patience::None => self.try_claim(len),
+            Patience::Forever => self.claim(len),
+            Patience::Within(timeout) => self.claim_timeout(len, timeout),
+            Patience::Until(deadline) => {
+                self.claim_timeout(len, deadline.saturating_duration_since(Instant::now()))
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn claim_array(
+        &mut self,
+        len: usize,
+        count: usize,
+        patience: Patience,
+    ) -> Result<ArrayClaim<'_>, SendError> {
+        match patience {
+            Patience::None => self.try_claim_array(len, count),
+            Patience::Forever => self.claim_array(len, count),
+            Patience::Within(timeout) => self.claim_array_timeout(len, count, timeout),
+            Patience::Until(deadline) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                self.claim_array_timeout(len, count, left)
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn flush(&mut self) -> Result<(), SendError> {
+        self.flush()
+    }
+
+    #[inline(always)]
+    fn max_len(&self) -> usize {
+        self.max_len()
+    }
+
+    fn publications(&self) -> u64 {
+        self.publications()
+    }
+}
+
+impl Room for Claim<'_> {
+    #[inline(always)]
+    fn finish(self, len: usize, publish: Publish) -> Result<(), SendError> {
+        match publish {
+            Publish::Now => self.commit_len(len),
+            Publish::Later => self.queue_len(len),
+        }
+    }
+}
+
+impl ArrayRoom for ArrayClaim<'_> {
+    #[inline(always)]
+    fn bytes(&mut self) -> &mut [u8] {
+        self.bytes()
+    }
+
+    #[inline(always)]
+    fn queue(self, count: usize) -> Result<(), SendError> {
+        self.queue(count)
+    }
+}
+
+/// Never waits, so it needs no patience.
+impl Outlet for Publisher {
+    type Claim<'a> = Copied<'a>;
+    type ArrayClaim<'a> = CopiedArray<'a>;
+
+    #[inline(always)]
+    fn claim_run(&mut self) -> Result<Option<Copied<'_>>, SendError> {
+        self.claim_run().map(Some)
+    }
+
+    #[inline(always)]
+    fn claim(&mut self, len: usize, _patience: Patience) -> Result<Copied<'_>, SendError> {
+        self.claim(len)
+    }
+
+    #[inline(always)]
+    fn claim_array(
+        &mut self,
+        len: usize,
+        count: usize,
+        _patience: Patience,
+    ) -> Result<CopiedArray<'_>, SendError> {
+        self.claim_array(len, count)
+    }
+
+    #[inline(always)]
+    fn flush(&mut self) -> Result<(), SendError> {
+        self.flush()
+    }
+
+    #[inline(always)]
+    fn max_len(&self) -> usize {
+        self.max_len()
+    }
+
+    fn publications(&self) -> u64 {
+        self.publications()
+    }
+}
+
+impl Room for Copied<'_> {
+    #[inline(always)]
+    fn finish(self, len: usize, publish: Publish) -> Result<(), SendError> {
+        match publish {
+            Publish::Now => self.commit_len(len),
+            Publish::Later => self.queue_len(len),
+        }
+    }
+}
+
+impl ArrayRoom for CopiedArray<'_> {
+    #[inline(always)]
+    fn bytes(&mut self) -> &mut [u8] {
+        self.bytes()
+    }
+
+    #[inline(always)]
+    fn queue(self, count: usize) -> Result<(), SendError> {
+        self.queue(count)
+    }
+}
+
+/// Slots are claimed for all that is expected, so that it becomes visible at once.
+impl Outlet for MpmcSender {
+    type Claim<'a> = MpmcClaim<'a>;
+    type ArrayClaim<'a> = NoArray;
+
+    const HAS_ARRAYS: bool = false;
+
+    #[inline(always)]
+    fn expect(&mut self, messages: usize) -> Result<(), SendError> {
+        self.reserve(messages)
+    }
+
+    #[inline(always)]
+    fn claim_run(&mut self) -> Result<Option<MpmcClaim<'_>>, SendError> {
+        match self.try_claim(self.max_len()) {
+            Ok(claim) => Ok(Some(claim)),
+            Err(SendError::Full { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    #[inline(always)]
+    fn claim(&mut self, len: usize, patience: Patience) -> Result<MpmcClaim<'_>, SendError> {
+        match patience {
+            Patience::None => self.try_claim(len),
+            Patience::Forever => self.claim(len),
+            Patience::Within(timeout) => self.claim_timeout(len, timeout),
+            Patience::Until(deadline) => {
+                self.claim_timeout(len, deadline.saturating_duration_since(Instant::now()))
+            }
+        }
+    }
+
+    fn claim_array(
+        &mut self,
+        len: usize,
+        _count: usize,
+        _patience: Patience,
+    ) -> Result<NoArray, SendError> {
+        // `HAS_ARRAYS` says that there is none.
+        Err(SendError::TooLarge { len, max: self.max_len() })
+    }
+
+    #[inline(always)]
+    fn flush(&mut self) -> Result<(), SendError> {
+        self.flush()
+    }
+
+    #[inline(always)]
+    fn max_len(&self) -> usize {
+        self.max_len()
+    }
+
+    fn publications(&self) -> u64 {
+        self.publications()
+    }
+}
+
+impl Room for MpmcClaim<'_> {
+    #[inline(always)]
+    fn finish(self, len: usize, publish: Publish) -> Result<(), SendError> {
+        match publish {
+            Publish::Now => self.commit_len(len),
+            Publish::Later => self.queue_len(len),
+        }
+    }
+}
+
+/// Nothing: slots are apart.
+pub(crate) enum NoArray {}
+
+impl ArrayRoom for NoArray {
+    fn bytes(&mut self) -> &mut [u8] {
+        match *self {}
+    }
+
+    fn queue(self, _count: usize) -> Result<(), SendError> {
+        match self {}
+    }
+}
+
+/// Room in a ring, or beside one.
+#[derive(Debug)]
+pub(crate) enum AnyClaim<'a> {
+    InPlace(Claim<'a>),
+    Copied(Copied<'a>),
+    Shared(MpmcClaim<'a>),
+}
+
+impl Room for AnyClaim<'_> {
+    #[inline(always)]
+    fn finish(self, len: usize, publish: Publish) -> Result<(), SendError> {
+        match self {
+            Self::InPlace(claim) => claim.finish(len, publish),
+            Self::Copied(claim) => claim.finish(len, publish),
+            Self::Shared(claim) => claim.finish(len, publish),
+        }
+    }
+}
+
+impl Deref for AnyClaim<'_> {
+    type Target = [u8];
+
+    #[inline(always)]
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::InPlace(claim) => claim,
+            Self::Copied(claim) => claim,
+            Self::Shared(claim) => claim,
+        }
+    }
+}
+
+impl DerefMut for AnyClaim<'_> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::InPlace(claim) => claim,
+            Self::Copied(claim) => claim,
+            Self::Shared(claim) => claim,
+        }
+    }
+}
+
+/// A received message, in a ring or copied out of one.
+#[derive(Debug)]
+pub(crate) enum Guard<'a> {
+    InPlace(Received<'a>),
+    Copied(ReceivedCopy<'a>),
+    Shared(MpmcReceived<'a>),
+}
+
+impl Guard<'_> {
+    pub(crate) fn redelivered(&self) -> bool {
+        match self {
+            Self::InPlace(guard) => guard.redelivered(),
+            Self::Copied(_) => false,
+            Self::Shared(guard) => guard.redelivered(),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn sequence(&self) -> u64 {
+        match self {
+            Self::InPlace(guard) => guard.sequence(),
+            Self::Copied(guard) => guard.sequence(),
+            Self::Shared(guard) => guard.sequence(),
+        }
+    }
+
+    /// See [`Received::copy_to`]; what is a copy already is copied as it is.
+    pub(crate) fn copy_to(&self, to: &mut [u8]) {
+        match self {
+            Self::InPlace(guard) => guard.copy_to(to),
+            Self::Shared(guard) => guard.copy_to(to),
+            Self::Copied(guard) => {
+                let len = to.len().min(guard.len());
+                to[..len].copy_from_slice(&guard[..len]);
+            }
+        }
+    }
+}
+
+impl Deref for Guard<'_> {
+    type Target = [u8];
+
+    #[inline(always)]
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::InPlace(guard) => guard,
+            Self::Copied(guard) => guard,
+            Self::Shared(guard) => guard,
+        }
+    }
+}
+
+/// Several received messages.
+#[derive(Debug)]
+pub(crate) enum AnyBatch<'a> {
+    InPlace(ringway_shm::Batch<'a>),
+    Copied(ringway_shm::CopiedBatch<'a>),
+    Shared(ringway_shm::MpmcBatch<'a>),
+}
+
+/// One of them.
+pub(crate) struct BatchMessage<'b> {
+    pub payload: &'b [u8],
+    pub sequence: u64,
+    pub redelivered: bool,
+}
+
+impl AnyBatch<'_> {
+    #[inline(always)]
+    pub(crate) fn next(&mut self) -> Result<Option<BatchMessage<'_>>, ringway_shm::RecvError> {
+        Ok(match self {
+            Self::InPlace(batch) => batch.next()?.map(|message| BatchMessage {
+                payload: message.payload,
+                sequence: message.sequence,
+                redelivered: message.redelivered,
+            }),
+            Self::Shared(batch) => batch.next()?.map(|message| BatchMessage {
+                payload: message.payload,
+                sequence: message.sequence,
+                redelivered: message.redelivered,
+            }),
+            Self::Copied(batch) => batch.next()?.map(|message| BatchMessage {
+                payload: message.payload,
+                sequence: message.sequence,
+                redelivered: false,
+            }),
+        })
+    }
+}
+
+/// A receiving end.
+pub(crate) trait Inlet {
+    fn receive(&mut self, patience: Patience) -> Result<Guard<'_>, ringway_shm::RecvError>;
+    fn receive_batch(
+        &mut self,
+        limit: usize,
+        patience: Patience,
+    ) -> Result<AnyBatch<'_>, ringway_shm::RecvError>;
+}
+
+macro_rules! inlet {
+    ($end:ident, $flavor:ident) => {
+        impl Inlet for $end {
+            #[inline(always)]
+            fn receive(&mut self, patience: Patience) -> Result<Guard<'_>, ringway_shm::RecvError> {
+                Ok(Guard::$flavor(match patience {
+                    Patience::None => self.try_recv()?,
+                    Patience::Forever => self.recv()?,
+                    Patience::Within(timeout) => self.recv_timeout(timeout)?,
+                    Patience::Until(deadline) => {
+                        self.recv_timeout(deadline.saturating_duration_since(Instant::now()))?
+                    }
+                }))
+            }
+
+            #[inline(always)]
+            fn receive_batch(
+                &mut self,
+                limit: usize,
+                patience: Patience,
+            ) -> Result<AnyBatch<'_>, ringway_shm::RecvError> {
+                Ok(AnyBatch::$flavor(match patience {
+                    Patience::None => self.try_recv_batch(limit)?,
+                    Patience::Forever => self.recv_batch(limit, None)?,
+                    Patience::Within(timeout) => self.recv_batch(limit, Some(timeout))?,
+                    Patience::Until(deadline) => {
+                        let left = deadline.saturating_duration_since(Instant::now());
+                        self.recv_batch(limit, Some(left))?
+                    }
+                }))
+            }
+        }
+    };
+}
+
+inlet!(Consumer, InPlace);
+inlet!(Subscriber, Copied);
+inlet!(MpmcReceiver, Shared);
