@@ -30,9 +30,9 @@
 //!   dead participant may be given to a living one at any time.
 //!
 //! Orderings, by label:
-//! - `R12` publication: the sender's Release of `Ready`; `A12` the receiver's look at it.
-//! - `R13` release: the receiver's Release of `Done`; `A13` the sender's look at it.
-//! - `R14` return: the Release of the number of returns; `A14` the receiver's look at it.
+//! - `R21` publication: the sender's Release of `Ready`; `A21` the receiver's look at it.
+//! - `R22` release: the receiver's Release of `Done`; `A22` the sender's look at it.
+//! - `R23` return: the Release of the number of returns; `A23` the receiver's look at it.
 //!
 //! Everything here works on a [`SlotMemory`] and is total: whatever the others wrote, the result is a
 //! claim, nothing, or a [`Fault`](crate::Fault). No waiting, no system calls, no files.

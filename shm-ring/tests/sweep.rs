@@ -13,6 +13,8 @@
 mod knife;
 #[path = "sweep/last.rs"]
 mod last;
+#[path = "sweep/queues.rs"]
+mod queues;
 #[path = "sweep/receiving.rs"]
 mod receiving;
 #[path = "sweep/scene.rs"]
@@ -100,7 +102,7 @@ fn sweep() {
 }
 
 fn verbs() -> Vec<Box<dyn Verb>> {
-    sending::verbs().into_iter().chain(receiving::verbs()).chain(last::verbs()).collect()
+    sending::verbs().into_iter().chain(receiving::verbs()).chain(last::verbs()).chain(queues::verbs()).collect()
 }
 
 /// In front of what a child reports; the first numbers behind it are those that are summed up.

@@ -23,7 +23,7 @@ pub fn attach(sleepers: &Sleepers) {
 /// Raises the flag of `seat`. The caller then looks once more at what it waits for, and calls [`sleep`]
 /// or not, and [`awake`] in any case. Returns what to sleep on.
 pub fn announce(sleepers: &Sleepers, seat: u16, rung: &Word32) -> u32 {
-    // A15, pairs with R15 in wake_one. Before the flag: who sees the flag counts up from here or later.
+    // A24, pairs with R24 in wake_one. Before the flag: who sees the flag counts up from here or later.
     let seen = rung.load_acquire();
     set(sleepers, seat, true);
     // Pairs with the fence in wake, or, by the barrier, takes its place.
@@ -86,7 +86,7 @@ fn wake_some<'a>(sleepers: &Sleepers, news: u64, rung: impl Fn(u16) -> &'a Word3
 
 fn wake_one(rung: &Word32) {
     let mut count = rung.load_relaxed();
-    // R15, pairs with A15 in announce: what a sleeper's note is compared with.
+    // R24, pairs with A24 in announce: what a sleeper's note is compared with.
     while let Err(found) = rung.replace(count, count.wrapping_add(1)) {
         count = found;
     }

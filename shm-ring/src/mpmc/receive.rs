@@ -117,7 +117,7 @@ impl<M: SlotMemory> Receiver<M> {
             let first = self.next;
             let index = self.geometry.index(first);
             let lap = self.geometry.lap(first);
-            // A12, pairs with R12 in Sender::publish.
+            // A21, pairs with R21 in Sender::publish.
             let found = self.memory.sent(index).load_acquire();
             let (len, claim) = if word::is_ready(found, lap) {
                 let len = if most == 1 { 1 } else { self.ready_from(first, most) };
@@ -254,7 +254,7 @@ impl<M: SlotMemory> Receiver<M> {
         len
     }
 
-    /// R13, pairs with A13 in Sender::look_ahead.
+    /// R22, pairs with A22 in Sender::look_ahead.
     #[inline(always)]
     fn store(&self, ticket: u64, state: Taken) {
         let index = self.geometry.index(ticket);
@@ -277,7 +277,7 @@ impl<M: SlotMemory> Receiver<M> {
         (1..most)
             .find(|behind| {
                 let ticket = first + behind;
-                // A12, as in try_take.
+                // A21, as in try_take.
                 let found = self.memory.sent(self.geometry.index(ticket)).load_acquire();
                 !word::is_ready(found, self.geometry.lap(ticket))
             })
@@ -333,7 +333,7 @@ impl<M: SlotMemory> Receiver<M> {
     /// Looks through all slots for a message that came back, and claims it.
     #[cold]
     fn take_returned(&mut self) -> Result<bool, TakeError> {
-        // A14, pairs with R14 in announce_returns. Before the look: what comes back later counts
+        // A23, pairs with R23 in announce_returns. Before the look: what comes back later counts
         // anew.
         let returns = self.memory.returns().load_acquire();
         for index in 0..=self.geometry.mask {
@@ -347,7 +347,7 @@ impl<M: SlotMemory> Receiver<M> {
             }
             let laps = lap.since(self.geometry.lap(self.next));
             let first = self.geometry.ticket(index, self.next, laps);
-            // Made visible by whoever claimed it first; A12 again, for this receiver.
+            // Made visible by whoever claimed it first; A21 again, for this receiver.
             let word = self.memory.sent(index).load_acquire();
             self.held = Held { first, len: 1, used: 0, word, redelivered: true };
             return Ok(true);
@@ -362,7 +362,7 @@ impl<M: SlotMemory> Receiver<M> {
 pub(super) fn announce_returns<M: SlotMemory>(memory: &M) {
     let returns = memory.returns();
     let mut old = returns.load_relaxed();
-    // R14, pairs with A14 in Receiver::take_returned.
+    // R23, pairs with A23 in Receiver::take_returned.
     while let Err(found) = returns.replace(old, old.wrapping_add(1)) {
         old = found;
     }

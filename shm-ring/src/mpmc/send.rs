@@ -145,7 +145,7 @@ impl<M: SlotMemory> Sender<M> {
         if self.run.filled == 0 {
             self.run.first_bytes = bytes;
         } else {
-            // Nobody looks at it before the first one's word says that the claim is over. R12, as
+            // Nobody looks at it before the first one's word says that the claim is over. R21, as
             // there: a receiver may come here without having looked at that.
             self.settle(ticket, Sent::Ready { len: bytes });
         }
@@ -162,7 +162,7 @@ impl<M: SlotMemory> Sender<M> {
         }
         if filled > 0 {
             crate::fault::point(crate::fault::Point::Publishing);
-            // R12, pairs with A12 in Receiver::try_take. Last: until now the whole claim is this
+            // R21, pairs with A21 in Receiver::try_take. Last: until now the whole claim is this
             // sender's, or a dead one's.
             self.settle(first, Sent::Ready { len: first_bytes });
         }
@@ -234,7 +234,7 @@ impl<M: SlotMemory> Sender<M> {
         self.free = first;
         while self.free < end {
             let lap = self.geometry.lap(self.free);
-            // A13, pairs with R13 in Receiver::release: whoever read the message is through with it.
+            // A22, pairs with R22 in Receiver::release: whoever read the message is through with it.
             let found = self.memory.taken(self.geometry.index(self.free)).load_acquire();
             if found != Taken::Done.word(lap.before()) {
                 if self.free == first {

@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use std::time::Duration;
 
 use ringway_shm::sync::Word;
-use ringway_shm::{Consumer, Options, Producer, RecvError, Schema};
+use ringway_shm::{Consumer, MpmcReceiver, MpmcSender, Options, Producer, RecvError, Schema};
 
 /// Long enough for anything that has to come.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -86,6 +86,8 @@ impl Drop for Scene {
 pub struct Survivors {
     pub producer: Option<Producer>,
     pub consumer: Option<Consumer>,
+    /// Of an MPMC channel, the two that go on.
+    pub queue: Option<(MpmcSender, MpmcReceiver)>,
     /// What the consumer was told of the victim's end, if that was early.
     pub news: Option<RecvError>,
 }

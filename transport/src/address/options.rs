@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(
             text_of("algin=64"),
             "\"algin\" is no option of shm (did you mean align?): type one of capacity, wait, \
-             align, hold_cpu_latency, kind, overflow, history, read"
+             align, hold_cpu_latency, kind, overflow, history, read, slots, slot, redeliver, until"
         );
         assert!(text_of("depth=4").starts_with("\"depth\" is no option of shm: type one of"));
         assert!(text_of("=4").starts_with("\"\" is no option of shm: type one of"));
@@ -289,7 +289,7 @@ mod tests {
              wait=park"
         );
         assert_eq!(text_of("align=32"), "align can't be \"32\": type one of align=16, align=64");
-        assert_eq!(text_of("kind="), "kind can't be \"\": type one of kind=spsc, kind=broadcast");
+        assert_eq!(text_of("kind="), "kind can't be \"\": type one of kind=spsc, kind=broadcast, kind=mpmc");
         assert!(text_of("wait=a=b").starts_with("wait can't be \"a=b\": "));
         assert!(text_of("wait=\n").starts_with("wait can't be \"\\n\": "));
     }
