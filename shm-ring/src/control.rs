@@ -15,8 +15,9 @@ use crate::fault::{self, Point};
 use crate::file;
 use crate::fork::OwnFile;
 use crate::layout::{
-    CONTROL_MAGIC, ConsumerRole, FLAG_DROP, FLAG_UNTIL_LAST, FileHeader, MAX_PARTICIPANTS, PAGE, ProducerRole, ROSTER_LEN,
-    RoleRecord, SECTION_CONSUMER, SECTION_PARTICIPANTS, SECTION_PRODUCER, SECTION_SCHEMA, Section,
+    CONTROL_MAGIC, ConsumerRole, FLAG_DROP, FLAG_UNTIL_LAST, FileHeader, MAX_PARTICIPANTS, PAGE,
+    ProducerRole, ROSTER_LEN, RoleRecord, SECTION_CONSUMER, SECTION_PARTICIPANTS, SECTION_PRODUCER,
+    SECTION_SCHEMA, Section,
 };
 use crate::liveness::{self, Holder, Identity};
 use crate::mpmc::Redeliver;

@@ -62,9 +62,9 @@ impl Stats {
     /// Of an MPMC channel: over all who take part in it or did, since it was made.
     pub(crate) fn of_queue(page: &QueuePage) -> Self {
         let sum = |counter: fn(&SeatCounters) -> &Word| {
-            page.seats.iter().fold(0_u64, |sum, seat| {
-                sum.wrapping_add(counter(&seat.counters).load_acquire())
-            })
+            page.seats
+                .iter()
+                .fold(0_u64, |sum, seat| sum.wrapping_add(counter(&seat.counters).load_acquire()))
         };
         // Received first: what was received was sent before.
         let received = sum(|counters| &counters.received);

@@ -17,8 +17,8 @@ use crate::control::CONTROL;
 use crate::error::{Error, ErrorKind};
 use crate::fork::OwnFile;
 use crate::layout::{
-    ABI_MAJOR, ABI_MINOR, ENDIAN_TAG, FLAG_DROP, FLAG_UNTIL_LAST, FileHeader, HEADER_LEN, KIND_MPMC,
-    KIND_SPSC, MAX_PARTICIPANTS, PAGE, Section,
+    ABI_MAJOR, ABI_MINOR, ENDIAN_TAG, FLAG_DROP, FLAG_UNTIL_LAST, FileHeader, HEADER_LEN,
+    KIND_MPMC, KIND_SPSC, MAX_PARTICIPANTS, PAGE, Section,
 };
 use crate::liveness::{self, Identity};
 use crate::mpmc::{SLOTS_MAX, SLOTS_MIN};

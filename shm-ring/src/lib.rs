@@ -53,9 +53,9 @@ mod participants;
 mod party;
 #[cfg(not(loom))]
 mod producer;
+mod publisher;
 #[cfg(not(loom))]
 mod queue;
-mod publisher;
 #[cfg(not(loom))]
 mod recover;
 #[cfg(not(loom))]
@@ -84,9 +84,9 @@ pub use counters::Stats;
 pub use mpmc_receiver::{MpmcBatch, MpmcReceived, MpmcReceiver};
 #[cfg(not(loom))]
 pub use mpmc_sender::{MpmcClaim, MpmcSender};
+pub use open::{Receiving, Sending, receiving, sending};
 #[cfg(not(loom))]
 pub use party::HeldUp;
-pub use open::{Receiving, Sending, receiving, sending};
 #[cfg(not(loom))]
 pub use producer::{ArrayClaim, Claim, Producer};
 #[cfg(not(loom))]

@@ -193,12 +193,20 @@ impl MpmcReceiver {
         if waiting.receiver.party.probe_clock.is_due_after_poll() {
             waiting.probe()?;
         }
-        if self.receiver.notice_returns() && self.look(most)? { Ok(()) } else { Err(RecvError::Empty) }
+        if self.receiver.notice_returns() && self.look(most)? {
+            Ok(())
+        } else {
+            Err(RecvError::Empty)
+        }
     }
 
     /// Returns when there is a message.
     #[cold]
-    fn wait_for_message(&mut self, most: usize, timeout: Option<Duration>) -> Result<(), RecvError> {
+    fn wait_for_message(
+        &mut self,
+        most: usize,
+        timeout: Option<Duration>,
+    ) -> Result<(), RecvError> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let wait = self.party.wait;
         if wait::block(&mut Waiting { receiver: self, most }, wait, deadline)? {

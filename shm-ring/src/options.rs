@@ -354,7 +354,8 @@ impl Options {
             ("redeliver", self.redeliver.is_some()),
             ("until", self.until.is_some()),
         ];
-        let of_rings = [("capacity", self.capacity.is_some()), ("align", self.record_align.is_some())];
+        let of_rings =
+            [("capacity", self.capacity.is_some()), ("align", self.record_align.is_some())];
         let given = |options: &[(&'static str, bool)]| {
             options.iter().find(|(_, given)| *given).map(|(name, _)| *name)
         };

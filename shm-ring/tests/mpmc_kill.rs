@@ -167,8 +167,7 @@ fn a_receiver_dies_with_a_message() {
     for wait in WAITS {
         for redeliver in [Redeliver::Again, Redeliver::Drop] {
             let scratch = Scratch::new();
-            let options =
-                Options { redeliver: Some(redeliver), ..options(&scratch, 16, wait) };
+            let options = Options { redeliver: Some(redeliver), ..options(&scratch, 16, wait) };
             let mut sender = MpmcSender::open(&options).unwrap();
             let mut dead = start("takes", &options, None);
             send(&mut sender, 1);
@@ -262,7 +261,8 @@ fn a_sender_dies_at_named_points() {
 /// What it had not released comes again, flagged; nothing else does, and nothing is missing.
 #[test]
 fn a_receiver_dies_at_named_points() {
-    for fault in ["Taken:1", "Taken:4", "Releasing:1", "Releasing:2", "Releasing:3", "Releasing:8"] {
+    for fault in ["Taken:1", "Taken:4", "Releasing:1", "Releasing:2", "Releasing:3", "Releasing:8"]
+    {
         let scratch = Scratch::new();
         let options = options(&scratch, 16, Wait::Park);
         let mut sender = MpmcSender::open(&options).unwrap();

@@ -62,105 +62,128 @@ fn breaks(name: &str, scene: Scene) {
 #[test]
 fn nobody_dies() {
     let scene = base();
-    holds("2 senders, 2 receivers, 2 slots", Scene {
-        parts: vec![
-            Part::Sender { batches: vec![1, 1] },
-            Part::Sender { batches: vec![1] },
-            Part::Receiver { most: 1, partial: false },
-            Part::Receiver { most: 1, partial: false },
-        ],
-        ..scene
-    });
+    holds(
+        "2 senders, 2 receivers, 2 slots",
+        Scene {
+            parts: vec![
+                Part::Sender { batches: vec![1, 1] },
+                Part::Sender { batches: vec![1] },
+                Part::Receiver { most: 1, partial: false },
+                Part::Receiver { most: 1, partial: false },
+            ],
+            ..scene
+        },
+    );
 }
 
 #[test]
 fn one_dies() {
     holds("2 senders, 2 receivers, 1 crash", Scene { crashes: 1, ..base() });
-    holds("2 senders, 1 receiver, 1 crash, the ring goes round", Scene {
-        crashes: 1,
-        parts: vec![
-            Part::Sender { batches: vec![1, 1] },
-            Part::Sender { batches: vec![1] },
-            Part::Receiver { most: 1, partial: false },
-        ],
-        ..base()
-    });
+    holds(
+        "2 senders, 1 receiver, 1 crash, the ring goes round",
+        Scene {
+            crashes: 1,
+            parts: vec![
+                Part::Sender { batches: vec![1, 1] },
+                Part::Sender { batches: vec![1] },
+                Part::Receiver { most: 1, partial: false },
+            ],
+            ..base()
+        },
+    );
 }
 
 #[test]
 fn messages_of_the_dead_are_dropped_if_that_was_asked_for() {
-    holds("drop", Scene {
-        crashes: 1,
-        redeliver: Redeliver::Drop,
-        parts: vec![
-            Part::Sender { batches: vec![1, 1] },
-            Part::Receiver { most: 2, partial: false },
-            Part::Receiver { most: 1, partial: false },
-        ],
-        slots: 4,
-        ..base()
-    });
+    holds(
+        "drop",
+        Scene {
+            crashes: 1,
+            redeliver: Redeliver::Drop,
+            parts: vec![
+                Part::Sender { batches: vec![1, 1] },
+                Part::Receiver { most: 2, partial: false },
+                Part::Receiver { most: 1, partial: false },
+            ],
+            slots: 4,
+            ..base()
+        },
+    );
 }
 
 #[test]
 fn runs() {
-    holds("runs of 2 in 4 slots, 1 crash", Scene {
-        slots: 4,
-        crashes: 1,
-        parts: vec![
-            Part::Sender { batches: vec![2, 2] },
-            Part::Sender { batches: vec![1] },
-            Part::Receiver { most: 2, partial: false },
-        ],
-        ..base()
-    });
-    holds("runs, released in part, 1 crash", Scene {
-        slots: 4,
-        crashes: 1,
-        parts: vec![
-            Part::Sender { batches: vec![2, 1] },
-            Part::Receiver { most: 2, partial: true },
-            Part::Receiver { most: 2, partial: false },
-        ],
-        ..base()
-    });
-    holds("runs that are filled in part, 1 crash", Scene {
-        slots: 4,
-        crashes: 1,
-        parts: vec![
-            Part::Waster { batches: vec![2, 2] },
-            Part::Sender { batches: vec![2] },
-            Part::Receiver { most: 2, partial: false },
-        ],
-        ..base()
-    });
+    holds(
+        "runs of 2 in 4 slots, 1 crash",
+        Scene {
+            slots: 4,
+            crashes: 1,
+            parts: vec![
+                Part::Sender { batches: vec![2, 2] },
+                Part::Sender { batches: vec![1] },
+                Part::Receiver { most: 2, partial: false },
+            ],
+            ..base()
+        },
+    );
+    holds(
+        "runs, released in part, 1 crash",
+        Scene {
+            slots: 4,
+            crashes: 1,
+            parts: vec![
+                Part::Sender { batches: vec![2, 1] },
+                Part::Receiver { most: 2, partial: true },
+                Part::Receiver { most: 2, partial: false },
+            ],
+            ..base()
+        },
+    );
+    holds(
+        "runs that are filled in part, 1 crash",
+        Scene {
+            slots: 4,
+            crashes: 1,
+            parts: vec![
+                Part::Waster { batches: vec![2, 2] },
+                Part::Sender { batches: vec![2] },
+                Part::Receiver { most: 2, partial: false },
+            ],
+            ..base()
+        },
+    );
 }
 
 #[test]
 fn numbers_of_the_dead_are_taken() {
-    for newcomer in
-        [Part::Sender { batches: vec![1] }, Part::Receiver { most: 1, partial: false }]
+    for newcomer in [Part::Sender { batches: vec![1] }, Part::Receiver { most: 1, partial: false }]
     {
-        holds("a newcomer takes a dead one's number", Scene {
-            crashes: 1,
-            newcomer: Some(newcomer.clone()),
-            parts: vec![
-                Part::Sender { batches: vec![1] },
-                Part::Sender { batches: vec![1] },
-                Part::Receiver { most: 1, partial: false },
-            ],
-            ..base()
-        });
-        holds("two die, a newcomer takes a number and may be the second", Scene {
-            crashes: 2,
-            newcomer: Some(newcomer),
-            parts: vec![
-                Part::Sender { batches: vec![1] },
-                Part::Receiver { most: 1, partial: false },
-                Part::Receiver { most: 1, partial: false },
-            ],
-            ..base()
-        });
+        holds(
+            "a newcomer takes a dead one's number",
+            Scene {
+                crashes: 1,
+                newcomer: Some(newcomer.clone()),
+                parts: vec![
+                    Part::Sender { batches: vec![1] },
+                    Part::Sender { batches: vec![1] },
+                    Part::Receiver { most: 1, partial: false },
+                ],
+                ..base()
+            },
+        );
+        holds(
+            "two die, a newcomer takes a number and may be the second",
+            Scene {
+                crashes: 2,
+                newcomer: Some(newcomer),
+                parts: vec![
+                    Part::Sender { batches: vec![1] },
+                    Part::Receiver { most: 1, partial: false },
+                    Part::Receiver { most: 1, partial: false },
+                ],
+                ..base()
+            },
+        );
     }
 }
 
@@ -170,10 +193,7 @@ fn the_search_finds_what_is_taken_away() {
     let reuse = |trust| Scene {
         crashes: 1,
         newcomer: Some(Part::Sender { batches: vec![1] }),
-        parts: vec![
-            Part::Sender { batches: vec![1] },
-            Part::Receiver { most: 1, partial: false },
-        ],
+        parts: vec![Part::Sender { batches: vec![1] }, Part::Receiver { most: 1, partial: false }],
         trust,
         ..base()
     };

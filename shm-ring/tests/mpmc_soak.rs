@@ -175,8 +175,12 @@ fn soak(rng: &mut Rng, wait: Wait, length: Duration) {
     let mut keeper = MpmcReceiver::open(&options).unwrap();
     let start = |role: &str, life: u64| {
         let directory = scratch.channels();
-        let arguments =
-            [directory.to_str().unwrap(), &wait.to_string(), &life.to_string(), side.to_str().unwrap()];
+        let arguments = [
+            directory.to_str().unwrap(),
+            &wait.to_string(),
+            &life.to_string(),
+            side.to_str().unwrap(),
+        ];
         let mut peer = PeerProcess::start(role, &arguments);
         peer.expect("ready");
         Living { peer, stopped: false }

@@ -102,7 +102,12 @@ fn sweep() {
 }
 
 fn verbs() -> Vec<Box<dyn Verb>> {
-    sending::verbs().into_iter().chain(receiving::verbs()).chain(last::verbs()).chain(queues::verbs()).collect()
+    sending::verbs()
+        .into_iter()
+        .chain(receiving::verbs())
+        .chain(last::verbs())
+        .chain(queues::verbs())
+        .collect()
 }
 
 /// In front of what a child reports; the first numbers behind it are those that are summed up.

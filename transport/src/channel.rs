@@ -226,7 +226,8 @@ impl<T: Message + ?Sized> Sender<T> {
 
     /// The receiver, if there is one. Of several the slowest, once one had to be waited for.
     pub fn peer(&self) -> Option<Peer> {
-        each!(Sending, &self.end, end => end.peer(), { let _ = end; None }, end.peer()).map(Into::into)
+        each!(Sending, &self.end, end => end.peer(), { let _ = end; None }, end.peer())
+            .map(Into::into)
     }
 
     /// Another sender on the same channel, for another thread or a later one: a participant of its own.

@@ -8,8 +8,8 @@ use std::ops::{Deref, DerefMut};
 use std::time::Instant;
 
 use ringway_shm::{
-    ArrayClaim, Claim, Consumer, Copied, CopiedArray, MpmcClaim, MpmcReceived, MpmcReceiver, MpmcSender,
-    Producer, Publisher, Received, ReceivedCopy, SendError, Subscriber,
+    ArrayClaim, Claim, Consumer, Copied, CopiedArray, MpmcClaim, MpmcReceived, MpmcReceiver,
+    MpmcSender, Producer, Publisher, Received, ReceivedCopy, SendError, Subscriber,
 };
 
 use crate::channel::{Patience, Publish};

@@ -127,10 +127,9 @@ impl<M: SlotMemory> Receiver<M> {
             } else {
                 continue;
             };
-            if first.wrapping_sub(self.hint).cast_signed() >= self.geometry.reach.cast_signed() {
-                self.hint = help(self.memory.head(), first);
-            }
-            match self.memory.taken(index).replace(Taken::Done.word(lap.before()), claim.word(lap)) {
+            self.keep_hint(first);
+            match self.memory.taken(index).replace(Taken::Done.word(lap.before()), claim.word(lap))
+            {
                 Ok(()) => {
                     self.next = first + len;
                     if self.geometry.moves_hint(first, self.next) {
@@ -235,7 +234,8 @@ impl<M: SlotMemory> Receiver<M> {
             crate::fault::point(crate::fault::Point::Releasing);
         }
         let word = self.memory.sent(self.geometry.index(first + used)).load_acquire();
-        self.held = Held { first: first + used, len: len - used, used: 0, word, redelivered: false };
+        self.held =
+            Held { first: first + used, len: len - used, used: 0, word, redelivered: false };
         if self.held.len == 0 {
             self.held = Held::default();
         }
@@ -287,7 +287,10 @@ impl<M: SlotMemory> Receiver<M> {
     /// Whether the slot holds no message and never will in this lap; false: look at `next` again.
     #[cold]
     fn is_given_up(&mut self, ticket: u64, found: u64, taken: &mut u32) -> Result<bool, TakeError> {
-        let state = Sent::read(found)?;
+        let state = match Sent::read(found) {
+            Ok(state) => state,
+            Err(fault) => return self.pass_over(ticket, fault, taken),
+        };
         match (word::lap(found).since(self.geometry.lap(ticket)), state) {
             (0, Sent::Nothing) => Ok(true),
             (0, Sent::Writing { owner, .. }) => {
@@ -303,10 +306,49 @@ impl<M: SlotMemory> Receiver<M> {
         }
     }
 
+    /// A senders' word that nobody writes: this lap of the slot is over, and that is told once. The slot
+    /// is of use again in the next.
+    #[cold]
+    fn pass_over(&mut self, ticket: u64, fault: Fault, taken: &mut u32) -> Result<bool, TakeError> {
+        let lap = self.geometry.lap(ticket);
+        self.keep_hint(ticket);
+        let own_word = self.memory.taken(self.geometry.index(ticket));
+        match own_word.replace(Taken::Done.word(lap.before()), Taken::Done.word(lap)) {
+            Ok(()) => {
+                self.next = ticket + 1;
+                Err(fault.into())
+            }
+            Err(found) => {
+                self.step_over(ticket, found, taken)?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Moves the hint if a claim at `first` would be too far beyond it.
+    #[inline(always)]
+    fn keep_hint(&mut self, first: u64) {
+        if first.wrapping_sub(self.hint).cast_signed() >= self.geometry.reach.cast_signed() {
+            self.hint = help(self.memory.head(), first);
+        }
+    }
+
     /// Another receiver has the slot, or had it: on to the next claim.
     #[cold]
     fn step_over(&mut self, ticket: u64, found: u64, taken: &mut u32) -> Result<(), TakeError> {
-        let state = Taken::read(found)?;
+        let state = match Taken::read(found) {
+            Ok(state) => state,
+            Err(fault) => {
+                // A word that nobody writes: as above.
+                self.keep_hint(ticket);
+                let own_word = self.memory.taken(self.geometry.index(ticket));
+                let done = Taken::Done.word(self.geometry.lap(ticket));
+                if own_word.replace(found, done).is_ok() {
+                    self.next = ticket + 1;
+                }
+                return Err(fault.into());
+            }
+        };
         match word::lap(found).since(self.geometry.lap(ticket)) {
             0 => {
                 *taken += 1;
@@ -339,9 +381,12 @@ impl<M: SlotMemory> Receiver<M> {
         for index in 0..=self.geometry.mask {
             let own_word = self.memory.taken(index);
             let found = own_word.load_acquire();
-            let Taken::Returned { attempt } = Taken::read(found)? else { continue };
+            // What makes no sense is for those to tell who come to it.
+            let Ok(Taken::Returned { attempt }) = Taken::read(found) else { continue };
             let lap = word::lap(found);
-            if own_word.replace(found, Taken::Again { owner: self.owner, attempt }.word(lap)).is_err()
+            if own_word
+                .replace(found, Taken::Again { owner: self.owner, attempt }.word(lap))
+                .is_err()
             {
                 continue;
             }

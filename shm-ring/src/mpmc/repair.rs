@@ -59,7 +59,10 @@ pub fn sweep<M: SlotMemory>(
     let mut result = Ok(());
     for index in 0..memory.slots() {
         // One word that makes no sense does not keep the others from repair.
-        result = repair.sent(index, owner, &mut done).and(repair.taken(index, owner, &mut done)).and(result);
+        result = repair
+            .sent(index, owner, &mut done)
+            .and(repair.taken(index, owner, &mut done))
+            .and(result);
     }
     announce_returns(memory);
     result.map(|()| done)

@@ -194,7 +194,10 @@ impl<M: SlotMemory> Sender<M> {
     /// The slot is not to be had in this lap: on to the next claim, or why not.
     #[cold]
     fn step_over(&mut self, ticket: u64, found: u64, taken: &mut u32) -> Result<(), ClaimError> {
-        let state = Sent::read(found).map_err(ClaimError::Corrupt)?;
+        let state = match Sent::read(found) {
+            Ok(state) => state,
+            Err(fault) => return self.mend(ticket, found, fault),
+        };
         match word::lap(found).since(self.geometry.lap(ticket)) {
             0 => {
                 *taken += 1;
@@ -224,6 +227,26 @@ impl<M: SlotMemory> Sender<M> {
                 Ok(())
             }
             _ => Err(ClaimError::Corrupt(Fault::Slot)),
+        }
+    }
+
+    /// A senders' word that nobody writes. Where the receivers are through with the last lap it can't have
+    /// meant anything.
+    #[cold]
+    fn mend(&mut self, ticket: u64, found: u64, fault: Fault) -> Result<(), ClaimError> {
+        let index = self.geometry.index(ticket);
+        let lap = self.geometry.lap(ticket);
+        let taken = self.memory.taken(index).load_acquire();
+        if taken == Taken::Done.word(lap.before()) {
+            // Somebody else may have done so.
+            let _ = self.memory.sent(index).replace(found, Sent::Nothing.word(lap.before()));
+            Ok(())
+        } else if Taken::read(taken).is_ok() && word::lap(taken).since(lap) >= 0 {
+            // They have passed over it in this lap, too.
+            self.next += 1;
+            Ok(())
+        } else {
+            Err(ClaimError::Corrupt(fault))
         }
     }
 

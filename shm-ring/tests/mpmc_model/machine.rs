@@ -10,8 +10,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use ringway_shm::mpmc::word::{Sent, Taken};
 use ringway_shm::mpmc::{
-    Access, ClaimError, Living, Owner, Receiver, Redeliver, Sender, SlotMemory, SlotWord, TakeError,
-    sweep,
+    Access, ClaimError, Living, Owner, Receiver, Redeliver, Sender, SlotMemory, SlotWord,
+    TakeError, sweep,
 };
 
 /// What somebody does, again and again.
@@ -203,7 +203,9 @@ enum Step {
     /// The message into the slot touched last.
     Write(u8),
     /// The message out of the slot touched last.
-    Read { redelivered: bool },
+    Read {
+        redelivered: bool,
+    },
     IsDead(Owner),
     TakeLock,
     FillEntry,
@@ -544,7 +546,8 @@ impl State {
             let proc = &self.procs[process];
             match part(scene, process) {
                 Part::Sender { batches } | Part::Waster { batches } => {
-                    proc.life != Life::Alive || proc.op.is_none() && proc.sent == batches.iter().sum()
+                    proc.life != Life::Alive
+                        || proc.op.is_none() && proc.sent == batches.iter().sum()
                 }
                 Part::Receiver { .. } => true,
             }
@@ -648,12 +651,7 @@ fn perform(
     }
 }
 
-fn send(
-    sender: &mut Sender<Memory>,
-    part: &Part,
-    process: u8,
-    sent: u8,
-) -> Result<u8, String> {
+fn send(sender: &mut Sender<Memory>, part: &Part, process: u8, sent: u8) -> Result<u8, String> {
     let (Part::Sender { batches } | Part::Waster { batches }) = part else { unreachable!() };
     // The rest of the batch that this message belongs to.
     let mut left = 0;

@@ -52,9 +52,7 @@ pub fn search(scene: &Scene, limit: usize) -> Outcome {
         Outcome { states: 1, transitions: 0, crashes: 0, whole: true, stuck: 0, violation: None };
     // From both ends in turn, so that a bounded search is both broad and deep.
     let mut turn = false;
-    while let Some((visited, state)) =
-        if turn { border.pop_back() } else { border.pop_front() }
-    {
+    while let Some((visited, state)) = if turn { border.pop_back() } else { border.pop_front() } {
         turn = !turn;
         if state.is_good_end(scene) {
             good.push(visited);

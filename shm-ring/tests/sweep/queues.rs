@@ -39,8 +39,17 @@ enum Act {
 pub fn verbs() -> Vec<Box<dyn Verb>> {
     use Act::*;
     let all = [
-        Send, SendThree, Abort, Receive, ReceiveThree, ReceivePart, OpenSender, OpenReceiver, DropSender,
-        DropReceiver, Sweep,
+        Send,
+        SendThree,
+        Abort,
+        Receive,
+        ReceiveThree,
+        ReceivePart,
+        OpenSender,
+        OpenReceiver,
+        DropSender,
+        DropReceiver,
+        Sweep,
     ];
     all.into_iter().map(|act| Box::new(act) as Box<dyn Verb>).collect()
 }
@@ -257,7 +266,8 @@ impl Verb for Act {
         take_all(&mut receiver);
         assert_eq!(got.remove(&AFTER), Some(false));
 
-        let own: Vec<u8> = (OWN..OWN + self.own()).filter(|number| got.remove(number).is_some()).collect();
+        let own: Vec<u8> =
+            (OWN..OWN + self.own()).filter(|number| got.remove(number).is_some()).collect();
         let all = own.len() == usize::from(self.own());
         assert!(all || own.is_empty() && !death.is_finished, "of its own came {own:?}");
         if *self == Self::Sweep {
@@ -270,7 +280,10 @@ impl Verb for Act {
         for number in 0..BEFORE {
             match got.remove(&number) {
                 Some(redelivered) => {
-                    assert!(redelivered || number >= shown, "{number} was shown, and came unflagged");
+                    assert!(
+                        redelivered || number >= shown,
+                        "{number} was shown, and came unflagged"
+                    );
                     assert!(!redelivered || number < self.claims(), "{number} is flagged");
                     assert!(number >= self.shows() || !death.is_finished, "{number} was released");
                 }

@@ -289,7 +289,10 @@ mod tests {
              wait=park"
         );
         assert_eq!(text_of("align=32"), "align can't be \"32\": type one of align=16, align=64");
-        assert_eq!(text_of("kind="), "kind can't be \"\": type one of kind=spsc, kind=broadcast, kind=mpmc");
+        assert_eq!(
+            text_of("kind="),
+            "kind can't be \"\": type one of kind=spsc, kind=broadcast, kind=mpmc"
+        );
         assert!(text_of("wait=a=b").starts_with("wait can't be \"a=b\": "));
         assert!(text_of("wait=\n").starts_with("wait can't be \"\\n\": "));
     }
