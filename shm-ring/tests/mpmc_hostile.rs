@@ -11,7 +11,9 @@ use std::path::PathBuf;
 
 use common::channel;
 use common::scratch::Scratch;
-use ringway_shm::{ErrorKind, Fault, Kind, MpmcReceiver, MpmcSender, Options, RecvError, SendError, Wait};
+use ringway_shm::{
+    ErrorKind, Fault, Kind, MpmcReceiver, MpmcSender, Options, RecvError, SendError, Wait,
+};
 
 const SLOTS: usize = 8;
 const SLOT: usize = 64;

@@ -273,7 +273,19 @@ impl<M: SlotMemory> Sender<M> {
     /// A slot that is not free: it is that no more, or not yet.
     #[cold]
     fn is_past(&self, ticket: u64, found: u64) -> Result<bool, ClaimError> {
-        let state = Taken::read(found).map_err(ClaimError::Corrupt)?;
+        let state = match Taken::read(found) {
+            Ok(state) => state,
+            Err(fault) => {
+                // A word that nobody writes. Where the receivers have gone on nobody else comes to it.
+                let last = ticket.wrapping_sub(self.geometry.mask + 1);
+                if self.memory.head().load_relaxed().wrapping_sub(last).cast_signed() > 0 {
+                    let done = Taken::Done.word(self.geometry.lap(ticket).before());
+                    // Somebody else may have done so.
+                    let _ = self.memory.taken(self.geometry.index(ticket)).replace(found, done);
+                }
+                return Err(ClaimError::Corrupt(fault));
+            }
+        };
         let owner = match (state, word::lap(found).since(self.geometry.lap(ticket))) {
             // A message of this lap was sent and taken already.
             (_, 0..) => return Ok(false),

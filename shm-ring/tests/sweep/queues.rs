@@ -133,8 +133,8 @@ impl Verb for Act {
     fn stride(&self) -> (u64, u64) {
         match self {
             Self::OpenSender | Self::OpenReceiver | Self::DropSender | Self::DropReceiver => LONG,
-            Self::Sweep => (LONG.0, u64::MAX),
-            _ => SHORT,
+            Self::Sweep => (3 * LONG.0, u64::MAX),
+            _ => (2 * SHORT.0, SHORT.1),
         }
     }
 
