@@ -60,11 +60,6 @@ pub const SLOTS_MAX: u64 = 1 << 24;
 /// Claims between two moves of a hint.
 const HINT_EVERY: u64 = 16;
 
-/// How many slots ahead the lines of messages are asked for. A swap waits for all stores before it, so
-/// that without this each message paid for its own misses: 17 M messages of 64 bytes a second from one
-/// sender to one receiver.
-const AHEAD: u64 = 16;
-
 /// Claims of others that are stepped over before the hint is asked.
 const STEPS_PER_HINT: u32 = 4;
 

@@ -160,7 +160,7 @@ impl MpmcReceiver {
             return Ok(true);
         }
         let mut taken = self.receiver.try_take(most.max(1) as u64);
-        if let Err(TakeError::Empty(None)) = taken
+        if let Err(TakeError::Empty(_)) = taken
             && self.receiver.ends_streak()
         {
             for _ in 0..LAZY {

@@ -2,11 +2,13 @@
 
 use super::memory::{Access, SlotMemory, SlotWord};
 use super::word::{self, Owner, Sent, Taken};
-use super::{AHEAD, Geometry, Holder, STEPS_PER_HINT, back_off, help};
+use super::{Geometry, Holder, STEPS_PER_HINT, back_off, help};
 use crate::error::Fault;
 
-/// After so many takes in a row a receiver asks for lines ahead. One that keeps up must not: the line
-/// would come too early, and be taken from the sender that is about to write it.
+/// How many slots ahead a receiver in a stream asks for what it will read.
+const TAKE_AHEAD: u64 = 8;
+
+/// So many takes in a row are a stream.
 const STREAK: u8 = 3;
 
 /// Why nothing was taken.
@@ -261,12 +263,13 @@ impl<M: SlotMemory> Receiver<M> {
         self.memory.taken(index).store_release(state.word(self.geometry.lap(ticket)));
     }
 
+    /// In a stream only: the lines that a receiver which keeps up would ask for are about to be written.
     #[inline(always)]
     fn ask_ahead(&mut self, ticket: u64) {
         if self.streak < STREAK {
             self.streak += 1;
         } else {
-            self.memory.prefetch(self.geometry.index(ticket + AHEAD), Access::Read);
+            self.memory.prefetch(self.geometry.index(ticket + TAKE_AHEAD), Access::Read);
         }
     }
 
