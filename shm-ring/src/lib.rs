@@ -15,7 +15,7 @@
 //!
 //! Where things are: `layout` is the memory ABI, `spsc` the ring, `wait` the doorbell and the
 //! patience, `liveness` who is alive, `segment`, `control` and `registry` the files, `recover` what
-//! a death leaves behind.
+//! a death leaves behind. Many to many: `mpmc` is the queue, `queue` its memory, `party` who takes part.
 
 pub mod broadcast;
 #[cfg(not(loom))]
@@ -53,6 +53,7 @@ mod participants;
 mod party;
 #[cfg(not(loom))]
 mod producer;
+#[cfg(not(loom))]
 mod publisher;
 #[cfg(not(loom))]
 mod queue;
