@@ -85,6 +85,7 @@ pub use counters::Stats;
 pub use mpmc_receiver::{MpmcBatch, MpmcReceived, MpmcReceiver};
 #[cfg(not(loom))]
 pub use mpmc_sender::{MpmcClaim, MpmcSender};
+#[cfg(not(loom))]
 pub use open::{Receiving, Sending, receiving, sending};
 #[cfg(not(loom))]
 pub use party::HeldUp;
