@@ -15,12 +15,15 @@ use crate::fault::{self, Point};
 use crate::file;
 use crate::fork::OwnFile;
 use crate::layout::{
-    CONTROL_MAGIC, ConsumerRole, FileHeader, MAX_PARTICIPANTS, PAGE, ProducerRole, ROSTER_LEN,
-    RoleRecord, SECTION_CONSUMER, SECTION_PARTICIPANTS, SECTION_PRODUCER, SECTION_SCHEMA, Section,
+    CONTROL_MAGIC, ConsumerRole, FLAG_DROP, FLAG_UNTIL_LAST, FileHeader, MAX_PARTICIPANTS, PAGE,
+    ProducerRole, ROSTER_LEN, RoleRecord, SECTION_CONSUMER, SECTION_PARTICIPANTS, SECTION_PRODUCER,
+    SECTION_SCHEMA, Section,
 };
 use crate::liveness::{self, Holder, Identity};
+use crate::mpmc::Redeliver;
 use crate::options::{
-    DEFAULT_CAPACITY, DEFAULT_RECORD_ALIGN, Kind, MAX_SCHEMA_LEN, Options, Overflow, Size, Wait,
+    DEFAULT_CAPACITY, DEFAULT_RECORD_ALIGN, DEFAULT_SLOT, DEFAULT_SLOTS, Kind, MAX_SCHEMA_LEN,
+    Options, Overflow, Size, Until, Wait,
 };
 use crate::participants::{Participants, Table};
 use crate::registry::{self, LockedDirectory, PATIENCE};
@@ -162,6 +165,16 @@ impl Control {
         }
     }
 
+    /// Opens or creates a channel whose ends are all participants. The caller takes a place in its
+    /// table, under the lock that comes with it.
+    pub fn join_table(options: &Options) -> Result<(LockedDirectory, Self), Error> {
+        options.check()?;
+        let directory = registry::lock_or_create(options)?;
+        // Who may write the table writes it as a consumer of a broadcast would.
+        let control = Self::open_or_create(directory.path(), options, Role::Consumer)?;
+        Ok((directory, control))
+    }
+
     /// Takes the role if it is free.
     fn take(&self, role: Role, who: &Identity) -> io::Result<bool> {
         if !liveness::try_lock(&self.file, role as u64)? {
@@ -280,6 +293,21 @@ fn create(directory: &Path, options: &Options) -> Result<OwnFile, Error> {
     let kind = options.kind.unwrap_or_default();
     let capacity = options.capacity.unwrap_or(DEFAULT_CAPACITY);
     options.check_history(capacity)?;
+    let slots = options.slots.unwrap_or(DEFAULT_SLOTS);
+    let (slot, capacity) = match kind {
+        Kind::Mpmc => {
+            let slot = options.slot.unwrap_or(DEFAULT_SLOT);
+            (slot, slots * u64::from(slot))
+        }
+        _ => (0, capacity),
+    };
+    let mut flags = 0;
+    if options.redeliver == Some(Redeliver::Drop) {
+        flags |= FLAG_DROP;
+    }
+    if options.until == Some(Until::Last) {
+        flags |= FLAG_UNTIL_LAST;
+    }
     let schema_len = (schema.text.len() as u64).next_multiple_of(PAGE).max(PAGE);
     let sections = [
         Section { kind: SECTION_SCHEMA, reserved: 0, offset: PAGE, len: schema_len },
@@ -305,6 +333,8 @@ fn create(directory: &Path, options: &Options) -> Result<OwnFile, Error> {
         overflow: options.overflow.unwrap_or_default().code(),
         history: options.history.unwrap_or(0),
         seats: if kind.has_participants() { MAX_PARTICIPANTS as u32 } else { 0 },
+        slot,
+        flags,
         capacity,
         schema: schema.fingerprint,
         schema_len: schema.text.len() as u32,
@@ -435,6 +465,33 @@ fn check_options(path: &Path, header: &FileHeader, options: &Options) -> Result<
             asked("history", options.history.map(|history| history.to_string())),
         ));
     }
+    if kind == Kind::Mpmc {
+        // A ring's capacity is nothing that an MPMC channel is asked for.
+        rows.remove(0);
+        let slots = header.capacity / u64::from(header.slot.max(1));
+        let redeliver = redeliver_of(header);
+        let until = until_of(header);
+        rows.push((
+            options.slots.is_some_and(|asked| asked != slots),
+            format!("slots={slots}"),
+            asked("slots", options.slots.map(|slots| slots.to_string())),
+        ));
+        rows.push((
+            options.slot.is_some_and(|asked| asked != header.slot),
+            format!("slot={}", header.slot),
+            asked("slot", options.slot.map(|slot| slot.to_string())),
+        ));
+        rows.push((
+            options.redeliver.is_some_and(|asked| asked != redeliver),
+            format!("redeliver={redeliver}"),
+            asked("redeliver", options.redeliver.map(|asked| asked.to_string())),
+        ));
+        rows.push((
+            options.until.is_some_and(|asked| asked != until),
+            format!("until={until}"),
+            asked("until", options.until.map(|asked| asked.to_string())),
+        ));
+    }
     if rows.iter().all(|(differs, ..)| !differs) {
         return Ok(());
     }
@@ -450,6 +507,16 @@ fn check_options(path: &Path, header: &FileHeader, options: &Options) -> Result<
         "Ask for the same, or leave the option out to take what the channel has (whoever opens it \
          first decides)",
     ))
+}
+
+/// What becomes of messages whose receiver dies with them.
+pub fn redeliver_of(header: &FileHeader) -> Redeliver {
+    if header.flags & FLAG_DROP == 0 { Redeliver::Again } else { Redeliver::Drop }
+}
+
+/// When the receivers are told that the channel has ended.
+pub fn until_of(header: &FileHeader) -> Until {
+    if header.flags & FLAG_UNTIL_LAST == 0 { Until::Never } else { Until::Last }
 }
 
 fn parent(path: &Path) -> &Path {

@@ -4,7 +4,9 @@
 //! side and up to a moment old for the other.
 
 use crate::broadcast::Posted;
+use crate::layout::{QueuePage, SeatCounters};
 use crate::memory::RingMemory;
+use crate::sync::Word;
 
 /// Counters of one segment, that is, of one incarnation of the producer; they start from 0 in each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +39,15 @@ pub struct Stats {
     /// Of a broadcast that waits, as its producer sees it: subscribers that died and are not waited
     /// for any more.
     pub evicted: u64,
+    /// Of an MPMC channel: messages received that a receiver which died may have seen before.
+    pub redelivered: u64,
+    /// Of an MPMC channel: messages of receivers that died or left, which came back.
+    pub returned: u64,
+    /// Of an MPMC channel: messages that were dropped with receivers that died. Where a process was
+    /// killed while it counted, one too many.
+    pub dropped: u64,
+    /// Of an MPMC channel: claims of senders that died, which were given up. None was a message.
+    pub given_up: u64,
 }
 
 impl Stats {
@@ -47,6 +58,35 @@ impl Stats {
         let depth = stats.sent.saturating_sub(received);
         let evicted = memory.board().newest.evicted.load_relaxed();
         Self { received, depth, evicted, consumer_parks: 0, consumer_wakes: 0, ..stats }
+    }
+
+    /// Of an MPMC channel: over all who take part in it or did, since it was made.
+    pub(crate) fn of_queue(page: &QueuePage) -> Self {
+        let sum = |counter: fn(&SeatCounters) -> &Word| {
+            page.seats
+                .iter()
+                .fold(0_u64, |sum, seat| sum.wrapping_add(counter(&seat.counters).load_acquire()))
+        };
+        // Received first: what was received was sent before.
+        let received = sum(|counters| &counters.received);
+        let dropped = page.news.dropped.load_relaxed();
+        let sent = sum(|counters| &counters.sent);
+        Self {
+            sent,
+            received,
+            bytes: sum(|counters| &counters.bytes),
+            depth: sent.saturating_sub(received).saturating_sub(dropped),
+            full_waits: sum(|counters| &counters.full_waits),
+            producer_parks: sum(|counters| &counters.parks[0]),
+            producer_wakes: sum(|counters| &counters.wakes[0]),
+            consumer_parks: sum(|counters| &counters.parks[1]),
+            consumer_wakes: sum(|counters| &counters.wakes[1]),
+            redelivered: sum(|counters| &counters.redelivered),
+            returned: page.news.returned.load_relaxed(),
+            dropped,
+            given_up: page.news.given_up.load_relaxed(),
+            ..Self::default()
+        }
     }
 
     pub(crate) fn read(memory: &impl RingMemory) -> Self {
@@ -68,6 +108,7 @@ impl Stats {
             consumer_wakes: consumer.wakes.load_relaxed(),
             missed: consumer.missed.load_relaxed(),
             evicted: 0,
+            ..Self::default()
         }
     }
 }

@@ -260,6 +260,10 @@ pub enum Fault {
     Position = 7,
     /// The other side found this side's memory corrupt.
     Poisoned = 8,
+    /// A slot word that no participant writes in such a place.
+    Slot = 16,
+    /// A hint of how far a queue has come that its slots contradict.
+    Hint = 17,
 }
 
 impl Fault {
@@ -274,6 +278,8 @@ impl Fault {
             Self::Gate => "a consumer's head outside of what was sent",
             Self::Position => "a consumer's position off every record boundary",
             Self::Poisoned => "the other side found it corrupt",
+            Self::Slot => "a slot word that nobody writes there",
+            Self::Hint => "a hint of the queue's place that its slots contradict",
         }
     }
 }

@@ -28,6 +28,8 @@ pub const PAGE: u64 = 4096;
 pub const KIND_SPSC: u32 = 1;
 /// [`FileHeader::kind`]: one producer, every subscriber gets every message.
 pub const KIND_BROADCAST: u32 = 2;
+/// [`FileHeader::kind`]: any number of senders and receivers, fixed slots.
+pub const KIND_MPMC: u32 = 3;
 
 /// Section kinds in [`FileHeader::sections`].
 pub const SECTION_PRODUCER: u32 = 1;
@@ -39,6 +41,12 @@ pub const SECTION_RING: u32 = 3;
 pub const SECTION_SCHEMA: u32 = 4;
 /// The table of participants ([`Roster`]), on channels whose ends are more than two.
 pub const SECTION_PARTICIPANTS: u32 = 5;
+/// The pages of an MPMC queue that everybody writes ([`QueuePage`]).
+pub const SECTION_QUEUE: u32 = 6;
+/// The receivers' words of an MPMC queue.
+pub const SECTION_TAKEN: u32 = 7;
+/// The slots of an MPMC queue.
+pub const SECTION_SLOTS: u32 = 8;
 
 /// Participants of one channel at most: a writer that has to look at all of them still does so in
 /// about a microsecond, and each costs a page of every segment. Models have few.
@@ -85,7 +93,9 @@ pub struct Section {
 ///    208      4  overflow        broadcast: Overflow as a number; 0 elsewhere
 ///    212      4  seats           entries of the table of participants, 0 where there is none
 ///    216      8  history         broadcast: messages kept for those who come late
-///    224     28  reserved        zero
+///    224      4  slot            mpmc: bytes of a slot; 0 elsewhere
+///    228      4  flags           mpmc: FLAG_*; 0 elsewhere
+///    232     20  reserved        zero
 ///    252      4  crc             crc32c of the 252 bytes before it
 /// ```
 #[repr(C)]
@@ -116,7 +126,9 @@ pub struct FileHeader {
     pub overflow: u32,
     pub seats: u32,
     pub history: u64,
-    pub reserved: [u8; 28],
+    pub slot: u32,
+    pub flags: u32,
+    pub reserved: [u8; 20],
     pub crc: u32,
 }
 
@@ -136,7 +148,9 @@ const _: () = {
     assert!(offset_of!(FileHeader, overflow) == 208);
     assert!(offset_of!(FileHeader, seats) == 212);
     assert!(offset_of!(FileHeader, history) == 216);
-    assert!(offset_of!(FileHeader, reserved) == 224);
+    assert!(offset_of!(FileHeader, slot) == 224);
+    assert!(offset_of!(FileHeader, flags) == 228);
+    assert!(offset_of!(FileHeader, reserved) == 232);
     assert!(offset_of!(FileHeader, crc) == 252);
 };
 
@@ -451,6 +465,119 @@ const _: () = {
     assert!(offset_of!(Board, expelled) == 256);
     assert!(offset_of!(Board, marks) == 768);
     assert!(size_of::<Board>() as u64 + BOARD_AT <= PAGE);
+};
+
+/// [`FileHeader::flags`] of an MPMC channel: messages die with their receivers.
+pub const FLAG_DROP: u32 = 1;
+/// [`FileHeader::flags`] of an MPMC channel: it ends when the last sender has left.
+pub const FLAG_UNTIL_LAST: u32 = 2;
+
+/// What everybody of an MPMC channel writes, but for the slots and their words.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct QueuePage {
+    /// Where senders begin to look; written every 16 tickets.
+    pub tail: Line,
+    /// Where receivers begin to look; written every 16 tickets.
+    pub head: Line,
+    /// Seldom written, looked at by those who find nothing.
+    pub news: News,
+    /// Senders that sleep because the queue is full.
+    pub senders: Sleepers,
+    /// Receivers that sleep because it is empty.
+    pub receivers: Sleepers,
+    /// By participant.
+    pub seats: [SeatPage; MAX_PARTICIPANTS],
+}
+
+/// A word on a line of its own.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct Line {
+    /// The word.
+    pub word: Word,
+}
+
+/// What is news to those who wait.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct News {
+    /// Counts the sweeps that may have left messages to deliver again.
+    pub returns: Word,
+    /// Messages that died with their receivers.
+    pub dropped: Word,
+    /// Claims of dead senders that were given up.
+    pub given_up: Word,
+    /// Messages of dead receivers that came back.
+    pub returned: Word,
+    /// Counts the senders that came.
+    pub arrivals: Word,
+    /// Counts the senders that left.
+    pub departures: Word,
+}
+
+/// Who sleeps on one side.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct Sleepers {
+    /// A bit for each participant; its sweep clears it.
+    pub bits: Word,
+    /// 1: somebody who sleeps here can't run a membarrier, so that wakers need fences of their own.
+    pub fences: Word32,
+}
+
+/// What belongs to one participant of an MPMC channel.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct SeatPage {
+    /// Counts the wakes it was given; it sleeps on it.
+    pub rung: Rung,
+    /// Written by the participant alone. Goes on where the last holder of the seat stopped.
+    pub counters: SeatCounters,
+}
+
+/// A futex on a line of its own.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct Rung {
+    /// Its word.
+    pub count: Word32,
+}
+
+/// What a participant did.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct SeatCounters {
+    /// Messages published.
+    pub sent: Word,
+    /// Bytes of them.
+    pub bytes: Word,
+    /// Messages released.
+    pub received: Word,
+    /// Those of them that another receiver may have had before.
+    pub redelivered: Word,
+    /// Times it found no room.
+    pub full_waits: Word,
+    /// Times it went to sleep, as a sender and as a receiver.
+    pub parks: [Word; 2],
+    /// Times it woke somebody, as a sender and as a receiver.
+    pub wakes: [Word; 2],
+}
+
+/// Bytes of a [`QueuePage`]'s section: whole pages.
+pub const QUEUE_LEN: u64 = 5 * PAGE;
+
+#[cfg(not(loom))]
+const _: () = {
+    use std::mem::{offset_of, size_of};
+    assert!(offset_of!(QueuePage, head) == 128);
+    assert!(offset_of!(QueuePage, news) == 256);
+    assert!(offset_of!(QueuePage, senders) == 384);
+    assert!(offset_of!(QueuePage, receivers) == 512);
+    assert!(offset_of!(QueuePage, seats) == 640);
+    assert!(offset_of!(SeatPage, counters) == 128);
+    assert!(size_of::<SeatPage>() == 256);
+    assert!(size_of::<QueuePage>() as u64 <= QUEUE_LEN);
 };
 
 /// Bytes of a record's header, one word. A message starts `payload_offset` bytes into its record.

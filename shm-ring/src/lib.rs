@@ -15,13 +15,15 @@
 //!
 //! Where things are: `layout` is the memory ABI, `spsc` the ring, `wait` the doorbell and the
 //! patience, `liveness` who is alive, `segment`, `control` and `registry` the files, `recover` what
-//! a death leaves behind.
+//! a death leaves behind. Many to many: `mpmc` is the queue, `queue` its memory, `party` who takes part.
 
 pub mod broadcast;
 #[cfg(not(loom))]
 mod consumer;
 #[cfg(not(loom))]
 mod control;
+#[cfg(not(loom))]
+mod copy;
 #[cfg(not(loom))]
 mod counters;
 pub mod error;
@@ -36,6 +38,11 @@ pub mod layout;
 mod liveness;
 pub mod membarrier;
 pub mod memory;
+pub mod mpmc;
+#[cfg(not(loom))]
+mod mpmc_receiver;
+#[cfg(not(loom))]
+mod mpmc_sender;
 #[cfg(not(loom))]
 mod open;
 pub mod options;
@@ -43,9 +50,13 @@ pub mod overwrite;
 #[cfg(not(loom))]
 mod participants;
 #[cfg(not(loom))]
+mod party;
+#[cfg(not(loom))]
 mod producer;
 #[cfg(not(loom))]
 mod publisher;
+#[cfg(not(loom))]
+mod queue;
 #[cfg(not(loom))]
 mod recover;
 #[cfg(not(loom))]
@@ -61,7 +72,8 @@ pub mod sync;
 pub mod wait;
 
 pub use error::{Error, ErrorKind, Fault, Lag, Peer, RecvError, SendError};
-pub use options::{Kind, Options, Overflow, Schema, Wait};
+pub use mpmc::Redeliver;
+pub use options::{Kind, Options, Overflow, Schema, Until, Wait};
 
 #[cfg(not(loom))]
 pub use broadcast::Laggard;
@@ -70,7 +82,13 @@ pub use consumer::{Batch, BatchMessage, BatchRun, Consumer, Received};
 #[cfg(not(loom))]
 pub use counters::Stats;
 #[cfg(not(loom))]
+pub use mpmc_receiver::{MpmcBatch, MpmcReceived, MpmcReceiver};
+#[cfg(not(loom))]
+pub use mpmc_sender::{MpmcClaim, MpmcSender};
+#[cfg(not(loom))]
 pub use open::{Receiving, Sending, receiving, sending};
+#[cfg(not(loom))]
+pub use party::HeldUp;
 #[cfg(not(loom))]
 pub use producer::{ArrayClaim, Claim, Producer};
 #[cfg(not(loom))]

@@ -2,11 +2,14 @@
 
 use crate::consumer::Consumer;
 use crate::control::{Control, Role};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::liveness::Identity;
-use crate::options::Options;
+use crate::mpmc_receiver::MpmcReceiver;
+use crate::mpmc_sender::MpmcSender;
+use crate::options::{Kind, Options};
 use crate::producer::Producer;
 use crate::publisher::Publisher;
+use crate::registry;
 use crate::subscriber::{Read, Subscriber};
 
 /// A sending end.
@@ -17,6 +20,8 @@ pub enum Sending {
     InPlace(Producer),
     /// Of one whose messages are copied in.
     Copied(Publisher),
+    /// Of one with any number of senders and receivers.
+    Shared(MpmcSender),
 }
 
 /// A receiving end.
@@ -27,6 +32,8 @@ pub enum Receiving {
     InPlace(Consumer),
     /// Of one whose messages are copied out.
     Copied(Subscriber),
+    /// Of one with any number of senders and receivers.
+    Shared(MpmcReceiver),
 }
 
 /// Opens a channel for sending, creating it if need be.
@@ -34,6 +41,9 @@ pub enum Receiving {
 /// # Errors
 /// As [`Producer::open`].
 pub fn sending(options: &Options) -> Result<Sending, Error> {
+    if is_mpmc(options) {
+        return MpmcSender::open(options).map(Sending::Shared);
+    }
     let who = Identity::of_this_process();
     let (directory, control) = Control::join(options, Role::Producer, &who)?;
     Ok(if control.is_overwritten() {
@@ -49,6 +59,17 @@ pub fn sending(options: &Options) -> Result<Sending, Error> {
 /// As [`Consumer::open`]; [`crate::ErrorKind::OptionMismatch`] if only the newest message is wanted of a
 /// channel that is no broadcast.
 pub fn receiving(options: &Options, read: Read) -> Result<Receiving, Error> {
+    if is_mpmc(options) {
+        if read == Read::Newest {
+            return Err(Error::new(
+                ErrorKind::OptionMismatch,
+                format!("opening channel {:?}", options.name),
+                "the channel has kind=mpmc, this program asks for the newest message only",
+                "Leave `read=newest` out, or use `kind=broadcast`",
+            ));
+        }
+        return MpmcReceiver::open(options).map(Receiving::Shared);
+    }
     let who = Identity::of_this_process();
     let (directory, control) = Control::join(options, Role::Consumer, &who)?;
     Ok(if control.is_overwritten() || read == Read::Newest {
@@ -56,4 +77,17 @@ pub fn receiving(options: &Options, read: Read) -> Result<Receiving, Error> {
     } else {
         Receiving::InPlace(Consumer::begin(directory, control, &who)?)
     })
+}
+
+/// Whether the channel is one without roles, as asked for or as it is there already. Whatever else is
+/// wrong with it is told by who opens it.
+fn is_mpmc(options: &Options) -> bool {
+    if let Some(kind) = options.kind {
+        return kind == Kind::Mpmc;
+    }
+    if options.check().is_err() {
+        return false;
+    }
+    let Ok(Some(directory)) = registry::lock_existing(options) else { return false };
+    matches!(Control::open(directory.path()), Ok(Some(control)) if control.kind() == Kind::Mpmc)
 }

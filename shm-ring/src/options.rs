@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::error::{Error, ErrorKind};
-use crate::layout::{KIND_BROADCAST, KIND_SPSC};
+use crate::layout::{KIND_BROADCAST, KIND_MPMC, KIND_SPSC};
+use crate::mpmc::{LEN_MAX, Redeliver, SLOTS_MAX, SLOTS_MIN};
 
 /// Bytes of ring when nobody says otherwise: 1 MiB. Fits a core's second-level cache, and takes
 /// messages of up to 512 KiB.
@@ -91,17 +92,20 @@ pub enum Kind {
     Spsc,
     /// One producer; every subscriber gets every message.
     Broadcast,
+    /// Any number of senders and receivers; each message goes to one receiver.
+    Mpmc,
 }
 
 impl Kind {
     /// All of them, for lists in messages.
-    pub const ALL: [Self; 2] = [Self::Spsc, Self::Broadcast];
+    pub const ALL: [Self; 3] = [Self::Spsc, Self::Broadcast, Self::Mpmc];
 
     /// Its name in an address.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Spsc => "spsc",
             Self::Broadcast => "broadcast",
+            Self::Mpmc => "mpmc",
         }
     }
 
@@ -109,6 +113,7 @@ impl Kind {
         match self {
             Self::Spsc => KIND_SPSC,
             Self::Broadcast => KIND_BROADCAST,
+            Self::Mpmc => KIND_MPMC,
         }
     }
 
@@ -120,7 +125,7 @@ impl Kind {
     pub(crate) const fn has_participants(self) -> bool {
         match self {
             Self::Spsc => false,
-            Self::Broadcast => true,
+            Self::Broadcast | Self::Mpmc => true,
         }
     }
 }
@@ -172,6 +177,63 @@ impl fmt::Display for Overflow {
     }
 }
 
+/// When receivers of an MPMC channel are told that it has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Until {
+    /// Never: there may always come another sender.
+    #[default]
+    Never,
+    /// When the last sender has left, and everything was received.
+    Last,
+}
+
+impl Until {
+    /// All of them, for lists in messages.
+    pub const ALL: [Self; 2] = [Self::Never, Self::Last];
+
+    /// Its name in an address.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Never => "never",
+            Self::Last => "last",
+        }
+    }
+}
+
+impl fmt::Display for Until {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Redeliver {
+    /// All of them, for lists in messages.
+    pub const ALL: [Self; 2] = [Self::Again, Self::Drop];
+
+    /// Its name in an address.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Again => "again",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+impl fmt::Display for Redeliver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Slots of an MPMC channel when nobody says otherwise.
+pub const DEFAULT_SLOTS: u64 = 4096;
+/// Bytes of a slot when nobody says otherwise.
+pub const DEFAULT_SLOT: u32 = 256;
+/// Slots are a multiple of it: a cache line.
+pub const SLOT_UNIT: u32 = 64;
+/// Most bytes of a slot: what a slot's word can count.
+pub const MAX_SLOT: u32 = LEN_MAX as u32 / SLOT_UNIT * SLOT_UNIT;
+
 /// What the messages of a channel are, for the check that both sides mean the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schema {
@@ -207,6 +269,16 @@ pub struct Options {
     /// Of a broadcast: how many of the latest messages a subscriber gets that comes late, as far as
     /// the ring holds them. Default 0.
     pub history: Option<u64>,
+    /// Of an MPMC channel: how many messages it holds, a power of two. Default 4096.
+    pub slots: Option<u64>,
+    /// Of an MPMC channel: bytes of a slot, a multiple of 64. A message takes one, less its header of
+    /// 8 bytes, or 16 where it has parts that need that alignment. Default 256.
+    pub slot: Option<u32>,
+    /// Of an MPMC channel: what becomes of a message whose receiver dies with it. Default: another
+    /// receiver gets it.
+    pub redeliver: Option<Redeliver>,
+    /// Of an MPMC channel: when receivers are told that it has ended. Default: never.
+    pub until: Option<Until>,
     /// What the messages are.
     pub schema: Schema,
 }
@@ -223,6 +295,10 @@ impl Options {
             kind: None,
             overflow: None,
             history: None,
+            slots: None,
+            slot: None,
+            redeliver: None,
+            until: None,
             schema,
         }
     }
@@ -255,6 +331,7 @@ impl Options {
             ));
         }
         self.check_broadcast()?;
+        self.check_mpmc()?;
         if self.schema.text.len() > MAX_SCHEMA_LEN {
             return Err(Error::new(
                 ErrorKind::BadOption,
@@ -262,6 +339,63 @@ impl Options {
                 format!("the message's schema has {} bytes of text", self.schema.text.len()),
                 format!("Describe at most {MAX_SCHEMA_LEN} bytes: make parts of the type opaque"),
             ));
+        }
+        Ok(())
+    }
+
+    fn check_mpmc(&self) -> Result<(), Error> {
+        let tried = || format!("opening channel {:?}", shown(&self.name));
+        let refuse = |found: String, remedy: String| {
+            Err(Error::new(ErrorKind::BadOption, tried(), found, remedy))
+        };
+        let of_mpmc = [
+            ("slots", self.slots.is_some()),
+            ("slot", self.slot.is_some()),
+            ("redeliver", self.redeliver.is_some()),
+            ("until", self.until.is_some()),
+        ];
+        let of_rings =
+            [("capacity", self.capacity.is_some()), ("align", self.record_align.is_some())];
+        let given = |options: &[(&'static str, bool)]| {
+            options.iter().find(|(_, given)| *given).map(|(name, _)| *name)
+        };
+        if self.kind != Some(Kind::Mpmc) {
+            return match given(&of_mpmc) {
+                None => Ok(()),
+                Some(name) => refuse(
+                    format!("`{name}` is an option of `kind=mpmc`, which was not asked for"),
+                    format!("Add `kind=mpmc`, or leave `{name}` out"),
+                ),
+            };
+        }
+        if let Some(name) = given(&of_rings) {
+            return refuse(
+                format!("`{name}` is no option of `kind=mpmc`"),
+                "Say how many messages the channel holds and how large they are: `slots=4096&slot=256`"
+                    .into(),
+            );
+        }
+        let slot = self.slot.unwrap_or(DEFAULT_SLOT);
+        if slot == 0 || !slot.is_multiple_of(SLOT_UNIT) || slot > MAX_SLOT {
+            let nearest = slot.clamp(1, MAX_SLOT).div_ceil(SLOT_UNIT) * SLOT_UNIT;
+            return refuse(
+                format!("a slot of {slot} bytes is not a multiple of {SLOT_UNIT} up to {MAX_SLOT}"),
+                format!("Try `slot={nearest}`"),
+            );
+        }
+        let slots = self.slots.unwrap_or(DEFAULT_SLOTS);
+        if !slots.is_power_of_two() || !(SLOTS_MIN..=SLOTS_MAX).contains(&slots) {
+            let nearest = slots.clamp(SLOTS_MIN, SLOTS_MAX).next_power_of_two();
+            return refuse(
+                format!("{slots} slots are not a power of two from {SLOTS_MIN} to {SLOTS_MAX}"),
+                format!("Try `slots={nearest}`"),
+            );
+        }
+        if slots * u64::from(slot) > MAX_CAPACITY {
+            return refuse(
+                format!("{slots} slots of {slot} bytes are more than {}", Size(MAX_CAPACITY)),
+                format!("Try `slots={}`", 1 << (MAX_CAPACITY / u64::from(slot)).ilog2()),
+            );
         }
         Ok(())
     }

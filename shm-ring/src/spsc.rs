@@ -760,7 +760,7 @@ impl<M: RingMemory> Reader<M> {
     #[inline(never)]
     fn turn(&mut self) {
         if self.left == 0 {
-            if self.front > self.mask {
+            if self.front - self.payload_offset > self.mask {
                 self.front = self.payload_offset;
                 self.lap += self.mask + 1;
             }

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use ringway_shm::layout::{FileHeader, SEGMENT_MAGIC, Section};
 use ringway_shm::{
-    Consumer, Fault, Kind, Options, Overflow, Producer, Publisher, RecvError, Schema, SendError,
-    Wait,
+    Consumer, Fault, Kind, MpmcReceiver, MpmcSender, Options, Overflow, Producer, Publisher,
+    RecvError, Redeliver, Schema, SendError, Until, Wait,
 };
 
 const CAPACITY: usize = 4096;
@@ -66,7 +66,9 @@ fn a_header_is_256_bytes_of_known_meaning() {
         overflow: 0xa1a2_a3a4,
         seats: 0xb1b2_b3b4,
         history: 0xc1c2_c3c4_c5c6_c7c8,
-        reserved: [0; 28],
+        slot: 0xd1d2_d3d4,
+        flags: 0xe1e2_e3e4,
+        reserved: [0; 20],
         crc: 0,
     };
     header.crc = header.expected_crc();
@@ -119,13 +121,14 @@ fn a_header_is_256_bytes_of_known_meaning() {
         // 208: overflow, seats, history
         0xa4, 0xa3, 0xa2, 0xa1, 0xb4, 0xb3, 0xb2, 0xb1,
         0xc8, 0xc7, 0xc6, 0xc5, 0xc4, 0xc3, 0xc2, 0xc1,
-        // 224: reserved
-        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        // 224: slot, flags
+        0xd4, 0xd3, 0xd2, 0xd1, 0xe4, 0xe3, 0xe2, 0xe1,
+        // 232: reserved
         0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
         0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
         0x00, 0x00, 0x00, 0x00,
         // 252: crc32c of the above
-        0x77, 0x0b, 0x75, 0xcc,
+        0x85, 0xd0, 0x3c, 0x1b,
     ];
     assert_eq!(header.to_bytes(), golden);
     assert_eq!(FileHeader::from_bytes(&golden), header);
@@ -477,6 +480,98 @@ fn the_words_of_the_control_file() {
 }
 
 /// Not a test of its own: the part of the child in the one above.
+/// A queue of four slots, at several points of its life.
+#[test]
+fn the_words_of_a_queue() {
+    const QUEUE: usize = 4096;
+    const SEAT: usize = QUEUE + 640;
+    const TAKEN: usize = 24576;
+    const SLOTS: usize = 28672;
+    let scratch = Scratch::new();
+    let options = Options {
+        kind: Some(Kind::Mpmc),
+        capacity: None,
+        record_align: None,
+        slots: Some(4),
+        slot: Some(128),
+        redeliver: Some(Redeliver::Drop),
+        until: Some(Until::Last),
+        ..scratch.options()
+    };
+    let mut sender = MpmcSender::open(&options).unwrap();
+    let mut receiver = MpmcReceiver::open(&options).unwrap();
+    let file = scratch.segment(1);
+    assert_eq!(file.len(), SLOTS + 4096);
+    assert_eq!((half(&file, 20), word(&file, 32)), (3, 512));
+    assert_eq!((half(&file, 212), half(&file, 224), half(&file, 228)), (64, 128, 3));
+    let unused = (0, 0, 0);
+    let parts = [(6, QUEUE, 20480), (7, TAKEN, 4096), (8, SLOTS, 4096), unused];
+    assert_sections(&file, parts);
+    assert!(file[SEAT..].iter().all(|&byte| byte == 0));
+    // Senders so far; nobody sleeps.
+    assert_eq!((word(&file, QUEUE + 256 + 32), word(&file, QUEUE + 256 + 40)), (1, 0));
+    assert_eq!((word(&file, QUEUE + 384), word(&file, QUEUE + 512)), (0, 0));
+
+    let mut claim = sender.try_claim(5).unwrap();
+    claim.copy_from_slice(b"hello");
+    let file = scratch.segment(1);
+    // Lap 1, one slot, participant 0, writing.
+    assert_eq!(word(&file, SLOTS), 1 << 24 | 1 << 16 | 1);
+    assert_eq!(&file[SLOTS + 8..SLOTS + 13], b"hello");
+    claim.commit().unwrap();
+    // Lap 1, 5 bytes, ready.
+    assert_eq!(word(&scratch.segment(1), SLOTS), 1 << 24 | 5 << 4 | 2);
+
+    sender.reserve(2).unwrap();
+    // Two slots; the word of the second says nothing yet.
+    let file = scratch.segment(1);
+    assert_eq!((word(&file, SLOTS + 128), word(&file, SLOTS + 256)), (1 << 24 | 2 << 16 | 1, 0));
+    sender.try_claim(1).unwrap().queue().unwrap();
+    sender.flush().unwrap();
+    let file = scratch.segment(1);
+    // Given up.
+    assert_eq!(
+        (word(&file, SLOTS + 128), word(&file, SLOTS + 256)),
+        (1 << 24 | 1 << 4 | 2, 1 << 24)
+    );
+    // The hint of the senders.
+    assert!((2..=3).contains(&word(&file, QUEUE)));
+
+    let batch = receiver.try_recv_batch(2).unwrap();
+    let file = scratch.segment(1);
+    // Lap 1, two slots, participant 1, reading.
+    let reading = 1 << 24 | 2 << 16 | 1 << 4 | 1;
+    assert_eq!((word(&file, TAKEN), word(&file, TAKEN + 8)), (reading, 0));
+    drop(batch);
+    // Not looked at: still this receiver's.
+    assert_eq!(word(&scratch.segment(1), TAKEN), reading);
+    drop(receiver.try_recv().unwrap());
+    let file = scratch.segment(1);
+    // Lap 1, done; the rest is a claim of its own.
+    let rest = 1 << 24 | 1 << 16 | 1 << 4 | 1;
+    assert_eq!((word(&file, TAKEN), word(&file, TAKEN + 8)), (1 << 24, rest));
+    drop(receiver);
+    let file = scratch.segment(1);
+    // Returned for the first time.
+    assert_eq!(word(&file, TAKEN + 8), 1 << 24 | 1 << 16 | 2);
+    // Each who came swept, and one gave something back.
+    assert_eq!(word(&file, QUEUE + 256), 3);
+    let mut receiver = MpmcReceiver::open(&options).unwrap();
+    let message = receiver.try_recv().unwrap();
+    assert!(message.redelivered());
+    assert_eq!(word(&scratch.segment(1), TAKEN + 8), 1 << 24 | 1 << 16 | 1 << 4 | 3);
+    drop(message);
+    assert_eq!(receiver.try_recv().unwrap_err(), RecvError::Empty);
+    let file = scratch.segment(1);
+    assert_eq!(word(&file, TAKEN + 16), 1 << 24);
+    // Counters of participants 0 and 1: sent and bytes; received and redelivered.
+    assert_eq!((word(&file, SEAT + 128), word(&file, SEAT + 136)), (2, 6));
+    assert_eq!((word(&file, SEAT + 256 + 144), word(&file, SEAT + 256 + 152)), (2, 1));
+    drop(receiver);
+    drop(sender);
+    scratch.assert_gone();
+}
+
 #[test]
 fn a_child_that_dies_as_a_consumer() {
     let Some(directory) = std::env::var_os(CHILD) else { return };

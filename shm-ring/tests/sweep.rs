@@ -15,6 +15,8 @@ mod broadcast;
 mod knife;
 #[path = "sweep/last.rs"]
 mod last;
+#[path = "sweep/queues.rs"]
+mod queues;
 #[path = "sweep/receiving.rs"]
 mod receiving;
 #[path = "sweep/scene.rs"]
@@ -103,7 +105,7 @@ fn sweep() {
 
 fn verbs() -> Vec<Box<dyn Verb>> {
     let two = sending::verbs().into_iter().chain(receiving::verbs()).chain(last::verbs());
-    two.chain(broadcast::verbs()).collect()
+    two.chain(broadcast::verbs()).chain(queues::verbs()).collect()
 }
 
 /// In front of what a child reports; the first numbers behind it are those that are summed up.

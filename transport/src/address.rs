@@ -34,10 +34,14 @@ const NAME_BYTES_MAX: usize = 128;
 /// | `wait` | `spin`, `adaptive`, `park` | how a call that finds nothing waits |
 /// | `align` | `16`, `64` | bytes that records are aligned to |
 /// | `hold_cpu_latency` | `on`, `off` | keep the cores awake while the channel is open |
-/// | `kind` | `spsc`, `broadcast` | who gets the messages: one receiver, or every one |
+/// | `kind` | `spsc`, `broadcast`, `mpmc` | who gets a message: the one receiver, every one, or any one |
 /// | `overflow` | `block`, `overwrite` | broadcast: wait for who is a whole ring behind, or overwrite |
 /// | `history` | a number | broadcast: so many of the latest messages are for who comes late |
 /// | `read` | `every`, `newest` | broadcast, receivers: every message, or the newest only |
+/// | `slots` | a number | mpmc: how many messages it holds |
+/// | `slot` | a size | mpmc: bytes of a slot, which a message takes |
+/// | `redeliver` | `again`, `drop` | mpmc: a message whose receiver dies goes to another, or is dropped |
+/// | `until` | `never`, `last` | mpmc: whether it ends when the last sender has left |
 ///
 /// A size is a whole number of bytes, or one followed by `KiB`, `MiB`, `GiB` or `TiB`. The decimal
 /// units and short forms are refused: a ring's capacity is a power of two, where `4MB` is never
@@ -64,7 +68,7 @@ const NAME_BYTES_MAX: usize = 128;
 ///     error.to_string(),
 ///     "address \"shm://ticks?capcity=4MiB\": \"capcity\" is no option of shm (did you mean \
 ///      capacity?): type one of capacity, wait, align, hold_cpu_latency, kind, \
-///      overflow, history, read"
+///      overflow, history, read, slots, slot, redeliver, until"
 /// );
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::borrow::Borrow;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
-use ringway_shm::{Options, Read, Receiving, Sending, Stats};
+use ringway_shm::{ErrorKind, HeldUp, Options, Read, Receiving, Sending, Stats};
 use rkyv::util::AlignedVec;
 
 use crate::cpu_latency::CpuLatency;
@@ -44,18 +44,20 @@ pub fn remove(address: &str) -> Result<bool, Error> {
     Builder::new(address)?.remove()
 }
 
-/// The one `match` on what flavor an end has. The second body is the first's, unless it is given.
+/// The one `match` on what flavor an end has. The bodies are the same, unless all are given.
 macro_rules! each {
     ($kind:ident, $end:expr, $name:ident => $body:expr) => {
         match $end {
             $kind::InPlace($name) => $body,
             $kind::Copied($name) => $body,
+            $kind::Shared($name) => $body,
         }
     };
-    ($kind:ident, $end:expr, $name:ident => $in_place:expr, $copied:expr) => {
+    ($kind:ident, $end:expr, $name:ident => $in_place:expr, $copied:expr, $shared:expr) => {
         match $end {
             $kind::InPlace($name) => $in_place,
             $kind::Copied($name) => $copied,
+            $kind::Shared($name) => $shared,
         }
     };
 }
@@ -91,6 +93,9 @@ impl Patience {
         Instant::now().checked_add(timeout).map_or(Self::Forever, Self::Until)
     }
 }
+
+/// How many queued messages are expected before a flush, if nobody says.
+const QUEUED: usize = 32;
 
 /// When a message becomes visible.
 #[derive(Clone, Copy)]
@@ -221,7 +226,29 @@ impl<T: Message + ?Sized> Sender<T> {
 
     /// The receiver, if there is one. Of several the slowest, once one had to be waited for.
     pub fn peer(&self) -> Option<Peer> {
-        each!(Sending, &self.end, end => end.peer(), { let _ = end; None }).map(Into::into)
+        each!(Sending, &self.end, end => end.peer(), { let _ = end; None }, end.peer())
+            .map(Into::into)
+    }
+
+    /// Another sender on the same channel, for another thread or a later one: a participant of its own.
+    ///
+    /// # Errors
+    /// As for opening; [`crate::ErrorKind::RoleTaken`] where a channel has one sender only.
+    pub fn try_clone(&self) -> Result<Self, Error> {
+        let Sending::Shared(end) = &self.end else { return Err(one_only("sender")) };
+        Ok(Self {
+            end: Sending::Shared(end.try_clone()?),
+            scratch: Scratch::default(),
+            // The other handle holds what is to be held for the process.
+            _cpu_latency: None,
+            _type: PhantomData,
+        })
+    }
+
+    /// Of an MPMC channel: who kept the last call that found no room, or waited for it, from going on,
+    /// if that still does. It may be slow or stopped; if it dies, the channel goes on within 150 ms.
+    pub fn held_up(&self) -> Option<HeldUp> {
+        each!(Sending, &self.end, end => { let _ = end; None }, { let _ = end; None }, end.held_up())
     }
 
     /// What the channel has done since this end was opened. A dozen loads.
@@ -232,7 +259,7 @@ impl<T: Message + ?Sized> Sender<T> {
     #[inline(always)]
     fn put(&mut self, message: &T, patience: Patience, publish: Publish) -> Result<(), SendError> {
         let scratch = &mut self.scratch;
-        each!(Sending, &mut self.end, end => put(end, scratch, message, patience, publish))
+        each!(Sending, &mut self.end, end => put(end, scratch, message, patience, publish, QUEUED))
     }
 
     fn put_batch<M: Borrow<T>>(
@@ -254,7 +281,11 @@ fn put<E: Outlet, T: Message + ?Sized>(
     message: &T,
     patience: Patience,
     publish: Publish,
+    queued: usize,
 ) -> Result<(), SendError> {
+    if let Publish::Later = publish {
+        end.expect(queued)?;
+    }
     let len = match end.claim_run()? {
         Some(mut run) => {
             let len = scratch.encode(message, &mut run)?;
@@ -294,7 +325,7 @@ fn put_batch<E: Outlet, T: Message + ?Sized, M: Borrow<T>>(
 ) -> Result<Sent, BatchError> {
     let before = end.publications();
     let mut sent = 0;
-    let mut equal = true;
+    let mut equal = E::HAS_ARRAYS;
     let mut result = Ok(());
     while sent < messages.len() && result.is_ok() {
         let rest = &messages[sent..];
@@ -303,7 +334,7 @@ fn put_batch<E: Outlet, T: Message + ?Sized, M: Borrow<T>>(
         result = match queued {
             Ok(0) => {
                 equal = false;
-                put::<E, T>(end, scratch, rest[0].borrow(), patience, Publish::Later)
+                put::<E, T>(end, scratch, rest[0].borrow(), patience, Publish::Later, rest.len())
                     .map(|()| sent += 1)
             }
             queued => queued.map(|count| sent += count),
@@ -403,7 +434,8 @@ impl Sender<[u8]> {
             Sending,
             &mut self.end,
             end => AnyClaim::InPlace(Outlet::claim(end, len, patience)?),
-            AnyClaim::Copied(Outlet::claim(end, len, patience)?)
+            AnyClaim::Copied(Outlet::claim(end, len, patience)?),
+            AnyClaim::Shared(Outlet::claim(end, len, patience)?)
         )))
     }
 }
@@ -538,6 +570,27 @@ impl<T: Message + ?Sized> Receiver<T> {
         each!(Receiving, &self.end, end => end.peer()).map(Into::into)
     }
 
+    /// Another receiver on the same channel, for another thread or a later one: a participant of its own.
+    ///
+    /// # Errors
+    /// As for opening; [`crate::ErrorKind::RoleTaken`] where this is no MPMC channel: open another
+    /// receiver of a broadcast as the first.
+    pub fn try_clone(&self) -> Result<Self, Error> {
+        let Receiving::Shared(end) = &self.end else { return Err(one_only("receiver")) };
+        Ok(Self {
+            end: Receiving::Shared(end.try_clone()?),
+            copy: AlignedVec::new(),
+            _cpu_latency: None,
+            _type: PhantomData,
+        })
+    }
+
+    /// Of an MPMC channel: who has claimed the next message and not published it, as of the last call
+    /// that found or waited for nothing, if that is still so.
+    pub fn held_up(&self) -> Option<HeldUp> {
+        each!(Receiving, &self.end, end => { let _ = end; None }, { let _ = end; None }, end.held_up())
+    }
+
     /// What the channel has done since its sender opened it. A dozen loads.
     pub fn stats(&self) -> Stats {
         each!(Receiving, &self.end, end => end.stats())
@@ -558,6 +611,15 @@ impl<T: Message + ?Sized> Receiver<T> {
             each!(Receiving, &mut self.end, end => end.receive_batch(limit, patience)?);
         Ok(Batch { batch, _type: PhantomData })
     }
+}
+
+fn one_only(end: &str) -> Error {
+    Error::Shm(ringway_shm::Error::new(
+        ErrorKind::RoleTaken,
+        format!("making another {end} of a channel"),
+        "handles of this kind of channel can't be cloned",
+        "Open the channel with `kind=mpmc`, or share the handle",
+    ))
 }
 
 #[inline(always)]

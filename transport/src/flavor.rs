@@ -8,8 +8,9 @@ use std::ops::{Deref, DerefMut};
 use std::time::Instant;
 
 use ringway_shm::{
-    ArrayClaim, BatchMessage, BatchRun, Claim, Consumer, Copied, CopiedArray, Producer, Publisher,
-    Received, ReceivedCopy, RecvError, SendError, Subscriber,
+    ArrayClaim, BatchMessage, BatchRun, Claim, Consumer, Copied, CopiedArray, MpmcClaim,
+    MpmcReceived, MpmcReceiver, MpmcSender, Producer, Publisher, Received, ReceivedCopy, RecvError,
+    SendError, Subscriber,
 };
 
 use crate::channel::{Patience, Publish};
@@ -24,6 +25,15 @@ pub(crate) trait Outlet {
     type ArrayClaim<'a>: ArrayRoom
     where
         Self: 'a;
+
+    /// Whether it has room for many messages in one piece.
+    const HAS_ARRAYS: bool = true;
+
+    /// Told before a message is queued: how many may come before the flush, this one included.
+    #[inline(always)]
+    fn expect(&mut self, _messages: usize) -> Result<(), SendError> {
+        Ok(())
+    }
 
     /// What is free in one piece; `None`: ask [`Self::claim`].
     fn claim_run(&mut self) -> Result<Option<Self::Claim<'_>>, SendError>;
@@ -188,11 +198,93 @@ impl ArrayRoom for CopiedArray<'_> {
     }
 }
 
+/// Slots are claimed for all that is expected, so that it becomes visible at once.
+impl Outlet for MpmcSender {
+    type Claim<'a> = MpmcClaim<'a>;
+    type ArrayClaim<'a> = NoArray;
+
+    const HAS_ARRAYS: bool = false;
+
+    #[inline(always)]
+    fn expect(&mut self, messages: usize) -> Result<(), SendError> {
+        self.reserve(messages)
+    }
+
+    #[inline(always)]
+    fn claim_run(&mut self) -> Result<Option<MpmcClaim<'_>>, SendError> {
+        match self.try_claim(self.max_len()) {
+            Ok(claim) => Ok(Some(claim)),
+            Err(SendError::Full { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    #[inline(always)]
+    fn claim(&mut self, len: usize, patience: Patience) -> Result<MpmcClaim<'_>, SendError> {
+        match patience {
+            Patience::None => self.try_claim(len),
+            Patience::Forever => self.claim(len),
+            Patience::Within(timeout) => self.claim_timeout(len, timeout),
+            Patience::Until(deadline) => {
+                self.claim_timeout(len, deadline.saturating_duration_since(Instant::now()))
+            }
+        }
+    }
+
+    fn claim_array(
+        &mut self,
+        len: usize,
+        _count: usize,
+        _patience: Patience,
+    ) -> Result<NoArray, SendError> {
+        // `HAS_ARRAYS` says that there is none.
+        Err(SendError::TooLarge { len, max: self.max_len() })
+    }
+
+    #[inline(always)]
+    fn flush(&mut self) -> Result<(), SendError> {
+        self.flush()
+    }
+
+    #[inline(always)]
+    fn max_len(&self) -> usize {
+        self.max_len()
+    }
+
+    fn publications(&self) -> u64 {
+        self.publications()
+    }
+}
+
+impl Room for MpmcClaim<'_> {
+    #[inline(always)]
+    fn finish(self, len: usize, publish: Publish) -> Result<(), SendError> {
+        match publish {
+            Publish::Now => self.commit_len(len),
+            Publish::Later => self.queue_len(len),
+        }
+    }
+}
+
+/// Nothing: slots are apart.
+pub(crate) enum NoArray {}
+
+impl ArrayRoom for NoArray {
+    fn bytes(&mut self) -> &mut [u8] {
+        match *self {}
+    }
+
+    fn queue(self, _count: usize) -> Result<(), SendError> {
+        match self {}
+    }
+}
+
 /// Room in a ring, or beside one.
 #[derive(Debug)]
 pub(crate) enum AnyClaim<'a> {
     InPlace(Claim<'a>),
     Copied(Copied<'a>),
+    Shared(MpmcClaim<'a>),
 }
 
 impl Room for AnyClaim<'_> {
@@ -201,6 +293,7 @@ impl Room for AnyClaim<'_> {
         match self {
             Self::InPlace(claim) => claim.finish(len, publish),
             Self::Copied(claim) => claim.finish(len, publish),
+            Self::Shared(claim) => claim.finish(len, publish),
         }
     }
 }
@@ -213,6 +306,7 @@ impl Deref for AnyClaim<'_> {
         match self {
             Self::InPlace(claim) => claim,
             Self::Copied(claim) => claim,
+            Self::Shared(claim) => claim,
         }
     }
 }
@@ -223,6 +317,7 @@ impl DerefMut for AnyClaim<'_> {
         match self {
             Self::InPlace(claim) => claim,
             Self::Copied(claim) => claim,
+            Self::Shared(claim) => claim,
         }
     }
 }
@@ -232,6 +327,7 @@ impl DerefMut for AnyClaim<'_> {
 pub(crate) enum Guard<'a> {
     InPlace(Received<'a>),
     Copied(ReceivedCopy<'a>),
+    Shared(MpmcReceived<'a>),
 }
 
 impl Guard<'_> {
@@ -239,6 +335,7 @@ impl Guard<'_> {
         match self {
             Self::InPlace(guard) => guard.redelivered(),
             Self::Copied(_) => false,
+            Self::Shared(guard) => guard.redelivered(),
         }
     }
 
@@ -247,6 +344,7 @@ impl Guard<'_> {
         match self {
             Self::InPlace(guard) => guard.sequence(),
             Self::Copied(guard) => guard.sequence(),
+            Self::Shared(guard) => guard.sequence(),
         }
     }
 
@@ -254,6 +352,7 @@ impl Guard<'_> {
     pub(crate) fn copy_to(&self, to: &mut [u8]) {
         match self {
             Self::InPlace(guard) => guard.copy_to(to),
+            Self::Shared(guard) => guard.copy_to(to),
             Self::Copied(guard) => {
                 let len = to.len().min(guard.len());
                 to[..len].copy_from_slice(&guard[..len]);
@@ -270,6 +369,7 @@ impl Deref for Guard<'_> {
         match self {
             Self::InPlace(guard) => guard,
             Self::Copied(guard) => guard,
+            Self::Shared(guard) => guard,
         }
     }
 }
@@ -279,6 +379,7 @@ impl Deref for Guard<'_> {
 pub(crate) enum AnyBatch<'a> {
     InPlace(ringway_shm::Batch<'a>),
     Copied(ringway_shm::CopiedBatch<'a>),
+    Shared(ringway_shm::MpmcBatch<'a>),
 }
 
 impl AnyBatch<'_> {
@@ -286,6 +387,7 @@ impl AnyBatch<'_> {
     pub(crate) fn next(&mut self) -> Result<Option<BatchMessage<'_>>, RecvError> {
         match self {
             Self::InPlace(batch) => batch.next(),
+            Self::Shared(batch) => batch.next(),
             Self::Copied(batch) => Ok(batch.next()?.map(|message| BatchMessage {
                 payload: message.payload,
                 sequence: message.sequence,
@@ -294,11 +396,18 @@ impl AnyBatch<'_> {
         }
     }
 
-    /// A copy is a run of one.
+    /// A copy is a run of one, and so is a slot.
     #[inline(always)]
     pub(crate) fn next_run(&mut self) -> Result<Option<BatchRun<'_>>, RecvError> {
         match self {
             Self::InPlace(batch) => batch.next_run(),
+            Self::Shared(batch) => Ok(batch.next()?.map(|message| BatchRun {
+                payload: message.payload,
+                len: message.payload.len(),
+                count: 1,
+                sequence: message.sequence,
+                redelivered: message.redelivered,
+            })),
             Self::Copied(batch) => Ok(batch.next()?.map(|message| BatchRun {
                 payload: message.payload,
                 len: message.payload.len(),
@@ -357,3 +466,4 @@ macro_rules! inlet {
 
 inlet!(Consumer, InPlace);
 inlet!(Subscriber, Copied);
+inlet!(MpmcReceiver, Shared);

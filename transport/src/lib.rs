@@ -77,5 +77,5 @@ pub use describe::{Describe, Schema, SchemaWriter, VariantWriter};
 pub use error::{BatchError, Error, ErrorKind, Lag, Peer, RecvError, SendError};
 pub use message::{Batch, Borrowed, Claim, Message, Received};
 pub use options::Builder;
-pub use ringway_shm::{Kind, Overflow, Read, Stats, Wait};
+pub use ringway_shm::{HeldUp, Kind, Overflow, Read, Redeliver, Stats, Until, Wait};
 pub use rkyv;

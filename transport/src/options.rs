@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use ringway_shm::{Kind, Options, Overflow, Read, Wait};
+use ringway_shm::{Kind, Options, Overflow, Read, Redeliver, Until, Wait};
 
 use crate::address::Address;
 use crate::channel::{Receiver, Sender};
@@ -36,6 +36,10 @@ pub struct Builder {
     overflow: Option<Overflow>,
     history: Option<u64>,
     read: Read,
+    slots: Option<u64>,
+    slot: Option<u32>,
+    redeliver: Option<Redeliver>,
+    until: Option<Until>,
     hold_cpu_latency: bool,
 }
 
@@ -57,6 +61,11 @@ impl Builder {
             overflow: options.overflow,
             history: options.history,
             read: options.read.unwrap_or_default(),
+            slots: options.slots,
+            // What no slot can have is refused where the channel is opened, too large or much too large.
+            slot: options.slot.map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX)),
+            redeliver: options.redeliver,
+            until: options.until,
             hold_cpu_latency: options.hold_cpu_latency.unwrap_or(false),
         })
     }
@@ -106,6 +115,33 @@ impl Builder {
     #[must_use]
     pub fn read(self, read: Read) -> Self {
         Self { read, ..self }
+    }
+
+    /// Of an MPMC channel: how many messages it holds, a power of two from 2 to 2^24. Default: 4096.
+    #[must_use]
+    pub fn slots(self, slots: u64) -> Self {
+        Self { slots: Some(slots), ..self }
+    }
+
+    /// Of an MPMC channel: bytes of a slot, a multiple of 64 below 1 MiB. A message takes one, less 8
+    /// bytes, or 16 where it has parts that need that alignment. Default: 256.
+    #[must_use]
+    pub fn slot(self, bytes: u32) -> Self {
+        Self { slot: Some(bytes), ..self }
+    }
+
+    /// Of an MPMC channel: what becomes of a message whose receiver dies with it. Default: another
+    /// receiver gets it, flagged.
+    #[must_use]
+    pub fn redeliver(self, redeliver: Redeliver) -> Self {
+        Self { redeliver: Some(redeliver), ..self }
+    }
+
+    /// Of an MPMC channel: when receivers are told that it has ended. Default: never, as there may
+    /// always come another sender.
+    #[must_use]
+    pub fn until(self, until: Until) -> Self {
+        Self { until: Some(until), ..self }
     }
 
     /// Keeps idle cores from deep sleep while this handle lives, which makes waking a sleeper about
@@ -165,6 +201,10 @@ impl Builder {
             kind: self.kind,
             overflow: self.overflow,
             history: self.history,
+            slots: self.slots,
+            slot: self.slot,
+            redeliver: self.redeliver,
+            until: self.until,
             ..Options::new(&self.name, schema)
         }
     }

@@ -40,6 +40,12 @@ macro_rules! flavors {
         flavors!(@ broadcast_overwrite_park
             "shm://contract?kind=broadcast&overflow=overwrite&wait=park&capacity=64KiB&align=64",
             $($every)*);
+        flavors!(@ mpmc_spin "shm://contract?kind=mpmc&until=last&wait=spin&slot=4KiB&slots=1024",
+            $($every)* $($waiting)* $($keeping)*);
+        flavors!(@ mpmc_adaptive "shm://contract?kind=mpmc&until=last&slot=4KiB&slots=1024",
+            $($every)* $($waiting)* $($keeping)*);
+        flavors!(@ mpmc_park "shm://contract?kind=mpmc&until=last&wait=park&slot=4KiB&slots=1024",
+            $($every)* $($waiting)* $($keeping)*);
     };
     (@ $flavor:ident $address:literal, $($contract:ident)*) => {
         mod $flavor {

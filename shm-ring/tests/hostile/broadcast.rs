@@ -111,6 +111,7 @@ fn marks_that_make_no_sense() {
                         end.try_claim(100).unwrap().commit().unwrap();
                     }
                     ringway_shm::Sending::Copied(end) => end.claim(100).unwrap().commit().unwrap(),
+                    ringway_shm::Sending::Shared(_) => panic!("not a broadcast's"),
                 };
                 // The first mark is in slot 1.
                 (0..60).for_each(|_| send());

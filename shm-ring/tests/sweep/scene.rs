@@ -7,7 +7,9 @@ use std::ptr::NonNull;
 use std::time::Duration;
 
 use ringway_shm::sync::Word;
-use ringway_shm::{Consumer, Options, Producer, RecvError, Schema, Subscriber};
+use ringway_shm::{
+    Consumer, MpmcReceiver, MpmcSender, Options, Producer, RecvError, Schema, Subscriber,
+};
 
 /// Long enough for anything that has to come.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -92,6 +94,8 @@ pub struct Survivors {
     pub consumer: Option<Consumer>,
     /// Of a broadcast that overwrites.
     pub subscriber: Option<Subscriber>,
+    /// Of an MPMC channel, the two that go on.
+    pub queue: Option<(MpmcSender, MpmcReceiver)>,
     /// What the consumer was told of the victim's end, if that was early.
     pub news: Option<RecvError>,
 }

@@ -3,7 +3,7 @@
 //! The table is where errors get their lists from, so nothing else may name an option. Whether a
 //! value makes sense (is that capacity a power of two?) is the business of the crate that uses it.
 
-use ringway_shm::{Kind, Overflow, Read, Wait};
+use ringway_shm::{Kind, Overflow, Read, Redeliver, Until, Wait};
 
 use super::Scheme;
 use super::error::AddressProblem;
@@ -27,6 +27,14 @@ pub struct ShmOptions {
     pub history: Option<u64>,
     /// What a broadcast's receiver wants.
     pub read: Option<Read>,
+    /// Messages that an MPMC channel holds; any number that was written, sensible or not.
+    pub slots: Option<u64>,
+    /// Bytes of an MPMC channel's slot; any number that was written, sensible or not.
+    pub slot: Option<u64>,
+    /// What becomes of a message whose receiver dies with it.
+    pub redeliver: Option<Redeliver>,
+    /// When an MPMC channel's receivers are told that it has ended.
+    pub until: Option<Until>,
     /// Whether the cores are kept from sleeping deeply while a handle is open.
     pub hold_cpu_latency: Option<bool>,
 }
@@ -41,7 +49,7 @@ enum Form {
 type Word = (&'static str, fn(&mut ShmOptions));
 
 /// All options of `shm://`.
-const SHM: [(&str, Form); 8] = [
+const SHM: [(&str, Form); 12] = [
     ("capacity", Form::Size(|options, bytes| options.capacity = Some(bytes))),
     (
         "wait",
@@ -70,6 +78,7 @@ const SHM: [(&str, Form); 8] = [
         Form::Word(&[
             (Kind::Spsc.name(), |options| options.kind = Some(Kind::Spsc)),
             (Kind::Broadcast.name(), |options| options.kind = Some(Kind::Broadcast)),
+            (Kind::Mpmc.name(), |options| options.kind = Some(Kind::Mpmc)),
         ]),
     ),
     (
@@ -85,6 +94,22 @@ const SHM: [(&str, Form); 8] = [
         Form::Word(&[
             ("every", |options| options.read = Some(Read::Every)),
             ("newest", |options| options.read = Some(Read::Newest)),
+        ]),
+    ),
+    ("slots", Form::Count(|options, slots| options.slots = Some(slots))),
+    ("slot", Form::Size(|options, bytes| options.slot = Some(bytes))),
+    (
+        "redeliver",
+        Form::Word(&[
+            (Redeliver::Again.name(), |options| options.redeliver = Some(Redeliver::Again)),
+            (Redeliver::Drop.name(), |options| options.redeliver = Some(Redeliver::Drop)),
+        ]),
+    ),
+    (
+        "until",
+        Form::Word(&[
+            (Until::Never.name(), |options| options.until = Some(Until::Never)),
+            (Until::Last.name(), |options| options.until = Some(Until::Last)),
         ]),
     ),
 ];
@@ -195,6 +220,16 @@ mod tests {
         }
         assert_eq!(read("align=16"), ShmOptions { align: Some(16), ..none });
         assert_eq!(read("align=64"), ShmOptions { align: Some(64), ..none });
+        assert_eq!(read("kind=mpmc"), ShmOptions { kind: Some(Kind::Mpmc), ..none });
+        assert_eq!(read("slots=64"), ShmOptions { slots: Some(64), ..none });
+        assert_eq!(read("slot=1KiB"), ShmOptions { slot: Some(1024), ..none });
+        for redeliver in Redeliver::ALL {
+            let query = format!("redeliver={redeliver}");
+            assert_eq!(read(&query), ShmOptions { redeliver: Some(redeliver), ..none });
+        }
+        for until in Until::ALL {
+            assert_eq!(read(&format!("until={until}")), ShmOptions { until: Some(until), ..none });
+        }
         let hold = |on| ShmOptions { hold_cpu_latency: Some(on), ..none };
         assert_eq!(read("hold_cpu_latency=on"), hold(true));
         assert_eq!(read("hold_cpu_latency=off"), hold(false));
@@ -214,7 +249,7 @@ mod tests {
         assert_eq!(
             text_of("algin=64"),
             "\"algin\" is no option of shm (did you mean align?): type one of capacity, wait, \
-             align, hold_cpu_latency, kind, overflow, history, read"
+             align, hold_cpu_latency, kind, overflow, history, read, slots, slot, redeliver, until"
         );
         assert!(text_of("depth=4").starts_with("\"depth\" is no option of shm: type one of"));
         assert!(text_of("=4").starts_with("\"\" is no option of shm: type one of"));
@@ -254,7 +289,10 @@ mod tests {
              wait=park"
         );
         assert_eq!(text_of("align=32"), "align can't be \"32\": type one of align=16, align=64");
-        assert_eq!(text_of("kind="), "kind can't be \"\": type one of kind=spsc, kind=broadcast");
+        assert_eq!(
+            text_of("kind="),
+            "kind can't be \"\": type one of kind=spsc, kind=broadcast, kind=mpmc"
+        );
         assert!(text_of("wait=a=b").starts_with("wait can't be \"a=b\": "));
         assert!(text_of("wait=\n").starts_with("wait can't be \"\\n\": "));
     }
