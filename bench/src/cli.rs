@@ -1,18 +1,18 @@
 //! The command line, and its translation into contestants. Whatever can't be run is refused here,
 //! with what could be.
 
-use crate::plan::{Cpus, Fault, Over, Scenario, Wait};
+use crate::cpu;
+use crate::plan::{Cpus, Fault, Over, Parties, Scenario, Seating, Wait};
 use crate::rows::Contestant;
 use crate::side::SIZES;
 use crate::systems::{self, System};
-use crate::{cpu, plan::Role};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// Measures latency and throughput of Ringway beside floors that can't be beaten by much.
 ///
-/// Two processes on two CPUs. All systems take turns within each round, every turn is bracketed by
+/// Processes of their own on CPUs of their own, one for each party. All systems take turns within each round, every turn is bracketed by
 /// a ping-pong over a bare cache line that shows where the host had put the cores, and ratios are
 /// taken within a round. Exit status: 0 if every message arrived as sent, 1 if not, 2 if it could
 /// not be measured.
@@ -29,7 +29,11 @@ pub(crate) enum Command {
     Pingpong(Options),
     /// Messages one way as fast as they go: rates.
     Stream(Options),
-    /// One process of the pair.
+    /// Every message to every receiver, as fast as they go: rates of each, and of all.
+    Fanout(Options),
+    /// Many senders, many receivers, and each message to one of them: rates, fairness, tails.
+    Mpmc(Options),
+    /// One process of the crew.
     #[command(hide = true)]
     Peer,
 }
@@ -70,10 +74,22 @@ pub(crate) struct Options {
     /// More options for the addresses of Ringway's channels, such as `align=16`.
     #[arg(long, value_name = "KEY=VALUE[&...]", default_value = "", hide_default_value = true)]
     pub(crate) channel_options: String,
-    /// The two CPUs, as `active,passive` [default: the first two that this process may use].
+    /// CPUs, two or more: the first sender's, the first receiver's, then the others' [default: the
+    /// first ones that this process may use, one for each party if there are enough].
     #[arg(long, value_name = "A,B", value_parser = cpus)]
-    pub(crate) cpus: Option<Cpus>,
+    pub(crate) cpus: Option<CpuList>,
+    /// Senders and receivers, comma-separated, such as `2P2C`; where every receiver gets every
+    /// message, such as `1P2S` [default: 1P1S,1P2S,1P4S for a fan-out, 1P1C,2P2C,4P4C for mpmc].
+    #[arg(long, value_name = "PARTIES", value_delimiter = ',')]
+    pub(crate) parties: Vec<Parties>,
+    /// Who sits beside whom where there are fewer CPUs than parties.
+    #[arg(long, value_enum, default_value = "apart")]
+    pub(crate) seating: Seating,
 }
+
+/// CPUs in the order in which they are to be used.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct CpuList(Vec<usize>);
 
 impl Options {
     pub(crate) fn rounds(&self) -> u32 {
@@ -85,24 +101,22 @@ impl Options {
         Duration::from_millis(ms.into())
     }
 
-    /// The CPUs to use; `None` if this process may use only one.
-    pub(crate) fn pick_cpus(&self) -> Result<Option<Cpus>, Fault> {
+    /// Where the parties run; `None` if this process may use only one CPU.
+    pub(crate) fn seat(&self, parties: Parties) -> Result<Option<Cpus>, Fault> {
         let allowed = cpu::allowed()
             .map_err(|e| Fault::new(format!("can't ask which CPUs may be used: {e}")))?;
-        match (self.cpus, allowed.as_slice()) {
-            (Some(cpus), _) => {
-                for cpu in [cpus.of(Role::Active), cpus.of(Role::Passive)] {
-                    if !allowed.contains(&cpu) {
-                        return Err(Fault::new(format!(
-                            "CPU {cpu} may not be used by this process; these may: {allowed:?}"
-                        )));
-                    }
+        let cpus = match &self.cpus {
+            Some(CpuList(cpus)) => {
+                if let Some(cpu) = cpus.iter().find(|cpu| !allowed.contains(cpu)) {
+                    return Err(Fault::new(format!(
+                        "CPU {cpu} may not be used by this process; these may: {allowed:?}"
+                    )));
                 }
-                Ok(Some(cpus))
+                cpus
             }
-            (None, &[active, passive, ..]) => Ok(Some(Cpus { active, passive })),
-            (None, _) => Ok(None),
-        }
+            None => &allowed[..allowed.len().min(parties.senders + parties.receivers)],
+        };
+        Ok((cpus.len() >= 2).then(|| Cpus::seat(cpus, parties, self.seating)))
     }
 
     /// Who takes part, grouped by size, and remarks on what was left out.
@@ -111,6 +125,7 @@ impl Options {
         scenario: Scenario,
     ) -> Result<(Vec<Contestant>, Vec<String>), Fault> {
         let chosen = self.chosen(scenario)?;
+        let parties = self.parties_of(scenario)?;
         let mut contestants = Vec::new();
         let mut remarks = Vec::new();
         for &size in &self.sizes {
@@ -127,20 +142,46 @@ impl Options {
                     (8 * size).max(4096).next_power_of_two()
                 )));
             }
-            for &(system, wait) in &chosen {
-                if (system.fits)(size) {
-                    contestants.push(Contestant { system, scenario, wait, size });
-                } else {
-                    remarks.push(format!("{} does not carry {size} B: left out", system.name));
+            for &parties in &parties {
+                for &(system, wait) in &chosen {
+                    if !(system.fits)(size) {
+                        remarks.push(format!("{} does not carry {size} B: left out", system.name));
+                    } else if !system.of_many && !parties.are_two() {
+                        remarks.push(format!("{} is not for {parties}: left out", system.name));
+                    } else {
+                        contestants.push(Contestant { system, scenario, parties, wait, size });
+                    }
                 }
             }
         }
         if contestants.is_empty() {
-            return Err(Fault::new("nothing to measure: no system carries these sizes"));
+            let mut text = String::from("nothing to measure");
+            remarks.iter().for_each(|remark| text += &format!("; {remark}"));
+            return Err(Fault::new(text));
         }
         remarks.sort();
         remarks.dedup();
         Ok((contestants, remarks))
+    }
+
+    /// As asked for, if the scenario can be played so.
+    fn parties_of(&self, scenario: Scenario) -> Result<Vec<Parties>, Fault> {
+        let usual = scenario.usual_parties();
+        for parties in &self.parties {
+            let refused = match scenario {
+                Scenario::Pingpong | Scenario::Stream => !parties.are_two() || parties.to_all,
+                Scenario::Fanout => parties.senders != 1 || !parties.to_all,
+                Scenario::Mpmc => parties.to_all,
+            };
+            if refused {
+                let usual: Vec<String> = usual.iter().map(Parties::to_string).collect();
+                let usual = usual.join(",");
+                return Err(Fault::new(format!(
+                    "--parties {parties}: a {scenario} is not between so many; for example {usual}"
+                )));
+            }
+        }
+        Ok(if self.parties.is_empty() { usual.to_vec() } else { self.parties.clone() })
     }
 
     /// Systems and waits, in the order of the table of systems.
@@ -155,7 +196,7 @@ impl Options {
                 && system.waits.contains(&wait)
         };
         let mut chosen: Vec<(&System, Wait)> = Vec::new();
-        for system in systems::ALL {
+        for system in systems::all() {
             for &wait in &self.waits {
                 if has(system, wait) && (self.systems.is_empty() || named(system)) {
                     chosen.push((system, wait));
@@ -183,7 +224,7 @@ impl Options {
             }
         }
         let place = |&(system, wait): &(&System, Wait)| {
-            (systems::ALL.iter().position(|s| s.name == system.name), wait as u8)
+            (systems::all().position(|s| s.name == system.name), wait as u8)
         };
         chosen.sort_by_key(place);
         chosen.dedup_by_key(|choice| place(choice));
@@ -203,7 +244,7 @@ fn check_name(name: &str, scenario: Scenario) -> Result<(), Fault> {
 
 fn listing(scenario: Scenario) -> String {
     let mut text = format!("systems with a {scenario}:");
-    for system in systems::ALL.iter().filter(|s| s.scenarios.contains(&scenario)) {
+    for system in systems::all().filter(|s| s.scenarios.contains(&scenario)) {
         let waits: Vec<String> = system.waits.iter().map(Wait::to_string).collect();
         text += &format!("\n  {:24} {} ({})", system.name, system.about, waits.join(", "));
     }
@@ -223,12 +264,18 @@ fn bytes(text: &str) -> Result<usize, String> {
     }
 }
 
-fn cpus(text: &str) -> Result<Cpus, String> {
-    let wrong = || "not two different CPU numbers; for example 2,3".to_string();
-    let (active, passive) = text.split_once(',').ok_or_else(wrong)?;
-    let number = |text: &str| text.trim().parse().map_err(|_| wrong());
-    let cpus = Cpus { active: number(active)?, passive: number(passive)? };
-    if cpus.active == cpus.passive { Err(wrong()) } else { Ok(cpus) }
+fn cpus(text: &str) -> Result<CpuList, String> {
+    let wrong = || "not two or more different CPU numbers; for example 2,3".to_string();
+    let numbers = text.split(',').map(|number| number.trim().parse());
+    let numbers: Vec<usize> = numbers.collect::<Result<_, _>>().map_err(|_| wrong())?;
+    let mut sorted = numbers.clone();
+    sorted.sort_unstable();
+    sorted.dedup();
+    if sorted.len() != numbers.len() || numbers.len() < 2 {
+        Err(wrong())
+    } else {
+        Ok(CpuList(numbers))
+    }
 }
 
 #[cfg(test)]
@@ -286,6 +333,21 @@ mod tests {
     }
 
     #[test]
+    fn parties_must_fit_the_scenario_and_the_system() {
+        let e = options("--parties 2P2C").contestants(Scenario::Stream).err();
+        assert!(e.expect("refused").0.contains("1P1C"));
+        let e = options("--parties 2P2S").contestants(Scenario::Fanout).err();
+        assert!(e.expect("refused").0.contains("1P1S,1P2S,1P4S"));
+        let options = options("--parties 1P1C,2P2C --size 8 --systems kanal,ringway-shm-raw");
+        let (contestants, remarks) = options.contestants(Scenario::Mpmc).expect("both exist");
+        let names: Vec<_> =
+            contestants.iter().map(|c| (c.system.name, c.parties.to_string())).collect();
+        let expected = [("kanal", "1P1C"), ("ringway-shm-raw", "1P1C"), ("kanal", "2P2C")];
+        assert_eq!(names, expected.map(|(name, parties)| (name, parties.to_string())));
+        assert_eq!(remarks, ["ringway-shm-raw is not for 2P2C: left out"]);
+    }
+
+    #[test]
     fn capacities_are_powers_of_two() {
         assert_eq!(bytes("4MiB"), Ok(4 << 20));
         assert_eq!(bytes("64KiB"), Ok(64 << 10));
@@ -298,8 +360,9 @@ mod tests {
     }
 
     #[test]
-    fn cpus_are_two() {
-        assert_eq!(cpus("2,3"), Ok(Cpus { active: 2, passive: 3 }));
+    fn cpus_are_at_least_two() {
+        assert_eq!(cpus("2,3"), Ok(CpuList(vec![2, 3])));
+        assert_eq!(cpus("7, 3,1"), Ok(CpuList(vec![7, 3, 1])));
         for wrong in ["2", "2,2", "a,b", ""] {
             assert!(cpus(wrong).is_err(), "{wrong}");
         }

@@ -11,7 +11,7 @@ use std::fs;
 pub(crate) struct Host {
     pub(crate) cpu: String,
     pub(crate) kernel: String,
-    /// CPUs of the active and the passive process; empty when unpinned.
+    /// CPUs of the first sender and the first receiver; empty when unpinned.
     pub(crate) cpus: Vec<usize>,
     pub(crate) clock_cost_ns: f64,
     pub(crate) clock_step_ns: u64,

@@ -1,9 +1,9 @@
-//! `ringway-bench`: latency and throughput of Ringway beside floors, in two pinned processes.
+//! `ringway-bench`: latency and throughput of Ringway beside floors, in pinned processes, one a party.
 //!
 //! ```text
-//! cli -> run: for each size, a pair of processes; for each round, every system in turn
+//! cli -> run: for each size, a crew of processes; for each round, every system in turn
 //!         |     bracket, turn, bracket, turn, ... bracket
-//!         +-> pair ==pipes==> peer: pingpong | stream over a system's Tx and Rx (side, systems/)
+//!         +-> crew ==pipes==> peer: pingpong | stream | many over a system's Tx and Rx (side, systems/)
 //!        rows: medians by placement, ratios within a round -> report: table, JSON
 //! ```
 
@@ -11,8 +11,10 @@ mod arena;
 mod cli;
 mod clock;
 mod cpu;
+mod crew;
+mod crowd;
 mod host;
-mod pair;
+mod many;
 mod payload;
 mod peer;
 mod pingpong;
@@ -32,7 +34,7 @@ use clap::Parser;
 use cli::{Cli, Command, Options};
 use host::Host;
 use placement::Levels;
-use plan::{Fault, Scenario};
+use plan::{Fault, Parties, Scenario};
 use report::{Report, SCHEMA};
 use rows::Contestant;
 use run::Table;
@@ -47,6 +49,8 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Pingpong(options) => measure(Scenario::Pingpong, &options),
         Command::Stream(options) => measure(Scenario::Stream, &options),
+        Command::Fanout(options) => measure(Scenario::Fanout, &options),
+        Command::Mpmc(options) => measure(Scenario::Mpmc, &options),
         Command::Peer => peer::serve().map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|fault| {
@@ -60,10 +64,12 @@ fn measure(scenario: Scenario, options: &Options) -> Result<ExitCode, Fault> {
     for remark in remarks {
         eprintln!("{remark}");
     }
-    let cpus = options.pick_cpus()?;
+    let most = contestants.iter().fold(Parties::TWO, |most, one| most.or(one.parties));
+    let cpus = options.seat(most)?;
+    let cpus = cpus.as_ref();
     if cpus.is_none() {
         eprintln!(
-            "only one CPU may be used: both processes share it, unpinned, and every figure is a \
+            "only one CPU may be used: all processes share it, unpinned, and every figure is a \
              scheduler's; allow two (taskset, cpuset, container limits) for figures that mean \
              anything"
         );
@@ -89,7 +95,7 @@ fn measure(scenario: Scenario, options: &Options) -> Result<ExitCode, Fault> {
         channel_options: &options.channel_options,
     };
     let jitter = table.jitter(if options.quick { 50 } else { 500 })?;
-    let used = cpus.map_or(vec![], |cpus| vec![cpus.active, cpus.passive]);
+    let used = cpus.map_or(vec![], |cpus| vec![cpus.senders[0], cpus.receivers[0]]);
     let mut host = Host::look(used, jitter, load_before);
 
     let samples = table.play(&contestants, |group| announce(group, &table))?;
@@ -102,9 +108,9 @@ fn measure(scenario: Scenario, options: &Options) -> Result<ExitCode, Fault> {
     let brackets = samples.iter().chain(&probe_samples);
     let brackets = brackets.flat_map(|s| [s.bracket.before_ns, s.bracket.after_ns]);
     let levels = Levels::of(brackets.collect());
-    let rows = rows::rows(&contestants, &samples, &levels);
+    let rows = rows::rows(&contestants, &samples, &levels, cpus);
     let floor_ring = floor_took_part.then(|| {
-        let probe_rows = rows::rows(&probes, &probe_samples, &levels);
+        let probe_rows = rows::rows(&probes, &probe_samples, &levels, cpus);
         Validity::of(&[rows.as_slice(), probe_rows.as_slice()].concat())
     });
     let report =
@@ -124,7 +130,7 @@ fn announce(group: &[Contestant], table: &Table<'_>) {
     let Some(first) = group.first() else { return };
     let seconds = table.round_length.as_secs_f64() * f64::from(table.rounds) * group.len() as f64;
     eprintln!(
-        "{} of {} B: {} systems, {} rounds, about {:.0} s",
+        "{} of {} B: {} turns, {} rounds, about {:.0} s",
         first.scenario,
         first.size,
         group.len(),

@@ -9,6 +9,16 @@ pub(crate) const MARK: u64 = 1 << 62;
 /// The part of a word that is the sequence number.
 pub(crate) const SEQ: u64 = MARK - 1;
 
+/// With many senders the part that is the sequence number is shorter, and above it stand whether the
+/// message is of the measured part, and who sent it.
+pub(crate) const MEASURED: u64 = 1 << 61;
+pub(crate) const SENDER_SHIFT: u32 = 56;
+pub(crate) const SENDER: u64 = 0x1f << SENDER_SHIFT;
+pub(crate) const OWN_SEQ: u64 = (1 << SENDER_SHIFT) - 1;
+
+const _: () = assert!(STOP | MARK | MEASURED | SENDER | OWN_SEQ == u64::MAX);
+const _: () = assert!((SENDER >> SENDER_SHIFT) as usize + 1 == crate::plan::Parties::MOST);
+
 /// What a receiver found: the first word, and nonzero if any byte or the length was not as sent.
 #[derive(Clone, Copy)]
 pub(crate) struct Seen {

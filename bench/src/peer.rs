@@ -1,9 +1,10 @@
-//! One process of the pair: stays on its CPU, opens its seats, plays the rounds it is told to, and
+//! One process of the crew: stays on its CPU, opens its seats, plays the rounds it is told to, and
 //! answers on standard output. Decides nothing.
 
 use crate::arena::Region;
 use crate::clock;
 use crate::cpu;
+use crate::many::Common;
 use crate::plan::{Fault, Job, Order, Reply};
 use crate::side::{Place, Side, play};
 use crate::systems;
@@ -28,29 +29,32 @@ pub(crate) fn serve() -> Result<(), Fault> {
 
 struct Party {
     job: Job,
-    sides: Vec<Box<dyn Side>>,
+    /// By seat; none where it takes no part.
+    sides: Vec<Option<Box<dyn Side>>>,
 }
 
 impl Party {
     fn begin(&mut self) -> Result<(), Fault> {
-        match self.job.cpus {
-            Some(cpus) => cpu::pin(cpus.of(self.job.role)).map_err(|e| Fault::new(e.to_string())),
+        match self.cpu() {
+            Some(cpu) => cpu::pin(cpu).map_err(|e| Fault::new(e.to_string())),
             None => Ok(()),
         }
+    }
+
+    fn cpu(&self) -> Option<usize> {
+        self.job.cpus.as_ref().map(|cpus| cpus.of(self.job.party))
     }
 
     fn obey(&mut self, order: Order) -> Result<Reply, Fault> {
         match order {
             Order::Open => self.open(),
-            Order::Jitter { ms } => {
-                let cpu = self.job.cpus.map(|cpus| cpus.of(self.job.role));
-                Ok(Reply::Jitter(clock::watch(cpu, ms)))
-            }
+            Order::Jitter { ms } => Ok(Reply::Jitter(clock::watch(self.cpu(), ms))),
             Order::Round { seat, micros } => {
-                let side = self.sides.get_mut(seat);
+                let side = self.sides.get_mut(seat).and_then(Option::as_mut);
                 let side = side.ok_or_else(|| Fault::new(format!("seat {seat} is not open")))?;
                 answer(&Reply::Ready)?;
-                Ok(Reply::Done(play(side.as_mut(), Duration::from_micros(micros))?))
+                let outcome = play(side.as_mut(), Duration::from_micros(micros))?;
+                Ok(Reply::Done(Box::new(outcome)))
             }
         }
     }
@@ -59,15 +63,22 @@ impl Party {
         let job = &self.job;
         let arena = Region::map(job.arena_fd, job.arena_len)?;
         for seat in &job.seats {
+            if !seat.parties.include(job.party) {
+                self.sides.push(None);
+                continue;
+            }
             let system = systems::find(&seat.system)
                 .ok_or_else(|| Fault::new(format!("no system is called {}", seat.system)))?;
             let place = Place {
                 seat,
-                role: job.role,
+                role: job.party.role,
+                party: job.party,
                 region: arena.part(seat.arena_offset, (system.arena_len)(seat.size, seat.capacity)),
-                passive_cpu: job.cpus.map(|cpus| cpus.passive),
+                common: arena.part(seat.common_offset, Common::LEN),
+                passive_cpu: job.cpus.as_ref().map(|cpus| cpus.receivers[0]),
+                cpus: job.cpus.as_ref(),
             };
-            self.sides.push((system.open)(&place)?);
+            self.sides.push(Some((system.open)(&place)?));
         }
         Ok(Reply::Opened)
     }

@@ -4,8 +4,9 @@
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::str::FromStr;
 
-/// What two parties do with each other.
+/// What the parties do with each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Scenario {
@@ -13,6 +14,120 @@ pub(crate) enum Scenario {
     Pingpong,
     /// Messages one way, as fast as they go.
     Stream,
+    /// One sender, and every receiver gets every message, as fast as they go.
+    Fanout,
+    /// Many senders, many receivers, and each message goes to one of them, as fast as they go.
+    Mpmc,
+}
+
+impl Scenario {
+    /// Whether it is between one sender and one receiver by its nature.
+    pub(crate) fn is_of_two(self) -> bool {
+        matches!(self, Scenario::Pingpong | Scenario::Stream)
+    }
+
+    /// What it is played with unless something else is asked for.
+    pub(crate) fn usual_parties(self) -> &'static [Parties] {
+        match self {
+            Scenario::Pingpong | Scenario::Stream => &[Parties::TWO],
+            Scenario::Fanout => &[
+                Parties { senders: 1, receivers: 1, to_all: true },
+                Parties { senders: 1, receivers: 2, to_all: true },
+                Parties { senders: 1, receivers: 4, to_all: true },
+            ],
+            Scenario::Mpmc => &[
+                Parties { senders: 1, receivers: 1, to_all: false },
+                Parties { senders: 2, receivers: 2, to_all: false },
+                Parties { senders: 4, receivers: 4, to_all: false },
+            ],
+        }
+    }
+}
+
+/// How many take part, written as `2P2C`, or `1P2S` where each receiver subscribes to everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub(crate) struct Parties {
+    pub(crate) senders: usize,
+    pub(crate) receivers: usize,
+    pub(crate) to_all: bool,
+}
+
+impl Parties {
+    pub(crate) const TWO: Parties = Parties { senders: 1, receivers: 1, to_all: false };
+
+    /// On either side: as many as a message's word can name (`payload`).
+    pub(crate) const MOST: usize = 32;
+
+    pub(crate) fn are_two(self) -> bool {
+        self.senders == 1 && self.receivers == 1
+    }
+
+    /// The passive ones first: they have to be there when the first message comes.
+    pub(crate) fn all(self) -> impl Iterator<Item = Party> {
+        let of = |role, count| (0..count).map(move |index| Party { role, index });
+        of(Role::Passive, self.receivers).chain(of(Role::Active, self.senders))
+    }
+
+    pub(crate) fn include(self, party: Party) -> bool {
+        party.index
+            < match party.role {
+                Role::Active => self.senders,
+                Role::Passive => self.receivers,
+            }
+    }
+
+    /// The smallest crew that can play either.
+    pub(crate) fn or(self, other: Parties) -> Parties {
+        Parties {
+            senders: self.senders.max(other.senders),
+            receivers: self.receivers.max(other.receivers),
+            to_all: self.to_all || other.to_all,
+        }
+    }
+}
+
+impl FromStr for Parties {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Parties, String> {
+        let wrong = || {
+            let most = Parties::MOST;
+            format!("not of the form 2P2C or 1P2S, with numbers from 1 to {most}")
+        };
+        let (senders, rest) = text.split_once('P').ok_or_else(wrong)?;
+        let (receivers, to_all) = match (rest.strip_suffix('C'), rest.strip_suffix('S')) {
+            (Some(receivers), _) => (receivers, false),
+            (_, Some(receivers)) => (receivers, true),
+            _ => return Err(wrong()),
+        };
+        let count = |text: &str| match text.parse() {
+            Ok(count) if (1..=Parties::MOST).contains(&count) => Ok(count),
+            _ => Err(wrong()),
+        };
+        Ok(Parties { senders: count(senders)?, receivers: count(receivers)?, to_all })
+    }
+}
+
+impl TryFrom<String> for Parties {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Parties, String> {
+        text.parse()
+    }
+}
+
+impl From<Parties> for String {
+    fn from(parties: Parties) -> String {
+        parties.to_string()
+    }
+}
+
+impl fmt::Display for Parties {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let receivers = if self.to_all { 'S' } else { 'C' };
+        f.pad(&format!("{}P{}{receivers}", self.senders, self.receivers))
+    }
 }
 
 /// How a party waits for the other.
@@ -37,21 +152,40 @@ pub(crate) enum Over {
     Tcp,
 }
 
-/// Which of the two processes.
+/// Which side of the channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Role {
-    /// Drives the ping-pong, is the source of a stream; keeps the time of round trips.
+    /// Drives the ping-pong, sends a stream; keeps the time of round trips.
     Active,
-    /// Echoes, is the sink of a stream; keeps the time of streams.
+    /// Echoes, receives a stream; keeps the time of streams.
     Passive,
 }
 
-/// One system under one load: what both processes need to know to take part in its rounds.
+/// One of a side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Party {
+    pub(crate) role: Role,
+    /// From 0.
+    pub(crate) index: usize,
+}
+
+impl fmt::Display for Party {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let role = match self.role {
+            Role::Active => "sender",
+            Role::Passive => "receiver",
+        };
+        write!(f, "{role} {}", self.index + 1)
+    }
+}
+
+/// One system under one load: what the processes need to know to take part in its rounds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Seat {
     pub(crate) system: String,
     pub(crate) scenario: Scenario,
+    pub(crate) parties: Parties,
     pub(crate) wait: Wait,
     /// Payload bytes of a message.
     pub(crate) size: usize,
@@ -59,17 +193,19 @@ pub(crate) struct Seat {
     pub(crate) capacity: usize,
     /// Where this seat's part of the arena starts.
     pub(crate) arena_offset: usize,
+    /// Where the scenario's own page of the arena is, for those that have one.
+    pub(crate) common_offset: usize,
     /// Channel name, unique on this machine, for systems that have names.
     pub(crate) channel: String,
     /// More options for the addresses of named channels; may be empty.
     pub(crate) channel_options: String,
 }
 
-/// The first line that a process of the pair reads.
+/// The first line that a process of the crew reads.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Job {
-    pub(crate) role: Role,
-    /// CPU to run on and the other process's CPU; `None` when they can't be told apart.
+    pub(crate) party: Party,
+    /// Where everybody runs; `None` when they can't be told apart.
     pub(crate) cpus: Option<Cpus>,
     /// Inherited descriptor of the shared arena, and its length in bytes.
     pub(crate) arena_fd: i32,
@@ -77,23 +213,79 @@ pub(crate) struct Job {
     pub(crate) seats: Vec<Seat>,
 }
 
-/// CPUs of the two processes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// CPUs of the parties, by number of the sender or receiver.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Cpus {
-    pub(crate) active: usize,
-    pub(crate) passive: usize,
+    pub(crate) senders: Vec<usize>,
+    pub(crate) receivers: Vec<usize>,
+}
+
+/// Who sits beside whom where there are fewer CPUs than parties.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Seating {
+    /// No sender beside a receiver.
+    Apart,
+    /// Senders and receivers in turn: the second receiver beside the first sender.
+    Mixed,
 }
 
 impl Cpus {
-    pub(crate) fn of(self, role: Role) -> usize {
-        match role {
-            Role::Active => self.active,
-            Role::Passive => self.passive,
+    /// A seat for everybody on at least two CPUs, the first sender and the first receiver on the first
+    /// two. One CPU each, if there are enough.
+    pub(crate) fn seat(cpus: &[usize], parties: Parties, seating: Seating) -> Cpus {
+        let Parties { senders, receivers, .. } = parties;
+        let nth = |n: usize| cpus[n % cpus.len()];
+        let enough = senders + receivers <= cpus.len();
+        match seating {
+            Seating::Mixed if !enough => Cpus {
+                senders: (0..senders).map(nth).collect(),
+                receivers: (0..receivers).map(|index| nth(index + 1)).collect(),
+            },
+            _ => {
+                // The second CPU is a receiver's; those behind it first make up the senders' share.
+                let most = cpus.len() - 1;
+                let share =
+                    if enough { senders } else { cpus.len() * senders / (senders + receivers) };
+                let share = share.clamp(1, most);
+                let (sending, receiving) = {
+                    let mut sending = vec![cpus[0]];
+                    sending.extend(&cpus[2..1 + share]);
+                    let mut receiving = vec![cpus[1]];
+                    receiving.extend(&cpus[1 + share..]);
+                    (sending, receiving)
+                };
+                Cpus {
+                    senders: (0..senders).map(|i| sending[i % sending.len()]).collect(),
+                    receivers: (0..receivers).map(|i| receiving[i % receiving.len()]).collect(),
+                }
+            }
         }
+    }
+
+    pub(crate) fn of(&self, party: Party) -> usize {
+        match party.role {
+            Role::Active => self.senders[party.index],
+            Role::Passive => self.receivers[party.index],
+        }
+    }
+
+    /// Only of those who take part.
+    pub(crate) fn only(&self, parties: Parties) -> Cpus {
+        Cpus {
+            senders: self.senders[..parties.senders].to_vec(),
+            receivers: self.receivers[..parties.receivers].to_vec(),
+        }
+    }
+
+    /// Whether two of these parties have one CPU between them.
+    pub(crate) fn are_shared(&self, parties: Parties) -> bool {
+        let mut all: Vec<usize> = parties.all().map(|party| self.of(party)).collect();
+        all.sort_unstable();
+        all.windows(2).any(|two| two[0] == two[1])
     }
 }
 
-/// What the parent tells a process of the pair, one JSON line each.
+/// What the parent tells a process of the crew, one JSON line each.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Order {
@@ -105,7 +297,7 @@ pub(crate) enum Order {
     Round { seat: usize, micros: u64 },
 }
 
-/// What a process of the pair answers, one JSON line each.
+/// What a process of the crew answers, one JSON line each.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Reply {
@@ -113,40 +305,64 @@ pub(crate) enum Reply {
     Jitter(Jitter),
     /// The round is about to start on this side.
     Ready,
-    Done(Outcome),
+    /// Boxed, for it is far larger than every other answer.
+    Done(Box<Outcome>),
     Fault(String),
 }
 
-/// One side's account of one round. The sum of both sides' is the round's.
+/// One party's account of one round. The sum of all parties' is the round's.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Outcome {
-    /// Messages sent that the other side has to receive (for a ping-pong: pings).
+    /// Messages sent that the other side has to receive (for a ping-pong: pings), once for each
+    /// receiver that has to.
     pub(crate) sent: u64,
     pub(crate) received: u64,
+    /// Messages that a receiver was told it did not get, and did not.
+    pub(crate) missed: u64,
     /// Messages that came with other bytes, another length or out of order.
     pub(crate) altered: u64,
     /// Times that the kernel gave a party's core to somebody else.
     pub(crate) preempted: u64,
     pub(crate) trips: Option<Trips>,
     pub(crate) flow: Option<Flow>,
+    /// One of each party, in scenarios of many.
+    pub(crate) shares: Vec<Share>,
 }
 
 impl Outcome {
-    /// Both sides' accounts together.
-    pub(crate) fn and(self, other: Outcome) -> Outcome {
+    /// Two accounts together.
+    pub(crate) fn and(mut self, mut other: Outcome) -> Outcome {
+        self.shares.append(&mut other.shares);
         Outcome {
             sent: self.sent + other.sent,
             received: self.received + other.received,
+            missed: self.missed + other.missed,
             altered: self.altered + other.altered,
             preempted: self.preempted + other.preempted,
             trips: self.trips.or(other.trips),
             flow: self.flow.or(other.flow),
+            shares: self.shares,
         }
     }
 
     pub(crate) fn lost(&self) -> u64 {
-        self.sent.saturating_sub(self.received)
+        self.sent.saturating_sub(self.received + self.missed)
     }
+}
+
+/// What one party of many did in one round.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Share {
+    pub(crate) party: Party,
+    /// Messages of the measured part, as far as they lie between two readings of the clock.
+    pub(crate) messages: u64,
+    /// Those two readings.
+    pub(crate) from_ns: u64,
+    pub(crate) to_ns: u64,
+    /// Wrapping sum of the words of all messages of the round.
+    pub(crate) sum: u64,
+    /// A sender's: 99.9 % of its sends took at most this, waits for room included.
+    pub(crate) op_p999_ns: Option<u64>,
 }
 
 /// Round trips of one round.
@@ -204,6 +420,8 @@ impl fmt::Display for Scenario {
         f.write_str(match self {
             Scenario::Pingpong => "pingpong",
             Scenario::Stream => "stream",
+            Scenario::Fanout => "fanout",
+            Scenario::Mpmc => "mpmc",
         })
     }
 }
@@ -215,5 +433,53 @@ impl fmt::Display for Wait {
             Wait::Adaptive => "adaptive",
             Wait::Park => "park",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parties(text: &str) -> Parties {
+        text.parse().expect("legal")
+    }
+
+    #[test]
+    fn parties_are_read_as_they_are_written() {
+        for text in ["1P1C", "2P2C", "1P4S", "32P32C"] {
+            assert_eq!(parties(text).to_string(), text);
+        }
+        for wrong in ["", "2", "2P", "2P2", "2P2X", "0P1C", "1P33S", "2p2c", "-1P1C"] {
+            assert!(wrong.parse::<Parties>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn receivers_are_told_to_begin_before_senders() {
+        let order: Vec<_> = parties("2P1C").all().map(|party| party.to_string()).collect();
+        assert_eq!(order, ["receiver 1", "sender 1", "sender 2"]);
+    }
+
+    #[test]
+    fn two_cpus_keep_senders_and_receivers_apart_or_mix_them() {
+        let cpus = Cpus::seat(&[4, 6], parties("2P2C"), Seating::Apart);
+        assert_eq!((cpus.senders, cpus.receivers), (vec![4, 4], vec![6, 6]));
+        let cpus = Cpus::seat(&[4, 6], parties("1P4S"), Seating::Apart);
+        assert_eq!((cpus.senders, cpus.receivers), (vec![4], vec![6, 6, 6, 6]));
+        let cpus = Cpus::seat(&[4, 6], parties("2P2C"), Seating::Mixed);
+        assert_eq!((cpus.senders, cpus.receivers), (vec![4, 6], vec![6, 4]));
+    }
+
+    #[test]
+    fn everybody_has_a_cpu_where_there_are_enough() {
+        for seating in [Seating::Apart, Seating::Mixed] {
+            for text in ["1P1C", "2P2C", "1P4S", "4P1C"] {
+                let cpus = Cpus::seat(&[0, 1, 2, 3, 4], parties(text), seating);
+                assert!(!cpus.are_shared(parties(text)), "{text}: {cpus:?}");
+                assert_eq!((cpus.senders[0], cpus.receivers[0]), (0, 1));
+            }
+            let some = Cpus::seat(&[0, 1, 2, 3], parties("4P4C"), seating);
+            assert!(some.are_shared(parties("4P4C")) && !some.are_shared(parties("1P1C")));
+        }
     }
 }

@@ -29,21 +29,31 @@ impl Poll for Tight {
     }
 }
 
-/// As Ringway's ring polls: one pause between two looks. The writer gets its line back meanwhile.
+/// As Ringway's ring polls: one pause between two looks, so that the writer gets its line back
+/// meanwhile, and before the second look as many as messages have just come.
 #[derive(Default)]
 pub(crate) struct Paused {
+    burst: u32,
     patience: Patience,
 }
+
+/// As in `ringway_shm::wait`.
+const PAUSES_MAX: u32 = 64;
 
 impl Poll for Paused {
     #[inline(always)]
     fn missed(&mut self) {
-        spin_loop();
+        let pauses = self.burst.clamp(1, PAUSES_MAX);
+        self.burst = 0;
+        for _ in 0..pauses {
+            spin_loop();
+        }
         self.patience.lose();
     }
 
     #[inline(always)]
     fn met(&mut self) {
+        self.burst = self.burst.wrapping_add(1);
         self.patience = Patience::default();
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::host::Host;
 use crate::placement::Levels;
-use crate::plan::Over;
+use crate::plan::{Cpus, Over};
 use crate::rows::{Metric, Row};
 use crate::validity::Validity;
 use serde::Serialize;
@@ -43,6 +43,9 @@ impl fmt::Display for Report {
             writeln!(f, "floor   {validity}")?;
         }
         writeln!(f, "\n{}", table(&self.rows))?;
+        if self.rows.iter().any(|row| row.many.is_some()) {
+            writeln!(f, "{}", table_of_many(&self.rows))?;
+        }
         write!(f, "{}", comparisons(&self.rows))
     }
 }
@@ -50,6 +53,7 @@ impl fmt::Display for Report {
 fn table(rows: &[Row]) -> String {
     let header = [
         "system",
+        "parties",
         "size",
         "wait",
         "place",
@@ -70,6 +74,7 @@ fn table(rows: &[Row]) -> String {
         let ns = |v: Option<f64>| v.map_or(String::new(), nanoseconds);
         vec![
             row.system.to_string(),
+            row.parties.to_string(),
             row.size.to_string(),
             row.wait.to_string(),
             row.placement.to_string(),
@@ -91,20 +96,84 @@ fn table(rows: &[Row]) -> String {
     columns(&header, lines.collect())
 }
 
+/// What only rounds of many parties have.
+fn table_of_many(rows: &[Row]) -> String {
+    let header = [
+        "system",
+        "parties",
+        "size",
+        "wait",
+        "place",
+        "all msgs/s",
+        "each receiver",
+        "each sender",
+        "unfair",
+        "send p99.9",
+        "missed",
+        "senders on",
+        "receivers on",
+    ];
+    let mut lines = Vec::new();
+    for row in rows {
+        let Some(many) = &row.many else { continue };
+        let span = |least: f64, most: f64| format!("{:.3}-{:.3} M", least / 1e6, most / 1e6);
+        let seats = |of: fn(&Cpus) -> &Vec<usize>| match &many.cpus {
+            Some(cpus) => {
+                of(cpus).iter().map(|cpu| format!("CPU {cpu}")).collect::<Vec<_>>().join(" ")
+            }
+            None => "any CPU".to_string(),
+        };
+        lines.push(vec![
+            row.system.to_string(),
+            row.parties.to_string(),
+            row.size.to_string(),
+            row.wait.to_string(),
+            row.placement.to_string(),
+            format!("{:.3} M", many.total_per_s / 1e6),
+            span(many.receiver_least_per_s, many.receiver_most_per_s),
+            span(many.sender_least_per_s, many.sender_most_per_s),
+            format!("{:.2}", many.unfairness),
+            nanoseconds(many.op_p999_ns),
+            row.missed.to_string(),
+            seats(|cpus| &cpus.senders),
+            seats(|cpus| &cpus.receivers),
+        ]);
+    }
+    let title = "many parties: rates as the parties saw them; unfair is the fastest sender's over \
+                 the slowest's; send p99.9 includes waits for room and for the core\n";
+    title.to_string() + &columns(&header, lines)
+}
+
 /// Every ratio, one a line: what the figures are judged by.
 fn comparisons(rows: &[Row]) -> String {
-    let header =
-        ["ratio", "of", "size", "system", "wait", "to", "wait", "place", "rounds", "middle half"];
+    let header = [
+        "ratio",
+        "of",
+        "parties",
+        "size",
+        "system",
+        "wait",
+        "to",
+        "wait",
+        "place",
+        "rounds",
+        "middle half",
+    ];
     let mut lines = Vec::new();
     for row in rows {
         for ratio in &row.ratios {
             lines.push(vec![
                 format!("{:.3}", ratio.ratio),
                 ratio.of.name().to_string(),
+                row.parties.to_string(),
                 row.size.to_string(),
                 row.system.to_string(),
                 row.wait.to_string(),
-                ratio.to.to_string(),
+                if ratio.to_parties == row.parties {
+                    ratio.to.to_string()
+                } else {
+                    format!("{} with {}", ratio.to, ratio.to_parties)
+                },
                 ratio.to_wait.to_string(),
                 row.placement.to_string(),
                 ratio.rounds.to_string(),
@@ -164,7 +233,7 @@ fn columns(header: &[&str], lines: Vec<Vec<String>>) -> String {
 mod tests {
     use super::*;
     use crate::placement::Placement;
-    use crate::plan::{Jitter, Scenario, Wait};
+    use crate::plan::{Jitter, Parties, Scenario, Wait};
     use crate::rows::Ratio;
 
     fn report() -> Report {
@@ -214,6 +283,7 @@ mod tests {
                 bytes_per_s: None,
                 sent: 2000,
                 received: 1999,
+                missed: 0,
                 lost: 1,
                 altered: 0,
                 preempted: 3,
@@ -222,12 +292,15 @@ mod tests {
                 ratios: vec![Ratio {
                     to: "floor-cacheline-pause",
                     to_wait: Wait::Spin,
+                    to_parties: Parties::TWO,
                     of: Metric::BlockRttNs,
                     ratio: 1.25,
                     quarter: 1.0,
                     three_quarters: 1.5,
                     rounds: 5,
                 }],
+                parties: Parties::TWO,
+                many: None,
             }],
         }
     }
@@ -245,10 +318,12 @@ mod tests {
             r#""rows":[{"system":"floor-ring","scenario":"pingpong","size":8,"wait":"spin","#,
             r#""rounds":5,"placement":"near","bracket_ns":100.0,"block_rtt_ns":112.5,"#,
             r#""p50_ns":130.0,"p99_ns":150.0,"p999_ns":12345.0,"max_ns":99999999,"count":1000,"#,
-            r#""msgs_per_s":null,"bytes_per_s":null,"sent":2000,"received":1999,"lost":1,"#,
+            r#""msgs_per_s":null,"bytes_per_s":null,"sent":2000,"received":1999,"missed":0,"lost":1,"#,
             r#""altered":0,"preempted":3,"ratio_to":"floor-cacheline-pause","ratio":1.25,"#,
-            r#""ratios":[{"to":"floor-cacheline-pause","to_wait":"spin","of":"block_rtt_ns","#,
-            r#""ratio":1.25,"quarter":1.0,"three_quarters":1.5,"rounds":5}]}]}"#,
+            r#""ratios":[{"to":"floor-cacheline-pause","to_wait":"spin","to_parties":"1P1C","#,
+            r#""of":"block_rtt_ns","#,
+            r#""ratio":1.25,"quarter":1.0,"three_quarters":1.5,"rounds":5}],"#,
+            r#""parties":"1P1C","many":null}]}"#,
         );
         assert_eq!(serde_json::to_string(&report()).expect("it serialises"), golden);
     }

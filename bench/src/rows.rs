@@ -1,8 +1,9 @@
 //! From samples to rows: medians over rounds of one placement, ratios within a round. Arithmetic
 //! only; nothing is measured or printed here.
 
+use crate::crowd::Crowd;
 use crate::placement::{Bracket, Levels, Placement};
-use crate::plan::{Outcome, Scenario, Wait};
+use crate::plan::{Cpus, Outcome, Parties, Role, Scenario, Wait};
 use crate::systems::{Against, System};
 use serde::Serialize;
 
@@ -11,6 +12,7 @@ use serde::Serialize;
 pub(crate) struct Contestant {
     pub(crate) system: &'static System,
     pub(crate) scenario: Scenario,
+    pub(crate) parties: Parties,
     pub(crate) wait: Wait,
     pub(crate) size: usize,
 }
@@ -20,8 +22,15 @@ impl Contestant {
         self.scenario == other.scenario && self.size == other.size
     }
 
-    fn is(&self, against: Against) -> bool {
-        self.system.name == against.system && self.wait == against.wait
+    fn is(&self, against: Against, parties: Parties) -> bool {
+        let Against { system, wait } = against;
+        (self.system.name, self.wait, self.parties) == (system, wait, parties)
+    }
+
+    /// One to one, where this is of more.
+    fn of_two(&self) -> Option<Parties> {
+        let two = Parties { senders: 1, receivers: 1, ..self.parties };
+        (two != self.parties).then_some(two)
     }
 }
 
@@ -53,10 +62,13 @@ pub(crate) struct Row {
     pub(crate) max_ns: Option<u64>,
     /// Single trips timed, or messages timed.
     pub(crate) count: u64,
+    /// Of a fan-out: per receiver, the mean of all.
     pub(crate) msgs_per_s: Option<f64>,
     pub(crate) bytes_per_s: Option<f64>,
     pub(crate) sent: u64,
     pub(crate) received: u64,
+    /// What a receiver was told that it would not get.
+    pub(crate) missed: u64,
     pub(crate) lost: u64,
     pub(crate) altered: u64,
     /// Times that a party's core went to somebody else during these rounds; ideally none.
@@ -65,6 +77,27 @@ pub(crate) struct Row {
     pub(crate) ratio_to: Option<&'static str>,
     pub(crate) ratio: Option<f64>,
     pub(crate) ratios: Vec<Ratio>,
+    pub(crate) parties: Parties,
+    /// Null for scenarios of two.
+    pub(crate) many: Option<Many>,
+}
+
+/// What a row of many parties has beside the others.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Many {
+    /// CPUs of the senders and of the receivers, in order; null when unpinned.
+    pub(crate) cpus: Option<Cpus>,
+    /// Received by all together.
+    pub(crate) total_per_s: f64,
+    pub(crate) receiver_least_per_s: f64,
+    pub(crate) receiver_most_per_s: f64,
+    pub(crate) sender_least_per_s: f64,
+    pub(crate) sender_most_per_s: f64,
+    /// The fastest sender's rate over the slowest's in the same round.
+    pub(crate) unfairness: f64,
+    /// 99.9 % of sends took at most this, with one clock reading, and waits for room, included; of
+    /// the sender with the largest.
+    pub(crate) op_p999_ns: f64,
 }
 
 /// This row's figure over another system's in the same round: the median over the rounds in which
@@ -73,6 +106,7 @@ pub(crate) struct Row {
 pub(crate) struct Ratio {
     pub(crate) to: &'static str,
     pub(crate) to_wait: Wait,
+    pub(crate) to_parties: Parties,
     pub(crate) of: Metric,
     pub(crate) ratio: f64,
     /// Middle half of the rounds' ratios.
@@ -101,21 +135,27 @@ impl Metric {
         }
     }
 
-    fn of(self, outcome: &Outcome) -> Option<f64> {
+    fn of(self, outcome: &Outcome, parties: Parties) -> Option<f64> {
         let trips = outcome.trips.as_ref();
         match self {
             Metric::BlockRttNs => trips.map(|t| t.block_rtt_ns),
             Metric::P50Ns => trips.map(|t| t.p50_ns as f64),
             Metric::P999Ns => trips.map(|t| t.p999_ns as f64),
-            Metric::MsgsPerS => {
-                outcome.flow.as_ref().map(|f| f.messages as f64 * 1e9 / f.ns as f64)
-            }
+            Metric::MsgsPerS => match &outcome.flow {
+                Some(flow) => Some(flow.messages as f64 * 1e9 / flow.ns as f64),
+                None => Crowd::of(outcome, parties).map(|crowd| crowd.msgs_per_s),
+            },
         }
     }
 }
 
 /// Every row of a run: contestants in their order, each with its placements from near to mixed.
-pub(crate) fn rows(contestants: &[Contestant], samples: &[Sample], levels: &Levels) -> Vec<Row> {
+pub(crate) fn rows(
+    contestants: &[Contestant],
+    samples: &[Sample],
+    levels: &Levels,
+    cpus: Option<&Cpus>,
+) -> Vec<Row> {
     let mut rows = Vec::new();
     for (index, contestant) in contestants.iter().enumerate() {
         let own: Vec<&Sample> = samples.iter().filter(|s| s.contestant == index).collect();
@@ -125,7 +165,7 @@ pub(crate) fn rows(contestants: &[Contestant], samples: &[Sample], levels: &Leve
         for placement in placements {
             let own: Vec<&Sample> =
                 own.iter().copied().filter(|s| levels.label(s.bracket) == placement).collect();
-            let mut row = row(contestant, placement, &own);
+            let mut row = row(contestant, placement, &own, cpus);
             if placement != Placement::Mixed {
                 row.ratios = ratios(contestant, contestants, &own, samples);
             }
@@ -143,11 +183,13 @@ pub(crate) fn median(values: Vec<f64>) -> Option<f64> {
     quantile(values, 0.5)
 }
 
-fn row(contestant: &Contestant, placement: Placement, own: &[&Sample]) -> Row {
+fn row(contestant: &Contestant, placement: Placement, own: &[&Sample], cpus: Option<&Cpus>) -> Row {
     let outcomes = || own.iter().map(|s| &s.outcome);
     let trips = || outcomes().filter_map(|o| o.trips.as_ref());
     let flows = || outcomes().filter_map(|o| o.flow.as_ref());
-    let of = |metric: Metric| median(outcomes().filter_map(|o| metric.of(o)).collect());
+    let of = |metric: Metric| {
+        median(outcomes().filter_map(|o| metric.of(o, contestant.parties)).collect())
+    };
     let sum = |count: fn(&Outcome) -> u64| outcomes().map(count).sum();
     let msgs_per_s = of(Metric::MsgsPerS);
     Row {
@@ -163,18 +205,45 @@ fn row(contestant: &Contestant, placement: Placement, own: &[&Sample]) -> Row {
         p99_ns: median(trips().map(|t| t.p99_ns as f64).collect()),
         p999_ns: of(Metric::P999Ns),
         max_ns: trips().map(|t| t.max_ns).max(),
-        count: trips().map(|t| t.count).sum::<u64>() + flows().map(|f| f.messages).sum::<u64>(),
+        count: trips().map(|t| t.count).sum::<u64>()
+            + flows().map(|f| f.messages).sum::<u64>()
+            + received_by_many(own),
         msgs_per_s,
         bytes_per_s: msgs_per_s.map(|rate| rate * contestant.size as f64),
         sent: sum(|o| o.sent),
         received: sum(|o| o.received),
+        missed: sum(|o| o.missed),
         lost: sum(Outcome::lost),
         altered: sum(|o| o.altered),
         preempted: sum(|o| o.preempted),
         ratio_to: None,
         ratio: None,
         ratios: Vec::new(),
+        parties: contestant.parties,
+        many: many(contestant, own, cpus),
     }
+}
+
+/// Messages timed.
+fn received_by_many(own: &[&Sample]) -> u64 {
+    let shares = own.iter().flat_map(|sample| &sample.outcome.shares);
+    shares.filter(|s| s.party.role == Role::Passive).map(|s| s.messages).sum()
+}
+
+fn many(contestant: &Contestant, own: &[&Sample], cpus: Option<&Cpus>) -> Option<Many> {
+    let crowds: Vec<Crowd> =
+        own.iter().filter_map(|s| Crowd::of(&s.outcome, contestant.parties)).collect();
+    let of = |figure: fn(&Crowd) -> f64| median(crowds.iter().map(figure).collect());
+    Some(Many {
+        cpus: cpus.map(|cpus| cpus.only(contestant.parties)),
+        total_per_s: of(|c| c.total_per_s)?,
+        receiver_least_per_s: of(|c| c.receiver_least_per_s)?,
+        receiver_most_per_s: of(|c| c.receiver_most_per_s)?,
+        sender_least_per_s: of(|c| c.sender_least_per_s)?,
+        sender_most_per_s: of(|c| c.sender_most_per_s)?,
+        unfairness: of(|c| c.unfairness)?,
+        op_p999_ns: of(|c| c.op_p999_ns as f64)?,
+    })
 }
 
 /// `own` are the contestant's samples of one placement.
@@ -186,11 +255,16 @@ fn ratios(
 ) -> Vec<Ratio> {
     let metrics: &[Metric] = match contestant.scenario {
         Scenario::Pingpong => &[Metric::BlockRttNs, Metric::P50Ns, Metric::P999Ns],
-        Scenario::Stream => &[Metric::MsgsPerS],
+        Scenario::Stream | Scenario::Fanout | Scenario::Mpmc => &[Metric::MsgsPerS],
     };
     let mut ratios = Vec::new();
-    for &against in (contestant.system.against)(contestant.wait) {
-        let rival = contestants.iter().position(|c| c.plays_with(contestant) && c.is(against));
+    let others = (contestant.system.against)(contestant.wait).iter();
+    let others = others.map(|&against| (against, contestant.parties));
+    let itself = Against { system: contestant.system.name, wait: contestant.wait };
+    let alone = contestant.of_two().map(|two| (itself, two));
+    for (against, parties) in others.chain(alone) {
+        let mut rivals = contestants.iter();
+        let rival = rivals.position(|c| c.plays_with(contestant) && c.is(against, parties));
         let Some(rival) = rival else { continue };
         let pairs: Vec<(&Outcome, &Outcome)> = own
             .iter()
@@ -206,7 +280,9 @@ fn ratios(
         for &metric in metrics {
             let values: Vec<f64> = pairs
                 .iter()
-                .filter_map(|(mine, theirs)| Some(metric.of(mine)? / metric.of(theirs)?))
+                .filter_map(|(mine, theirs)| {
+                    Some(metric.of(mine, contestant.parties)? / metric.of(theirs, parties)?)
+                })
                 .filter(|ratio| ratio.is_finite())
                 .collect();
             let rounds = values.len();
@@ -214,6 +290,7 @@ fn ratios(
             ratios.push(Ratio {
                 to: against.system,
                 to_wait: against.wait,
+                to_parties: parties,
                 of: metric,
                 ratio,
                 quarter: quantile(values.clone(), 0.25).unwrap_or(ratio),
@@ -241,7 +318,8 @@ mod tests {
 
     pub(super) fn contestant(name: &str, scenario: Scenario) -> Contestant {
         let system = systems::find(name).expect("it exists");
-        Contestant { system, scenario, wait: system.waits[0], size: 8 }
+        let parties = scenario.usual_parties()[0];
+        Contestant { system, scenario, parties, wait: system.waits[0], size: 8 }
     }
 
     fn trip(contestant: usize, round: u32, bracket_ns: f64, rtt_ns: f64) -> Sample {
@@ -286,7 +364,7 @@ mod tests {
             samples.push(trip(1, round, 100.0 * slow, 100.0 * slow));
         }
         let levels = Levels::of(vec![100.0, 110.0, 120.0]);
-        let rows = rows(&both, &samples, &levels);
+        let rows = rows(&both, &samples, &levels, None);
         assert_eq!(rows.len(), 2);
         assert_eq!(rows[0].ratio_to, Some("floor-cacheline-pause"));
         assert!((rows[0].ratio.expect("a ratio") - 2.0).abs() < 1e-9);
@@ -307,7 +385,7 @@ mod tests {
             trip(0, 1, 300.0, 440.0),
             trip(1, 1, 300.0, 400.0),
         ];
-        let rows = rows(&both, &samples, &Levels::of(vec![50.0, 300.0]));
+        let rows = rows(&both, &samples, &Levels::of(vec![50.0, 300.0]), None);
         let of =
             |placement| rows.iter().find(|r| r.system == "floor-ring" && r.placement == placement);
         assert_eq!(of(Placement::Near).expect("a near row").ratio, None);
@@ -326,12 +404,11 @@ mod tests {
                 sent: 100,
                 received: 99,
                 altered: 1,
-                preempted: 0,
-                trips: None,
                 flow: Some(Flow { messages: 50, ns: 1_000 }),
+                ..Outcome::default()
             },
         };
-        let rows = rows(&one, &[sample], &Levels::of(vec![50.0, 300.0]));
+        let rows = rows(&one, &[sample], &Levels::of(vec![50.0, 300.0]), None);
         assert_eq!(rows.len(), 1);
         assert_eq!((rows[0].placement, rows[0].lost, rows[0].altered), (Placement::Mixed, 1, 1));
         assert_eq!(rows[0].msgs_per_s, Some(5e7));

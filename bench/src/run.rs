@@ -1,10 +1,13 @@
-//! The order of play: groups of contestants that share scenario and size, each with a pair of
-//! processes of its own; rounds; turns; brackets around each turn.
+//! The order of play: groups of contestants that share scenario and size, each with a crew of
+//! processes of its own, a pair or as many as the largest of them needs; rounds; turns; brackets
+//! around each turn.
 
 use crate::arena::{Arena, PAGE};
-use crate::pair::Pair;
+use crate::crew::Crew;
+use crate::many::Common;
+
 use crate::placement::Bracket;
-use crate::plan::{Cpus, Fault, Jitter, Scenario, Seat, Wait};
+use crate::plan::{Cpus, Fault, Jitter, Parties, Scenario, Seat, Wait};
 use crate::rows::{Contestant, Sample};
 use crate::systems;
 use std::path::Path;
@@ -15,7 +18,8 @@ const BRACKET_LENGTH: Duration = Duration::from_millis(2);
 
 /// What all groups have in common.
 pub(crate) struct Table<'a> {
-    pub(crate) cpus: Option<Cpus>,
+    /// For the most parties that any contestant has.
+    pub(crate) cpus: Option<&'a Cpus>,
     pub(crate) capacity: usize,
     pub(crate) rounds: u32,
     pub(crate) round_length: Duration,
@@ -55,14 +59,14 @@ impl Table<'_> {
         start: usize,
         samples: &mut Vec<Sample>,
     ) -> Result<(), Fault> {
-        let mut pair = self.seat(group)?;
+        let mut crew = self.seat(group)?;
         for round in 0..self.rounds {
-            let mut before_ns = bracket(&mut pair)?;
+            let mut before_ns = bracket(&mut crew)?;
             for turn in 0..group.len() {
                 // Another one begins each round, so that nobody always follows the same one.
                 let index = (turn + round as usize) % group.len();
-                let outcome = pair.round(index + 1, self.round_length, &what(&group[index]))?;
-                let after_ns = bracket(&mut pair)?;
+                let outcome = crew.round(index + 1, self.round_length, &what(&group[index]))?;
+                let after_ns = bracket(&mut crew)?;
                 samples.push(Sample {
                     contestant: start + index,
                     round,
@@ -75,44 +79,55 @@ impl Table<'_> {
         Ok(())
     }
 
-    /// A pair of processes with the bracket on seat 0 and the group on the seats behind it.
-    fn seat(&self, group: &[Contestant]) -> Result<Pair, Fault> {
+    /// A crew of processes with the bracket on seat 0 and the group on the seats behind it.
+    fn seat(&self, group: &[Contestant]) -> Result<Crew, Fault> {
         let bracket = systems::find(systems::BRACKET)
             .ok_or_else(|| Fault::new("there is no system to bracket rounds with"))?;
-        let bracket =
-            Contestant { system: bracket, scenario: Scenario::Pingpong, wait: Wait::Spin, size: 8 };
+        let bracket = Contestant {
+            system: bracket,
+            scenario: Scenario::Pingpong,
+            parties: Parties::TWO,
+            wait: Wait::Spin,
+            size: 8,
+        };
+        let parties = group.iter().fold(Parties::TWO, |most, one| most.or(one.parties));
         let mut arena_len = 0;
         let mut seats = Vec::new();
         for contestant in std::iter::once(&bracket).chain(group) {
             seats.push(Seat {
                 system: contestant.system.name.into(),
                 scenario: contestant.scenario,
+                parties: contestant.parties,
                 wait: contestant.wait,
                 size: contestant.size,
                 capacity: self.capacity,
-                arena_offset: arena_len,
-                channel: format!(
-                    "{}-{}-{}-{}",
-                    contestant.system.name, contestant.scenario, contestant.size, contestant.wait
-                ),
+                arena_offset: arena_len + Common::LEN,
+                common_offset: arena_len,
+                channel: channel(contestant),
                 channel_options: self.channel_options.into(),
             });
             let len = (contestant.system.arena_len)(contestant.size, self.capacity);
-            arena_len += len.next_multiple_of(PAGE);
+            arena_len += Common::LEN + len.next_multiple_of(PAGE);
         }
-        Pair::start(&seats, Arena::create(arena_len)?, self.cpus, self.channels)
+        Crew::start(parties, seats, Arena::create(arena_len)?, self.cpus, self.channels)
     }
 }
 
-fn bracket(pair: &mut Pair) -> Result<f64, Fault> {
-    let outcome = pair.round(0, BRACKET_LENGTH, "bracket")?;
+fn bracket(crew: &mut Crew) -> Result<f64, Fault> {
+    let outcome = crew.round(0, BRACKET_LENGTH, "bracket")?;
     match outcome.trips {
         Some(trips) => Ok(trips.block_rtt_ns),
         None => Err(Fault::new("a bracket came back without round trips")),
     }
 }
 
+fn channel(contestant: &Contestant) -> String {
+    let Contestant { system, scenario, parties, wait, size } = contestant;
+    format!("{}-{scenario}-{parties}-{size}-{wait}", system.name)
+}
+
 fn what(contestant: &Contestant) -> String {
-    let Contestant { system, scenario, wait, size } = contestant;
-    format!("{}, {scenario} of {size} B, {wait}", system.name)
+    let Contestant { system, scenario, parties, wait, size } = contestant;
+    let parties = if scenario.is_of_two() { String::new() } else { format!(" with {parties}") };
+    format!("{}, {scenario}{parties} of {size} B, {wait}", system.name)
 }

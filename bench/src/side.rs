@@ -3,9 +3,10 @@
 
 use crate::arena::Region;
 use crate::cpu::preemptions;
+use crate::many::{Receiver, Sender, Stool};
 use crate::payload::Seen;
 use crate::pingpong::{Driver, Echo};
-use crate::plan::{Fault, Outcome, Role, Scenario, Seat};
+use crate::plan::{Cpus, Fault, Outcome, Party, Role, Scenario, Seat};
 use crate::stream::{Sink, Source};
 use std::time::Duration;
 
@@ -23,9 +24,22 @@ pub(crate) trait Tx {
 pub(crate) trait Rx {
     /// Waits for the next message, reads all of it, and gives it back to the system.
     fn recv(&mut self) -> Result<Seen, Fault>;
+
+    /// Waits for the next message, reads it and what else the system hands out at once, and gives
+    /// all of it back.
+    #[inline(always)]
+    fn recv_some(&mut self, mut each: impl FnMut(Seen)) -> Result<(), Fault> {
+        each(self.recv()?);
+        Ok(())
+    }
+
+    /// Messages so far that the system said this end would not get.
+    fn missed(&self) -> u64 {
+        0
+    }
 }
 
-/// How a system connects two parties. The two processes open the same lanes, in the same order.
+/// How a system connects the parties. All processes open the same lanes, in the same order.
 pub(crate) trait Link {
     type Tx: Tx + 'static;
     type Rx: Rx + 'static;
@@ -37,7 +51,7 @@ pub(crate) trait Link {
 /// A direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lane {
-    /// From the active side to the passive one: pings and streams.
+    /// From the active side to the passive one: pings, streams, and all that goes to or from many.
     There,
     /// The other way: pongs.
     Back,
@@ -47,10 +61,22 @@ pub(crate) enum Lane {
 pub(crate) struct Place<'a> {
     pub(crate) seat: &'a Seat,
     pub(crate) role: Role,
-    /// Shared by both processes, zero when opened, mapped as long as the process lives.
+    pub(crate) party: Party,
+    /// Shared by all processes, zero when opened, mapped as long as the process lives.
     pub(crate) region: Region,
+    /// As `region`, for the scenario.
+    pub(crate) common: Region,
     /// The other side's CPU, for systems that live in one process.
     pub(crate) passive_cpu: Option<usize>,
+    /// Everybody's.
+    pub(crate) cpus: Option<&'a Cpus>,
+}
+
+impl Place<'_> {
+    /// Whether some of the seat's parties share a CPU, so that whoever polls has to yield.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.cpus.is_none_or(|cpus| cpus.are_shared(self.seat.parties))
+    }
 }
 
 /// Plays a round on the calling thread and counts who disturbed it.
@@ -67,7 +93,7 @@ pub(crate) trait Side {
     fn round(&mut self, length: Duration) -> Result<Outcome, Fault>;
 }
 
-/// Opens this process's party on a link between two processes.
+/// Opens this process's party on a link between processes.
 pub(crate) fn open<L: Link>(place: &Place<'_>) -> Result<Box<dyn Side>, Fault> {
     use {Lane::*, Role::*, Scenario::*};
     Ok(match (place.seat.scenario, place.role) {
@@ -75,6 +101,8 @@ pub(crate) fn open<L: Link>(place: &Place<'_>) -> Result<Box<dyn Side>, Fault> {
         (Pingpong, Passive) => Box::new(Echo::new(L::rx(place, There)?, L::tx(place, Back)?)),
         (Stream, Active) => Box::new(Source::new(L::tx(place, There)?)),
         (Stream, Passive) => Box::new(Sink::new(L::rx(place, There)?)),
+        (Fanout | Mpmc, Active) => Box::new(Sender::new(L::tx(place, There)?, Stool::of(place))),
+        (Fanout | Mpmc, Passive) => Box::new(Receiver::new(L::rx(place, There)?, Stool::of(place))),
     })
 }
 

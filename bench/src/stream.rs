@@ -50,20 +50,21 @@ impl<R: Rx> Side for Sink<R> {
         let mut rx = self.0.take().ok_or_else(spent)?;
         let mut tally = Tally::default();
         let mut next = 1;
-        loop {
-            let seen = rx.recv()?;
-            // One comparison a message; marks, gaps and altered bytes are told apart elsewhere.
-            if (seen.word ^ next) | seen.altered != 0 {
-                match tally.odd(seen, next) {
-                    Odd::GoOn { seq } => next = seq,
-                    Odd::Last { seq } => {
-                        self.0 = Some(rx);
-                        return Ok(tally.outcome(seq));
+        let mut last = None;
+        while last.is_none() {
+            rx.recv_some(|seen| {
+                // One comparison a message; marks, gaps and altered bytes are told apart elsewhere.
+                if (seen.word ^ next) | seen.altered != 0 {
+                    match tally.odd(seen, next) {
+                        Odd::GoOn { seq } => next = seq,
+                        Odd::Last { seq } => last = Some(seq),
                     }
                 }
-            }
-            next += 1;
+                next += 1;
+            })?;
         }
+        self.0 = Some(rx);
+        Ok(tally.outcome(last.unwrap_or(next)))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Whether `floor-ring` is still a floor: a harness whose reference is slow flatters its subject.
 //! Holds the two limits and the words for them.
 
-use crate::plan::{Scenario, Wait};
+use crate::plan::{Parties, Scenario, Wait};
 use crate::rows::{Contestant, Metric, Row};
 use crate::systems;
 use serde::Serialize;
@@ -53,6 +53,7 @@ pub(crate) fn missing(contestants: &[Contestant]) -> Vec<Contestant> {
             missing.extend(systems.map(|system| Contestant {
                 system,
                 scenario,
+                parties: Parties::TWO,
                 wait: Wait::Spin,
                 size,
             }));

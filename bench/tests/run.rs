@@ -138,6 +138,120 @@ fn streams_of_ringway() {
     assert_eq!(rounds(&result, "ringway-shm-typed-batch", 1024), 0);
 }
 
+#[test]
+fn queues_of_many_in_one_process() {
+    let systems = ["crossbeam-array-queue", "crossbeam-channel", "kanal"];
+    let arguments = [
+        "mpmc",
+        "--systems",
+        &systems.join(","),
+        "--size",
+        "8,64",
+        "--parties",
+        "1P1C,2P2C,4P4C",
+        "--rounds",
+        "2",
+        "--round-ms",
+        "6",
+    ];
+    let result = measured("mpmc", &arguments);
+    rows(&result).iter().for_each(assert_nothing_lost);
+    for system in systems {
+        for parties in ["1P1C", "2P2C", "4P4C"] {
+            let own: Vec<_> = rows(&result)
+                .iter()
+                .filter(|row| row["system"] == system && row["parties"] == parties)
+                .collect();
+            let rounds: u64 = own.iter().map(|row| row["rounds"].as_u64().expect("rounds")).sum();
+            assert_eq!(rounds, 4, "two of each size: {system} {parties}");
+            for row in own {
+                assert_shares(row, parties[..1].parse().expect("a digit"));
+            }
+        }
+    }
+}
+
+/// Figures of a row of many, with `count` parties on either side.
+fn assert_shares(row: &Value, count: usize) {
+    let many = &row["many"];
+    for figure in [
+        "total_per_s",
+        "receiver_most_per_s",
+        "sender_least_per_s",
+        "sender_most_per_s",
+        "op_p999_ns",
+    ] {
+        assert!(many[figure].as_f64().is_some_and(|figure| figure > 0.0), "{figure} of {row}");
+    }
+    assert!(many["unfairness"].as_f64().is_some_and(|figure| figure >= 1.0), "{row}");
+    for side in ["senders", "receivers"] {
+        assert_eq!(many["cpus"][side].as_array().map(Vec::len), Some(count), "{side} of {row}");
+    }
+}
+
+#[test]
+fn a_channel_of_two_in_the_scenarios_of_many() {
+    for (scenario, parties) in [("fanout", "1P1S"), ("mpmc", "1P1C")] {
+        let arguments = [
+            scenario,
+            "--systems",
+            "ringway-shm-raw,ringway-shm-batch",
+            "--size",
+            "8,1024",
+            "--parties",
+            parties,
+            "--wait",
+            "spin,park",
+            "--rounds",
+            "2",
+            "--round-ms",
+            "6",
+        ];
+        let result = measured(&format!("two-{scenario}"), &arguments);
+        rows(&result).iter().for_each(assert_nothing_lost);
+        assert_eq!(rounds(&result, "ringway-shm-raw", 8), 4);
+        assert_eq!(rounds(&result, "ringway-shm-batch", 1024), 4);
+        for row in rows(&result) {
+            assert_eq!(row["parties"], parties);
+            assert!(row["msgs_per_s"].as_f64().is_some_and(|rate| rate > 0.0), "{row}");
+            assert_shares(row, 1);
+        }
+    }
+}
+
+#[test]
+fn every_subscriber_in_a_process_of_its_own() {
+    let arguments = ["fanout", "--systems", "ringway-shm-each", "--size", "8,64", "--wait"];
+    let more = ["spin,adaptive", "--rounds", "2", "--round-ms", "6", "--seating", "mixed"];
+    let result = measured("fanout", &[&arguments[..], &more[..]].concat());
+    rows(&result).iter().for_each(assert_nothing_lost);
+    for (parties, count) in [("1P1S", 1), ("1P2S", 2), ("1P4S", 4)] {
+        let own = rows(&result).iter().filter(|row| row["parties"] == parties);
+        let mut rounds = 0;
+        for row in own {
+            rounds += row["rounds"].as_u64().expect("rounds");
+            let receivers = row["many"]["cpus"]["receivers"].as_array().map(Vec::len);
+            assert_eq!(receivers, Some(count), "{row}");
+            let each = row["msgs_per_s"].as_f64().expect("a rate");
+            let least = row["many"]["receiver_least_per_s"].as_f64().expect("a rate");
+            let most = row["many"]["receiver_most_per_s"].as_f64().expect("a rate");
+            assert!(0.0 < each && least <= most, "{row}");
+        }
+        assert_eq!(rounds, 8, "two of each size and wait: {parties}");
+    }
+}
+
+#[test]
+fn queues_of_many_between_two() {
+    let arguments = ["--systems", "kanal,crossbeam-array-queue", "--size", "64", "--rounds", "1"];
+    for scenario in ["pingpong", "stream"] {
+        let all = [&[scenario, "--round-ms", "3"][..], &arguments[..]].concat();
+        let result = measured(&format!("queues-{scenario}"), &all);
+        rows(&result).iter().for_each(assert_nothing_lost);
+        assert_eq!(rounds(&result, "kanal", 64), 1);
+    }
+}
+
 /// A directory of the test's own for the program's channels; must be empty in the end.
 struct Channels(PathBuf);
 
@@ -262,11 +376,14 @@ fn a_run_on_one_cpu_says_so_and_ends() {
 
 #[test]
 fn what_cannot_be_run_is_refused_with_what_can() {
-    let cases: [(&[&str], &str); 5] = [
+    let cases: [(&[&str], &str); 8] = [
         (&["pingpong", "--systems", "nonesuch"], "floor-cacheline-pause"),
         (&["stream", "--systems", "floor-futex"], "floor-ring"),
         (&["pingpong", "--size", "9"], "65536"),
         (&["pingpong", "--cpus", "0,100000"], "these may"),
+        (&["fanout", "--parties", "2P2S"], "1P1S,1P2S,1P4S"),
+        (&["mpmc", "--parties", "2P2S"], "1P1C,2P2C,4P4C"),
+        (&["mpmc", "--parties", "2P2C", "--systems", "ringway-shm-raw"], "not for 2P2C"),
         (&["pingpong", "--json", "/nonesuch/result.json"], "/nonesuch/result.json"),
     ];
     for (arguments, remedy) in cases {

@@ -13,7 +13,10 @@ use libfuzzer_sys::fuzz_target;
 use ringway_fuzz::input::Input;
 use ringway_fuzz::seeds;
 use ringway_shm::layout::{ABI_MAJOR, ENDIAN_TAG, FileHeader, HEADER_LEN};
-use ringway_shm::{Consumer, Options, Producer, RecvError, Schema, Wait};
+use ringway_shm::{
+    Consumer, Kind, Options, Overflow, Read, Receiving, RecvError, Schema, SendError, Sending,
+    Wait, receiving, sending,
+};
 
 /// Most messages that one input may make somebody receive or send.
 const MESSAGES: usize = 80;
@@ -36,15 +39,25 @@ mod flag {
     pub const MEND_SEGMENT: u8 = 4;
     /// The producer comes first.
     pub const PRODUCER_FIRST: u8 = 8;
+    /// The channel is a broadcast ...
+    pub const BROADCAST: u8 = 16;
+    /// ... that overwrites.
+    pub const OVERWRITE: u8 = 32;
 }
 
 impl Template {
-    fn get() -> &'static Self {
-        static TEMPLATE: OnceLock<Template> = OnceLock::new();
-        TEMPLATE.get_or_init(|| Self::make().expect("a sound channel can be made"))
+    fn get(flags: u8) -> &'static Self {
+        static TEMPLATES: [OnceLock<Template>; 3] = [const { OnceLock::new() }; 3];
+        let overflow = match flags & (flag::BROADCAST | flag::OVERWRITE) {
+            0 | flag::OVERWRITE => None,
+            flag::BROADCAST => Some(Overflow::Block),
+            _ => Some(Overflow::Overwrite),
+        };
+        let which = overflow.map_or(0, |overflow| 1 + overflow as usize);
+        TEMPLATES[which].get_or_init(|| Self::make(overflow).expect("a sound channel can be made"))
     }
 
-    fn make() -> Result<Self, Box<dyn std::error::Error>> {
+    fn make(overflow: Option<Overflow>) -> Result<Self, Box<dyn std::error::Error>> {
         let root = std::env::var_os("RINGWAY_FUZZ_DIR").ok_or("RINGWAY_FUZZ_DIR is not set")?;
         let directory = PathBuf::from(root).join(format!("attach-{}", std::process::id()));
         fs::create_dir_all(&directory)?;
@@ -52,29 +65,42 @@ impl Template {
             directory: Some(directory.clone()),
             capacity: Some(4096),
             wait: Some(Wait::Park),
+            kind: overflow.map(|_| Kind::Broadcast),
+            overflow,
             ..Options::new(
                 "fuzz",
                 Schema { fingerprint: 1, text: "a: u64\n".into(), payload_align: 16 },
             )
         };
         let channel = directory.join("fuzz");
-        let mut producer = Producer::open(&options)?;
-        let mut consumer = Consumer::open(&options)?;
+        // Another template's, as an input left it.
+        let _ = fs::remove_dir_all(&channel);
+        let mut sender = sending(&options)?;
+        let mut receiver = receiving(&options, Read::Every)?;
         for len in [0, 1000, 1000, 900] {
-            producer.try_claim(len)?.commit()?;
-            consumer.try_recv()?;
+            put(&mut sender, len)?;
+            take(&mut receiver)?;
         }
-        assert_eq!(consumer.try_recv().map(|message| message.len()), Err(RecvError::Empty));
+        assert!(matches!(take(&mut receiver), Err(RecvError::Empty)));
         // Wraps.
-        producer.try_claim(600)?.commit()?;
-        producer.try_claim_array(24, 5)?.queue(5)?;
-        producer.try_claim(20)?.commit()?;
-        drop(consumer);
-        drop(producer);
-        let control = fs::read(channel.join("control"))?;
-        let segment = fs::read(channel.join("000001"))?;
+        put(&mut sender, 600)?;
+        match &mut sender {
+            Sending::InPlace(end) => end.try_claim_array(24, 5)?.queue(5)?,
+            Sending::Copied(end) => end.claim_array(24, 5)?.queue(5)?,
+        }
+        put(&mut sender, 20)?;
+        // Of a broadcast, whose last one clears all away, what is there now.
+        let live = overflow.map(|_| -> std::io::Result<_> {
+            Ok((fs::read(channel.join("control"))?, fs::read(channel.join("000001"))?))
+        });
+        drop(receiver);
+        drop(sender);
+        let (control, segment) = match live {
+            Some(files) => files?,
+            None => (fs::read(channel.join("control"))?, fs::read(channel.join("000001"))?),
+        };
         Ok(Self {
-            options: Options { capacity: None, wait: None, ..options },
+            options: Options { capacity: None, wait: None, kind: None, overflow: None, ..options },
             channel,
             control,
             segment,
@@ -154,7 +180,35 @@ fn poke(path: &Path, at: usize, bytes: &[u8]) -> std::io::Result<()> {
     file.write_all_at(&bytes[..bytes.len().min(len - at)], at as u64)
 }
 
-fn receive(consumer: &mut Consumer) {
+fn put(sender: &mut Sending, len: usize) -> Result<(), SendError> {
+    match sender {
+        Sending::InPlace(end) => end.try_claim(len)?.commit(),
+        Sending::Copied(end) => end.claim(len)?.commit(),
+    }
+}
+
+fn take(receiver: &mut Receiving) -> Result<u8, RecvError> {
+    let sum = |bytes: &[u8]| bytes.iter().fold(0_u8, |sum, byte| sum ^ byte);
+    match receiver {
+        Receiving::InPlace(end) => end.try_recv().map(|message| sum(&message)),
+        Receiving::Copied(end) => end.try_recv().map(|message| sum(&message)),
+    }
+}
+
+fn receive(receiver: &mut Receiving) {
+    match receiver {
+        Receiving::InPlace(end) => receive_in_place(end),
+        Receiving::Copied(_) => {
+            for _ in 0..MESSAGES {
+                if std::hint::black_box(take(receiver)) == Err(RecvError::Empty) {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+fn receive_in_place(consumer: &mut Consumer) {
     for _ in 0..MESSAGES {
         match consumer.try_recv() {
             Ok(message) => {
@@ -172,7 +226,18 @@ fn receive(consumer: &mut Consumer) {
     let _ = consumer.recv_timeout(Duration::from_nanos(1)).map(|message| message.len());
 }
 
-fn send(producer: &mut Producer, input: &mut Input<'_>) {
+fn send(sender: &mut Sending, input: &mut Input<'_>) {
+    let producer = match sender {
+        Sending::InPlace(end) => end,
+        Sending::Copied(_) => {
+            for _ in 0..MESSAGES {
+                if put(sender, usize::from(input.byte()) * 8).is_err() {
+                    break;
+                }
+            }
+            return;
+        }
+    };
     for _ in 0..MESSAGES {
         let Ok(mut claim) = producer.try_claim(usize::from(input.byte()) * 8) else { break };
         claim.fill(1);
@@ -186,10 +251,10 @@ fn send(producer: &mut Producer, input: &mut Input<'_>) {
 
 fuzz_target!(
     init: {
-        let flags = [0, 2, 4, 6, 14];
+        let flags = [0, 2, 4, 6, 14, 22, 30, 54, 62];
         let plain = flags.map(|flags| vec![flags, 0, 1, 2, 3]);
         let changed = flags.map(|flags| vec![flags, 1, 1, 0, 0x20, 8, 5, 0, 0, 0, 1, 0, 0, 1]);
-        let template = Template::get();
+        let template = Template::get(0);
         let whole = [6, 0].map(|flags| {
             let len = (template.control.len() as u16).to_le_bytes();
             [&[flags | 1][..], &len, &template.control, &template.segment].concat()
@@ -197,19 +262,20 @@ fuzz_target!(
         seeds::write(plain.into_iter().chain(changed).chain(whole));
     },
     |data: &[u8]| {
-        let template = Template::get();
         let mut input = Input(data);
         let flags = input.byte();
+        let template = Template::get(flags);
         let files = template.files(flags, &mut input);
         template.put(&files);
         let mut producer = None;
         if flags & flag::PRODUCER_FIRST != 0 {
-            producer = Producer::open(&template.options).ok();
+            producer = sending(&template.options).ok();
         }
         // The second attempt finds given up what the first one could not read.
-        let consumer = Consumer::open(&template.options);
-        let mut consumer = consumer.or_else(|_| Consumer::open(&template.options)).ok();
-        let mut producer = producer.or_else(|| Producer::open(&template.options).ok());
+        let read = if data.len() % 2 == 0 { Read::Every } else { Read::Newest };
+        let consumer = receiving(&template.options, read);
+        let mut consumer = consumer.or_else(|_| receiving(&template.options, Read::Every)).ok();
+        let mut producer = producer.or_else(|| sending(&template.options).ok());
         for _ in 0..3 {
             if let Some(consumer) = &mut consumer {
                 receive(consumer);

@@ -42,9 +42,8 @@ impl Ring {
                 self.memory.word(u64::from(at) % 64 * 8).store_relaxed(header.0);
             }
             2 => {
-                let progress = &self.memory.consumer().progress;
-                progress.position.store_relaxed(input.word());
-                progress.received.store_relaxed(input.word());
+                self.memory.consumer().progress.received.store_relaxed(input.word());
+                self.memory.producer().counters.sent.store_relaxed(input.word());
             }
             3 => self.memory.consumer().gate.head.store_relaxed(input.word()),
             4 => self.reader = Reader::attach(self.memory.clone(), self.geometry).ok(),
@@ -65,9 +64,8 @@ impl Ring {
 
     /// A record where the reader looks next, with the number that it looks for: what gets furthest.
     fn put_next(&self, len: u8, kind: u8) {
-        let progress = &self.memory.consumer().progress;
-        let (position, received) =
-            (progress.position.load_relaxed(), progress.received.load_relaxed());
+        let Some(reader) = &self.reader else { return };
+        let (position, received) = (reader.position(), reader.next_sequence());
         let kind = if kind < 200 { 1 } else { kind % 5 };
         let header = RecordHeader::new(u32::from(len) * 2, kind, received);
         self.memory.word(position & (CAPACITY - 8)).store_relaxed(header.0);
@@ -78,11 +76,11 @@ impl Ring {
         for _ in 0..count % 16 {
             match reader.peek() {
                 Ok(Some(message)) => {
-                    // SAFETY: `touch` in `peek` has checked that the bytes lie in the ring, and
+                    // SAFETY: `touch` in `message` has checked that the bytes lie in the ring, and
                     // nobody else has the memory.
                     let bytes = unsafe { std::slice::from_raw_parts(message.payload, message.len) };
                     std::hint::black_box(bytes.iter().fold(0_u8, |sum, byte| sum ^ byte));
-                    reader.advance();
+                    reader.advance(1);
                 }
                 Ok(None) => {
                     reader.publish_head();
@@ -111,7 +109,7 @@ impl Ring {
         unsafe { writer.payload(&claim).write_bytes(how, room) };
         if how & 4 == 0 {
             let publish = if how & 8 == 0 { Publish::Now } else { Publish::Later };
-            writer.commit(claim, room - room.min(usize::from(how >> 4)), publish);
+            writer.commit_len(claim, room - room.min(usize::from(how >> 4)), publish);
         }
         assert!(writer.depth_beyond(0) - before <= CAPACITY);
     }

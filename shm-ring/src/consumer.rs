@@ -6,6 +6,7 @@
 use std::ops::Deref;
 use std::time::{Duration, Instant};
 
+use crate::broadcast;
 use crate::control::{Control, Role};
 use crate::counters::Stats;
 use crate::error::{Error, ErrorKind, Fault, Peer, RecvError};
@@ -13,16 +14,20 @@ use crate::fork::Birth;
 use crate::layout::{CLOSED, FINISHED, RUN_MAX};
 use crate::liveness::Identity;
 use crate::memory::RingMemory;
-use crate::options::{Options, Wait};
-use crate::recover;
-use crate::registry;
+use crate::options::{Kind, Options, Overflow, Wait};
+use crate::recover::{self, End};
+use crate::registry::{self, LockedDirectory};
 use crate::segment::{self, Segment, SegmentMemory, Side};
-use crate::spsc::{Message, Reader};
-use crate::wait::{self, Nap, ProbeClock, Ringer, Waiter};
+use crate::spsc::{Message, Reader, Run};
+use crate::subscription::{self, Entrance, Subscription};
+use crate::wait::{self, Burst, Nap, ProbeClock, Ringer, Waiter};
 
 /// The receiving end. One per channel; every method needs `&mut self`, so one thread at a time.
 #[derive(Debug)]
 pub struct Consumer {
+    /// Reads the current segment; between incarnations of the producer, an empty ring that nobody
+    /// writes, so that receiving need not ask which it is.
+    reader: Reader<SegmentMemory>,
     /// The segment that is being read; `None` between incarnations of the producer.
     current: Option<Current>,
     birth: Birth,
@@ -30,15 +35,17 @@ pub struct Consumer {
     sleepy: bool,
     wait: Wait,
     ringer: Ringer,
+    burst: Burst,
     probe_clock: ProbeClock,
     /// Number of the last segment this consumer is through with.
     finished: u32,
+    /// The role, or one of many places.
+    end: End,
     control: Control,
 }
 
 #[derive(Debug)]
 struct Current {
-    reader: Reader<SegmentMemory>,
     /// Messages below this number may have been seen by a consumer that died.
     redelivered_below: u64,
     number: u32,
@@ -55,20 +62,47 @@ impl Consumer {
     pub fn open(options: &Options) -> Result<Self, Error> {
         let who = Identity::of_this_process();
         let (directory, control) = Control::join(options, Role::Consumer, &who)?;
+        if control.kind() == Kind::Broadcast && control.overflow() == Overflow::Overwrite {
+            return Err(subscription::in_place_on_overwrite(&control));
+        }
+        Self::begin(directory, control, &who)
+    }
+
+    /// As [`Self::open`], of a channel that was opened, under its directory's lock.
+    pub(crate) fn begin(
+        directory: LockedDirectory,
+        control: Control,
+        who: &Identity,
+    ) -> Result<Self, Error> {
+        let (end, entrance) = if control.kind().has_participants() {
+            let (place, entrance) = Subscription::begin(&directory, &control, who)?;
+            (End::Place(place), entrance)
+        } else {
+            (End::Role(Role::Consumer), None)
+        };
         drop(directory);
         let wait = control.wait();
         let sleepy = wait != Wait::Spin;
         let mut consumer = Self {
+            reader: idle(),
             current: None,
             birth: Birth::now(),
             sleepy,
             wait,
             ringer: Ringer::new(sleepy),
+            burst: Burst::default(),
             probe_clock: ProbeClock::start(),
             finished: 0,
+            end,
             control,
         };
-        consumer.open_next()?;
+        if let End::Place(place) = &consumer.end {
+            consumer.finished = place.before();
+        }
+        match entrance {
+            Some(entrance) => consumer.enter(entrance)?,
+            None => consumer.open_next()?,
+        }
         Ok(consumer)
     }
 
@@ -78,8 +112,8 @@ impl Consumer {
     /// [`RecvError::Empty`], and how the producer ended.
     #[inline(always)]
     pub fn try_recv(&mut self) -> Result<Received<'_>, RecvError> {
-        let message = self.try_message()?;
-        Ok(Received { consumer: self, message })
+        self.try_message()?;
+        Ok(Received { consumer: self })
     }
 
     /// As [`Self::try_recv`], but waits for a message, or for a producer to come.
@@ -88,8 +122,8 @@ impl Consumer {
     /// Never [`RecvError::Empty`].
     #[inline(always)]
     pub fn recv(&mut self) -> Result<Received<'_>, RecvError> {
-        let message = self.message(None)?;
-        Ok(Received { consumer: self, message })
+        self.message(None)?;
+        Ok(Received { consumer: self })
     }
 
     /// As [`Self::recv`], for at most `timeout`.
@@ -98,8 +132,8 @@ impl Consumer {
     /// [`RecvError::Timeout`].
     #[inline(always)]
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Received<'_>, RecvError> {
-        let message = self.message(Some(timeout))?;
-        Ok(Received { consumer: self, message })
+        self.message(Some(timeout))?;
+        Ok(Received { consumer: self })
     }
 
     /// Up to `limit` messages (and no more than 2^20) that are there, released together when the
@@ -136,66 +170,83 @@ impl Consumer {
     /// What the segment that is being read has seen; zeros between two producers.
     pub fn stats(&self) -> Stats {
         match &self.current {
-            Some(current) => Stats::read(current.reader.memory()),
+            Some(_) => Stats::read(self.reader.memory()),
             None => Stats::default(),
         }
     }
 
     #[inline(always)]
-    fn try_message(&mut self) -> Result<Message, RecvError> {
+    fn try_message(&mut self) -> Result<(), RecvError> {
+        if self.birth.is_foreign() || !self.reader.is_ready() {
+            return self.try_message_slowly();
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn message(&mut self, timeout: Option<Duration>) -> Result<(), RecvError> {
+        if self.birth.is_foreign() || !self.reader.is_ready() {
+            return self.message_slowly(timeout);
+        }
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn try_message_slowly(&mut self) -> Result<(), RecvError> {
         if self.birth.is_foreign() {
             return Err(RecvError::Forked);
         }
-        loop {
-            if let Some(message) = self.look()? {
-                return Ok(message);
-            }
+        while !self.look()? {
             self.nothing_now()?;
         }
+        Ok(())
     }
 
-    #[inline(always)]
-    fn message(&mut self, timeout: Option<Duration>) -> Result<Message, RecvError> {
+    #[cold]
+    #[inline(never)]
+    fn message_slowly(&mut self, timeout: Option<Duration>) -> Result<(), RecvError> {
         if self.birth.is_foreign() {
             return Err(RecvError::Forked);
         }
-        loop {
-            if let Some(message) = self.look()? {
-                return Ok(message);
-            }
+        while !self.look()? {
             self.wait_for_message(timeout)?;
+        }
+        Ok(())
+    }
+
+    /// Whether there is a message. Finding the ring empty publishes the head.
+    #[inline]
+    fn look(&mut self) -> Result<bool, RecvError> {
+        loop {
+            if self.reader.is_empty() {
+                if !self.found_empty()? {
+                    return Ok(false);
+                }
+            } else if self.reader.is_ready() {
+                return Ok(true);
+            } else {
+                return self.reader.look_closely().map_err(|fault| self.poison(fault));
+            }
         }
     }
 
-    /// The next message, if it is there. Finding the ring empty publishes the head.
-    #[inline(always)]
-    fn look(&mut self) -> Result<Option<Message>, RecvError> {
-        loop {
-            let Some(current) = &mut self.current else {
-                if self.look_for_producer()? {
-                    continue;
-                }
-                return Ok(None);
-            };
-            return match current.reader.peek() {
-                Ok(Some(message)) => Ok(Some(message)),
-                Ok(None) => {
-                    // A batch that was forgotten keeps the room of what it stepped over.
-                    if current.reader.holds_any() {
-                        current.reader.release();
-                    }
-                    if current.reader.publish_head() {
-                        self.ring();
-                    }
-                    Ok(None)
-                }
-                Err(fault) => Err(self.poison(fault)),
-            };
+    /// Returns whether there is another ring to look at now.
+    fn found_empty(&mut self) -> Result<bool, RecvError> {
+        if self.current.is_none() {
+            return self.look_for_producer();
         }
+        // A batch that was forgotten keeps the room of what it stepped over.
+        if self.reader.holds_any() {
+            self.reader.release();
+        }
+        if self.reader.publish_head() {
+            self.ring();
+        }
+        Ok(false)
     }
 
     /// Whether there is a segment to read now.
-    #[cold]
     fn look_for_producer(&mut self) -> Result<bool, RecvError> {
         if self.control.producer().latest.number.load_relaxed() <= self.finished {
             return Ok(false);
@@ -214,14 +265,37 @@ impl Consumer {
             self.probe()?;
         }
         // The look at how the producer ended may have come after one more message.
-        if self.poll()? { Ok(()) } else { Err(RecvError::Empty) }
+        if self.look()? { Ok(()) } else { Err(RecvError::Empty) }
     }
 
     /// Returns when there is a message.
     #[cold]
     fn wait_for_message(&mut self, timeout: Option<Duration>) -> Result<(), RecvError> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        if wait::block(self, self.wait, deadline)? { Ok(()) } else { Err(RecvError::Timeout) }
+        let pauses = self.burst.pauses(self.reader.next_sequence());
+        if wait::block(self, self.wait, deadline, pauses)? {
+            Ok(())
+        } else {
+            Err(RecvError::Timeout)
+        }
+    }
+
+    /// Starts reading the segment that was being written when this reader came.
+    fn enter(&mut self, entrance: Entrance) -> Result<(), Error> {
+        let Entrance { number, segment, start } = entrance;
+        let history = self.control.header().history;
+        broadcast::walk(&segment.memory(), segment.geometry(), start, history)
+            .map_err(|fault| segment::corrupt(self.control.directory(), number, fault))?;
+        self.attach(number, segment)?;
+        Ok(())
+    }
+
+    /// Its page in every segment.
+    fn page(&self) -> usize {
+        match &self.end {
+            End::Role(_) => 0,
+            End::Place(place) => place.page(),
+        }
     }
 
     /// Opens the oldest segment that this consumer is not through with, if there is one.
@@ -232,7 +306,7 @@ impl Consumer {
             if number <= self.finished {
                 continue;
             }
-            match Segment::open(&self.control, number, Side::Consumer) {
+            match Segment::open(&self.control, number, Side::Consumer(self.page())) {
                 // A new producer deleted it: it was drained.
                 Ok(None) => {}
                 Ok(Some(segment)) => {
@@ -262,7 +336,7 @@ impl Consumer {
         if page.end.state.load_relaxed() == FINISHED {
             return Ok(false);
         }
-        let reader = match Reader::attach(memory.clone(), segment.geometry()) {
+        let mut reader = match Reader::attach(memory.clone(), segment.geometry()) {
             Ok(reader) => reader,
             Err(fault) => {
                 page.end.poisoned.store_release(fault as u64);
@@ -276,17 +350,17 @@ impl Consumer {
         let redelivered_below = if progress.attached.load_relaxed() == 0 {
             lent
         } else {
-            lent.max(reader.received().saturating_add(1))
+            lent.max(reader.next_sequence().saturating_add(1))
         };
         if self.sleepy {
             wait::attach(&page.bell);
         }
         progress.attached.store_release(1);
-        let mut current = Current { reader, redelivered_below, number, segment };
         // A producer may be asleep, out of room that the last consumer had released but not told.
-        current.reader.publish_head();
+        reader.publish_head();
+        self.reader = reader;
         self.ringer = Ringer::new(self.sleepy);
-        self.current = Some(current);
+        self.current = Some(Current { redelivered_below, number, segment });
         self.ring();
         Ok(true)
     }
@@ -299,8 +373,8 @@ impl Consumer {
         }
         let peer = Peer { pid: current.segment.header().creator_pid };
         // It is gone; it may have closed, and may have sent until a moment ago.
-        let closed = current.reader.memory().producer().end.state.load_acquire() == CLOSED;
-        if self.look()?.is_none() {
+        let closed = self.reader.memory().producer().end.state.load_acquire() == CLOSED;
+        if !self.look()? {
             let reason =
                 if closed { RecvError::Disconnected } else { RecvError::PeerDied { peer } };
             return Err(self.finish(reason));
@@ -311,45 +385,40 @@ impl Consumer {
     /// Leaves a segment for good and tells why.
     fn finish(&mut self, reason: RecvError) -> RecvError {
         if let Some(current) = self.current.take() {
-            let page = current.reader.memory().consumer();
+            let page = self.reader.memory().consumer();
             page.progress.attached.store_relaxed(0);
             // R10, pairs with A10 in recover::drained: who sees it may delete the file.
             page.end.state.store_release(FINISHED);
             self.finished = current.number;
+            self.reader = idle();
         }
         reason
     }
 
     #[cold]
     fn poison(&mut self, fault: Fault) -> RecvError {
-        if let Some(current) = &self.current {
-            current.reader.memory().consumer().end.poisoned.store_release(fault as u64);
+        if self.current.is_some() {
+            self.reader.memory().consumer().end.poisoned.store_release(fault as u64);
         }
         self.ring();
         self.finish(RecvError::Corrupt(fault))
     }
 
-    #[inline(always)]
-    fn release(&mut self) {
-        if let Some(current) = &mut self.current
-            && current.reader.release()
-        {
-            self.ring();
-        }
-    }
-
     /// After every publication of the head.
-    #[inline(always)]
+    #[cold]
     fn ring(&mut self) {
-        if self.sleepy
-            && let Some(current) = &self.current
-        {
-            let memory = current.reader.memory();
+        if self.sleepy && self.current.is_some() {
+            let memory = self.reader.memory();
             if self.ringer.ring(&memory.consumer().bell, &memory.producer().bell) {
                 memory.consumer().progress.wakes.bump(1);
             }
         }
     }
+}
+
+/// What there is to read between two producers: nothing.
+fn idle() -> Reader<SegmentMemory> {
+    Reader::idle(SegmentMemory::idle())
 }
 
 impl Drop for Consumer {
@@ -359,16 +428,16 @@ impl Drop for Consumer {
         if self.birth.is_foreign() {
             return;
         }
-        if let Some(current) = &mut self.current {
-            current.reader.publish_head();
-            let progress = &current.reader.memory().consumer().progress;
+        if let Some(current) = &self.current {
+            self.reader.publish_head();
+            let progress = &self.reader.memory().consumer().progress;
             // Nothing is held any more; what an earlier consumer saw that died stays seen.
             progress.lent.store_release(current.redelivered_below);
             progress.attached.store_release(0);
         }
-        self.control.leave(Role::Consumer);
+        self.end.leave(&self.control);
         self.ring();
-        recover::clear_if_last(&self.control, Role::Consumer);
+        recover::clear_if_last(&self.control, &self.end);
     }
 }
 
@@ -377,17 +446,23 @@ impl Waiter for Consumer {
 
     #[inline(always)]
     fn poll(&mut self) -> Result<bool, RecvError> {
-        Ok(self.look()?.is_some())
+        self.look()
     }
 
     fn glance(&mut self) -> Result<(), RecvError> {
-        let Some(current) = &mut self.current else { return Ok(()) };
-        let end = &current.reader.memory().producer().end;
-        if end.poisoned.load_relaxed() != 0 {
+        if self.current.is_none() {
+            return Ok(());
+        }
+        let end = &self.reader.memory().producer().end;
+        let is_expelled = match &self.end {
+            End::Role(_) => false,
+            End::Place(place) => place.is_expelled(self.reader.memory()),
+        };
+        if end.poisoned.load_relaxed() != 0 || is_expelled {
             return Err(self.poison(Fault::Poisoned));
         }
         // A9, pairs with R9 in Producer::drop: if there is nothing now, there never will be.
-        if end.state.load_acquire() == CLOSED && self.look()?.is_none() {
+        if end.state.load_acquire() == CLOSED && !self.look()? {
             return Err(self.finish(RecvError::Disconnected));
         }
         // A successor is there already: ask at once how this one ended.
@@ -404,8 +479,8 @@ impl Waiter for Consumer {
 
     fn announce(&mut self) -> Nap {
         match &self.current {
-            Some(current) => {
-                let memory = current.reader.memory();
+            Some(_) => {
+                let memory = self.reader.memory();
                 memory.consumer().progress.parks.bump(1);
                 wait::announce(&memory.consumer().bell, &memory.producer().bell)
             }
@@ -415,8 +490,8 @@ impl Waiter for Consumer {
 
     fn sleep(&mut self, nap: &Nap, timeout: Duration) {
         match &self.current {
-            Some(current) if nap.is_announced() => {
-                wait::sleep(nap, &current.reader.memory().producer().bell, timeout);
+            Some(_) if nap.is_announced() => {
+                wait::sleep(nap, &self.reader.memory().producer().bell, timeout);
             }
             // A producer came between the announcement and now: look at its ring first.
             Some(_) => {}
@@ -426,8 +501,8 @@ impl Waiter for Consumer {
 
     fn awake(&mut self, nap: &Nap) {
         // The segment in which the flag went up may have come to its end meanwhile.
-        if let Some(current) = self.current.as_ref().filter(|_| nap.is_announced()) {
-            wait::awake(nap, &current.reader.memory().consumer().bell);
+        if self.current.is_some() && nap.is_announced() {
+            wait::awake(nap, &self.reader.memory().consumer().bell);
         }
     }
 
@@ -440,41 +515,45 @@ impl Waiter for Consumer {
 #[derive(Debug)]
 pub struct Received<'a> {
     consumer: &'a mut Consumer,
-    message: Message,
 }
 
-impl<'a> Received<'a> {
+impl Received<'_> {
+    #[inline(always)]
+    fn message(&self) -> Message {
+        self.consumer.reader.message()
+    }
+
     /// Whether a consumer that died may have seen this message before.
     pub fn redelivered(&self) -> bool {
         self.consumer
             .current
             .as_ref()
-            .is_some_and(|current| self.message.sequence < current.redelivered_below)
+            .is_some_and(|current| self.sequence() < current.redelivered_below)
     }
 
     /// Number of the message in its segment, from 0.
     #[inline(always)]
     pub fn sequence(&self) -> u64 {
-        self.message.sequence
+        self.message().sequence
     }
 
     /// Bytes of the message.
     #[inline(always)]
     pub fn len(&self) -> usize {
-        self.message.len
+        self.message().len
     }
 
     /// Whether the message is empty.
     pub fn is_empty(&self) -> bool {
-        self.message.len == 0
+        self.message().len == 0
     }
 
     /// Copies the front of the message out, as far as `to` has room, for readers that do not trust
     /// the producer: other than through `Deref`, the bytes may change meanwhile. Whatever the copy
     /// holds then, it keeps.
     pub fn copy_to(&self, to: &mut [u8]) {
-        let len = to.len().min(self.message.len);
-        let from = self.message.payload;
+        let Message { payload: from, len, .. } = self.message();
+        let len = to.len().min(len);
         let (words, rest) = to[..len].as_chunks_mut::<8>();
         let whole = if from.cast::<u64>().is_aligned() { words.len() } else { 0 };
         for (index, word) in words[..whole].iter_mut().enumerate() {
@@ -496,10 +575,11 @@ impl Deref for Received<'_> {
 
     #[inline(always)]
     fn deref(&self) -> &[u8] {
+        let Message { payload, len, .. } = self.message();
         // SAFETY: the reader checked that these bytes lie in the ring; the writer leaves them alone
         // until they are released, which is when this guard is dropped. A peer of the same user
         // that breaks the protocol is outside the trust model; `recv_copy` is for those.
-        unsafe { std::slice::from_raw_parts(self.message.payload, self.message.len) }
+        unsafe { std::slice::from_raw_parts(payload, len) }
     }
 }
 
@@ -509,10 +589,9 @@ impl Drop for Received<'_> {
         if self.consumer.birth.is_foreign() {
             return;
         }
-        if let Some(current) = &mut self.consumer.current {
-            current.reader.advance();
+        if self.consumer.reader.consume() {
+            self.consumer.ring();
         }
-        self.consumer.release();
     }
 }
 
@@ -520,7 +599,10 @@ impl Drop for Received<'_> {
 #[derive(Debug)]
 pub struct Batch<'a> {
     consumer: &'a mut Consumer,
+    /// Messages that may still be taken out of the ring.
     left: usize,
+    /// Messages below this number may have been seen by a consumer that died.
+    redelivered_below: u64,
 }
 
 /// A message of a [`Batch`], in place.
@@ -534,10 +616,27 @@ pub struct BatchMessage<'b> {
     pub redelivered: bool,
 }
 
+/// Messages of a [`Batch`] that were sent together, side by side in place.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchRun<'b> {
+    /// The bytes of all of them.
+    pub payload: &'b [u8],
+    /// Bytes of each.
+    pub len: usize,
+    /// How many.
+    pub count: usize,
+    /// The first one's number in its segment, from 0.
+    pub sequence: u64,
+    /// Whether a consumer that died may have seen the first, and maybe others.
+    pub redelivered: bool,
+}
+
 impl<'a> Batch<'a> {
     #[inline(always)]
     fn new(consumer: &'a mut Consumer, limit: usize) -> Self {
-        Self { consumer, left: limit.min(RUN_MAX as usize) }
+        let redelivered_below =
+            consumer.current.as_ref().map_or(0, |current| current.redelivered_below);
+        Self { consumer, left: limit.min(RUN_MAX as usize), redelivered_below }
     }
 
     /// The next message of the batch, if there is one.
@@ -547,47 +646,72 @@ impl<'a> Batch<'a> {
     #[inline(always)]
     #[allow(clippy::should_implement_trait, reason = "lends, which Iterator can't")]
     pub fn next(&mut self) -> Result<Option<BatchMessage<'_>>, RecvError> {
+        let Some(run) = self.take(1)? else { return Ok(None) };
+        // SAFETY: `take` got the run from the reader, who checked that its bytes lie in the ring;
+        // they are released when `self` is dropped, which the result borrows, and only by `self`.
+        let payload = unsafe { std::slice::from_raw_parts(run.payload, run.len) };
+        let redelivered = run.sequence < self.redelivered_below;
+        Ok(Some(BatchMessage { payload, sequence: run.sequence, redelivered }))
+    }
+
+    /// The next message with all that follow it in its record: those that were sent together, and
+    /// are of one length.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    #[inline(always)]
+    pub fn next_run(&mut self) -> Result<Option<BatchRun<'_>>, RecvError> {
+        let Some(run) = self.take(usize::MAX)? else { return Ok(None) };
+        // SAFETY: as in `next`; a run's messages lie side by side.
+        let payload = unsafe { std::slice::from_raw_parts(run.payload, run.len * run.count) };
+        let redelivered = run.sequence < self.redelivered_below;
+        let (len, count, sequence) = (run.len, run.count, run.sequence);
+        Ok(Some(BatchRun { payload, len, count, sequence, redelivered }))
+    }
+
+    /// Takes up to `limit` messages of the next record out of the ring.
+    #[inline(always)]
+    fn take(&mut self, limit: usize) -> Result<Option<Run>, RecvError> {
         if self.left == 0 {
             return Ok(None);
         }
+        if (self.consumer.birth.is_foreign() || !self.consumer.reader.is_ready())
+            && !self.look_closely()?
+        {
+            return Ok(None);
+        }
+        let reader = &mut self.consumer.reader;
+        let run = reader.run();
+        let run = Run { count: run.count.min(self.left).min(limit), ..run };
+        self.left -= run.count;
+        // Before they are shown: a successor must know which may have been seen.
+        let lent = self.redelivered_below.max(run.sequence.wrapping_add(run.count as u64));
+        reader.memory().consumer().progress.lent.store_release(lent);
+        reader.advance(run.count);
+        Ok(Some(run))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look_closely(&mut self) -> Result<bool, RecvError> {
         if self.consumer.birth.is_foreign() {
             return Err(RecvError::Forked);
         }
-        let Some(current) = &mut self.consumer.current else { return Ok(None) };
-        match current.reader.peek() {
-            Ok(Some(message)) => {
-                self.left -= 1;
-                let below = current.redelivered_below;
-                // Before it is shown: a successor must know which may have been seen.
-                let lent = below.max(message.sequence + 1);
-                current.reader.memory().consumer().progress.lent.store_release(lent);
-                current.reader.advance();
-                // SAFETY: as in Received::deref; released when `self` is dropped, which the result
-                // borrows, and only by `self`.
-                let payload = unsafe { std::slice::from_raw_parts(message.payload, message.len) };
-                let (sequence, redelivered) = (message.sequence, message.sequence < below);
-                Ok(Some(BatchMessage { payload, sequence, redelivered }))
-            }
-            Ok(None) => Ok(None),
-            Err(fault) => Err(self.consumer.poison(fault)),
-        }
+        self.consumer.reader.look_closely().map_err(|fault| self.consumer.poison(fault))
     }
 }
 
 impl Drop for Batch<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.consumer.birth.is_foreign() {
+        // Corruption in the middle of it ends the segment: then there is nothing to give back.
+        if self.consumer.birth.is_foreign() || !self.consumer.reader.holds_any() {
             return;
         }
-        self.consumer.release();
-        if let Some(current) = &self.consumer.current {
-            let progress = &current.reader.memory().consumer().progress;
-            progress.lent.store_release(current.redelivered_below);
+        if self.consumer.reader.release() {
+            self.consumer.ring();
         }
+        let progress = &self.consumer.reader.memory().consumer().progress;
+        progress.lent.store_release(self.redelivered_below);
     }
 }
-
-// SAFETY: everything but the raw pointer in `message` is Send, and that points into the mapping
-// which the borrowed consumer, itself Send, keeps.
-unsafe impl Send for Received<'_> {}

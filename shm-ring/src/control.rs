@@ -15,11 +15,17 @@ use crate::fault::{self, Point};
 use crate::file;
 use crate::fork::OwnFile;
 use crate::layout::{
-    CONTROL_MAGIC, ConsumerRole, FileHeader, PAGE, ProducerRole, RoleRecord, SECTION_CONSUMER,
-    SECTION_PRODUCER, SECTION_SCHEMA, Section,
+    CONTROL_MAGIC, ConsumerRole, FLAG_DROP, FLAG_UNTIL_LAST, FileHeader, MAX_PARTICIPANTS, PAGE,
+    ProducerRole, ROSTER_LEN, RoleRecord, SECTION_CONSUMER, SECTION_PARTICIPANTS, SECTION_PRODUCER,
+    SECTION_SCHEMA, Section,
 };
 use crate::liveness::{self, Holder, Identity};
-use crate::options::{DEFAULT_CAPACITY, DEFAULT_RECORD_ALIGN, MAX_SCHEMA_LEN, Options, Size, Wait};
+use crate::mpmc::Redeliver;
+use crate::options::{
+    DEFAULT_CAPACITY, DEFAULT_RECORD_ALIGN, DEFAULT_SLOT, DEFAULT_SLOTS, Kind, MAX_SCHEMA_LEN,
+    Options, Overflow, Size, Until, Wait,
+};
+use crate::participants::{Participants, Table};
 use crate::registry::{self, LockedDirectory, PATIENCE};
 
 /// Name of the control file in a channel's directory.
@@ -61,6 +67,8 @@ pub struct Control {
     header: FileHeader,
     producer: MmapRaw,
     consumer: MmapRaw,
+    /// On kinds that have one.
+    table: Option<Table>,
 }
 
 impl Control {
@@ -101,11 +109,25 @@ impl Control {
         };
         let producer = page(SECTION_PRODUCER, role == Some(Role::Producer))?;
         let consumer = page(SECTION_CONSUMER, role == Some(Role::Consumer))?;
-        Ok(Self { directory: directory.to_owned(), header, producer, consumer, file })
+        let table = match header.seats {
+            0 => None,
+            _ => {
+                let section = header
+                    .section(SECTION_PARTICIPANTS)
+                    .filter(|section| section.len == ROSTER_LEN)
+                    .ok_or_else(|| file::damaged(&path, "it lacks its table of participants"))?;
+                // A broadcast's producer takes no entry, and only looks.
+                let writable = role == Some(Role::Consumer);
+                let map = file::map(&file, &path, section.offset, ROSTER_LEN, writable)?;
+                Some(Table::new(map))
+            }
+        };
+        let directory = directory.to_owned();
+        Ok(Self { directory, header, producer, consumer, table, file })
     }
 
     /// Opens or creates the channel and takes the role, or tells who has it. Waits for a holder
-    /// that is just leaving.
+    /// that is just leaving. On channels with participants who receives takes none here.
     pub fn join(
         options: &Options,
         role: Role,
@@ -118,6 +140,10 @@ impl Control {
             let control = Self::open_or_create(directory.path(), options, role)?;
             let tried =
                 || format!("becoming the {} of {}", role.name(), directory.path().display());
+            // Readers of a broadcast have no role, but entries of their own.
+            if role == Role::Consumer && control.kind().has_participants() {
+                return Ok((directory, control));
+            }
             if control.take(role, who).map_err(|error| Error::io(tried(), error))? {
                 return Ok((directory, control));
             }
@@ -137,6 +163,16 @@ impl Control {
             drop(directory);
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// Opens or creates a channel whose ends are all participants. The caller takes a place in its
+    /// table, under the lock that comes with it.
+    pub fn join_table(options: &Options) -> Result<(LockedDirectory, Self), Error> {
+        options.check()?;
+        let directory = registry::lock_or_create(options)?;
+        // Who may write the table writes it as a consumer of a broadcast would.
+        let control = Self::open_or_create(directory.path(), options, Role::Consumer)?;
+        Ok((directory, control))
     }
 
     /// Takes the role if it is free.
@@ -180,6 +216,27 @@ impl Control {
     /// The validated header.
     pub fn header(&self) -> &FileHeader {
         &self.header
+    }
+
+    /// The table of participants, on kinds that have one.
+    pub fn participants(&self) -> Option<Participants<'_>> {
+        let table = self.table.as_ref()?;
+        Some(Participants { file: &self.file, roster: table.roster() })
+    }
+
+    /// The table itself, for views that outlive a borrow.
+    pub fn table(&self) -> Option<Table> {
+        self.table.clone()
+    }
+
+    /// Who gets the messages.
+    pub fn kind(&self) -> Kind {
+        Kind::from_code(self.header.kind).unwrap_or_default()
+    }
+
+    /// What a broadcast does with subscribers that are behind.
+    pub fn overflow(&self) -> Overflow {
+        Overflow::from_code(self.header.overflow).unwrap_or_default()
     }
 
     /// How both sides wait.
@@ -233,24 +290,59 @@ fn taken(tried: String, holder: &Holder) -> Error {
 /// Builds and places the control file. The loser of a race takes the winner's.
 fn create(directory: &Path, options: &Options) -> Result<OwnFile, Error> {
     let schema = &options.schema;
+    let kind = options.kind.unwrap_or_default();
+    let capacity = options.capacity.unwrap_or(DEFAULT_CAPACITY);
+    options.check_history(capacity)?;
+    let slots = options.slots.unwrap_or(DEFAULT_SLOTS);
+    let (slot, capacity) = match kind {
+        Kind::Mpmc => {
+            let slot = options.slot.unwrap_or(DEFAULT_SLOT);
+            (slot, slots * u64::from(slot))
+        }
+        _ => (0, capacity),
+    };
+    let mut flags = 0;
+    if options.redeliver == Some(Redeliver::Drop) {
+        flags |= FLAG_DROP;
+    }
+    if options.until == Some(Until::Last) {
+        flags |= FLAG_UNTIL_LAST;
+    }
     let schema_len = (schema.text.len() as u64).next_multiple_of(PAGE).max(PAGE);
     let sections = [
         Section { kind: SECTION_SCHEMA, reserved: 0, offset: PAGE, len: schema_len },
         Section { kind: SECTION_PRODUCER, reserved: 0, offset: PAGE + schema_len, len: PAGE },
         Section { kind: SECTION_CONSUMER, reserved: 0, offset: 2 * PAGE + schema_len, len: PAGE },
+        Section {
+            kind: SECTION_PARTICIPANTS,
+            reserved: 0,
+            offset: 3 * PAGE + schema_len,
+            len: ROSTER_LEN,
+        },
     ];
+    let (sections, len) = if kind.has_participants() {
+        (&sections[..], 3 * PAGE + schema_len + ROSTER_LEN)
+    } else {
+        (&sections[..3], 3 * PAGE + schema_len)
+    };
     let header = FileHeader {
         wait: options.wait.unwrap_or_default().code(),
         record_align: options.record_align.unwrap_or(DEFAULT_RECORD_ALIGN) as u16,
         payload_offset: if schema.payload_align > 8 { 16 } else { 8 },
-        capacity: options.capacity.unwrap_or(DEFAULT_CAPACITY),
+        kind: kind.code(),
+        overflow: options.overflow.unwrap_or_default().code(),
+        history: options.history.unwrap_or(0),
+        seats: if kind.has_participants() { MAX_PARTICIPANTS as u32 } else { 0 },
+        slot,
+        flags,
+        capacity,
         schema: schema.fingerprint,
         schema_len: schema.text.len() as u32,
         schema_crc: crc32c::crc32c(schema.text.as_bytes()),
-        ..file::blank_header(CONTROL_MAGIC, &sections, &Identity::of_this_process())
+        ..file::blank_header(CONTROL_MAGIC, sections, &Identity::of_this_process())
     };
     let path = directory.join(CONTROL);
-    let file = file::build(directory, header, 3 * PAGE + schema_len)?;
+    let file = file::build(directory, header, len)?;
     std::os::unix::fs::FileExt::write_all_at(&*file, schema.text.as_bytes(), PAGE)
         .map_err(|error| Error::io(format!("writing {}", path.display()), error))?;
     fault::point(Point::ControlBuilt);
@@ -333,7 +425,10 @@ fn difference(theirs: &str, ours: &str) -> String {
 fn check_options(path: &Path, header: &FileHeader, options: &Options) -> Result<(), Error> {
     let wait = Wait::from_code(header.wait).unwrap_or_default();
     let asked = |name: &str, value: Option<String>| value.map(|value| format!("{name}={value}"));
-    let rows = [
+    let kind = Kind::from_code(header.kind).unwrap_or_default();
+    let overflow = Overflow::from_code(header.overflow).unwrap_or_default();
+    let is_broadcast = kind == Kind::Broadcast;
+    let mut rows = vec![
         (
             options.capacity.is_some_and(|capacity| capacity != header.capacity),
             format!("capacity={}", Size(header.capacity)),
@@ -350,6 +445,53 @@ fn check_options(path: &Path, header: &FileHeader, options: &Options) -> Result<
             asked("wait", options.wait.map(|wait| wait.to_string())),
         ),
     ];
+    // Only where they say something: most channels have one kind of everything.
+    if is_broadcast || options.kind.is_some_and(|asked| asked != kind) {
+        rows.push((
+            options.kind.is_some_and(|asked| asked != kind),
+            format!("kind={kind}"),
+            asked("kind", options.kind.map(|kind| kind.to_string())),
+        ));
+    }
+    if is_broadcast {
+        rows.push((
+            options.overflow.is_some_and(|asked| asked != overflow),
+            format!("overflow={overflow}"),
+            asked("overflow", options.overflow.map(|overflow| overflow.to_string())),
+        ));
+        rows.push((
+            options.history.is_some_and(|asked| asked != header.history),
+            format!("history={}", header.history),
+            asked("history", options.history.map(|history| history.to_string())),
+        ));
+    }
+    if kind == Kind::Mpmc {
+        // A ring's capacity is nothing that an MPMC channel is asked for.
+        rows.remove(0);
+        let slots = header.capacity / u64::from(header.slot.max(1));
+        let redeliver = redeliver_of(header);
+        let until = until_of(header);
+        rows.push((
+            options.slots.is_some_and(|asked| asked != slots),
+            format!("slots={slots}"),
+            asked("slots", options.slots.map(|slots| slots.to_string())),
+        ));
+        rows.push((
+            options.slot.is_some_and(|asked| asked != header.slot),
+            format!("slot={}", header.slot),
+            asked("slot", options.slot.map(|slot| slot.to_string())),
+        ));
+        rows.push((
+            options.redeliver.is_some_and(|asked| asked != redeliver),
+            format!("redeliver={redeliver}"),
+            asked("redeliver", options.redeliver.map(|asked| asked.to_string())),
+        ));
+        rows.push((
+            options.until.is_some_and(|asked| asked != until),
+            format!("until={until}"),
+            asked("until", options.until.map(|asked| asked.to_string())),
+        ));
+    }
     if rows.iter().all(|(differs, ..)| !differs) {
         return Ok(());
     }
@@ -365,6 +507,16 @@ fn check_options(path: &Path, header: &FileHeader, options: &Options) -> Result<
         "Ask for the same, or leave the option out to take what the channel has (whoever opens it \
          first decides)",
     ))
+}
+
+/// What becomes of messages whose receiver dies with them.
+pub fn redeliver_of(header: &FileHeader) -> Redeliver {
+    if header.flags & FLAG_DROP == 0 { Redeliver::Again } else { Redeliver::Drop }
+}
+
+/// When the receivers are told that the channel has ended.
+pub fn until_of(header: &FileHeader) -> Until {
+    if header.flags & FLAG_UNTIL_LAST == 0 { Until::Never } else { Until::Last }
 }
 
 fn parent(path: &Path) -> &Path {

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 /// Why a channel could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -118,16 +119,20 @@ impl fmt::Display for Peer {
 #[non_exhaustive]
 pub enum SendError {
     /// No room, and the call does not wait.
-    #[error("the ring is full; {}", Waiting(.peer))]
+    #[error("the ring is full; {}", Waiting(.peer, .lag))]
     Full {
-        /// The consumer, if one is attached.
+        /// The consumer, if one is attached; of a broadcast's, the slowest.
         peer: Option<Peer>,
+        /// Of a broadcast's: how far it is behind.
+        lag: Option<Lag>,
     },
     /// No room came within the time allowed.
-    #[error("timed out: the ring stayed full; {}", Waiting(.peer))]
+    #[error("timed out: the ring stayed full; {}", Waiting(.peer, .lag))]
     Timeout {
-        /// The consumer, if one is attached.
+        /// The consumer, if one is attached; of a broadcast's, the slowest.
         peer: Option<Peer>,
+        /// Of a broadcast's: how far it is behind.
+        lag: Option<Lag>,
     },
     /// The message can never fit.
     #[error(
@@ -159,14 +164,32 @@ pub enum SendError {
     Forked,
 }
 
-struct Waiting<'a>(&'a Option<Peer>);
+struct Waiting<'a>(&'a Option<Peer>, &'a Option<Lag>);
 
 impl fmt::Display for Waiting<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(peer) => write!(f, "the consumer ({peer}) has not made room"),
-            None => f.write_str("no consumer is attached"),
+        match (self.0, self.1) {
+            (Some(peer), None) => write!(f, "the consumer ({peer}) has not made room"),
+            (Some(peer), Some(lag)) => {
+                write!(f, "the slowest subscriber ({peer}) is {lag}; the others wait for it")
+            }
+            (None, _) => f.write_str("no consumer is attached"),
         }
+    }
+}
+
+/// How far one of several subscribers is behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Lag {
+    /// Messages that were sent and that it has not received.
+    pub messages: u64,
+    /// For how long the producer has seen it in the way, without any progress.
+    pub since: Duration,
+}
+
+impl fmt::Display for Lag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} messages behind, and has not moved for {:?}", self.messages, self.since)
     }
 }
 
@@ -202,6 +225,15 @@ pub enum RecvError {
         "the producer's segment could not be opened ({0:?}); opening the channel again tells more"
     )]
     Open(ErrorKind),
+    /// The producer has overwritten messages that were not read yet, so many. The next call goes on
+    /// behind them.
+    #[error(
+        "{missed} messages were overwritten before they were read; the next call goes on behind them"
+    )]
+    Lagged {
+        /// How many, exactly.
+        missed: u64,
+    },
     /// This process is a fork of the one that opened the handle.
     #[error("this handle was opened before fork(); open the channel again in the child")]
     Forked,
@@ -228,6 +260,10 @@ pub enum Fault {
     Position = 7,
     /// The other side found this side's memory corrupt.
     Poisoned = 8,
+    /// A slot word that no participant writes in such a place.
+    Slot = 16,
+    /// A hint of how far a queue has come that its slots contradict.
+    Hint = 17,
 }
 
 impl Fault {
@@ -242,6 +278,8 @@ impl Fault {
             Self::Gate => "a consumer's head outside of what was sent",
             Self::Position => "a consumer's position off every record boundary",
             Self::Poisoned => "the other side found it corrupt",
+            Self::Slot => "a slot word that nobody writes there",
+            Self::Hint => "a hint of the queue's place that its slots contradict",
         }
     }
 }

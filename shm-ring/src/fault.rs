@@ -14,6 +14,17 @@ pub enum Point {
     MidBatch,
     MidWrap,
     MidRelease,
+    SeatTaken,
+    SeatSwept,
+    SeatFilled,
+    Claimed,
+    Publishing,
+    Taken,
+    Releasing,
+    Repairing,
+    Settled,
+    MidMark,
+    Announced,
 }
 
 /// Dies here if a test asked for it.

@@ -17,10 +17,14 @@ use crate::control::CONTROL;
 use crate::error::{Error, ErrorKind};
 use crate::fork::OwnFile;
 use crate::layout::{
-    ABI_MAJOR, ABI_MINOR, ENDIAN_TAG, FileHeader, HEADER_LEN, KIND_SPSC, PAGE, Section,
+    ABI_MAJOR, ABI_MINOR, ENDIAN_TAG, FLAG_DROP, FLAG_UNTIL_LAST, FileHeader, HEADER_LEN,
+    KIND_MPMC, KIND_SPSC, MAX_PARTICIPANTS, PAGE, Section,
 };
 use crate::liveness::{self, Identity};
-use crate::options::{MAX_CAPACITY, MIN_CAPACITY, Size, Wait};
+use crate::mpmc::{SLOTS_MAX, SLOTS_MIN};
+use crate::options::{
+    Kind, MAX_CAPACITY, MAX_SLOT, MIN_CAPACITY, Overflow, SLOT_UNIT, Size, Wait, max_history,
+};
 
 /// A header with everything in it that does not depend on the channel, the crc still to come.
 pub fn blank_header(magic: [u8; 8], sections: &[Section], who: &Identity) -> FileHeader {
@@ -50,7 +54,12 @@ pub fn blank_header(magic: [u8; 8], sections: &[Section], who: &Identity) -> Fil
         creator_pid: who.pid,
         section_count: sections.len() as u32,
         sections: table,
-        reserved: [0; 44],
+        overflow: 0,
+        seats: 0,
+        history: 0,
+        slot: 0,
+        flags: 0,
+        reserved: [0; 20],
         crc: 0,
     }
 }
@@ -188,12 +197,11 @@ pub fn validate(file: &OwnFile, path: &Path, magic: [u8; 8]) -> Result<FileHeade
             removal(path),
         ));
     }
-    let sound = header.kind == KIND_SPSC
+    let sound = kind_is_sound(&header)
         && Wait::from_code(header.wait).is_some()
         && matches!(header.record_align, 16 | 64)
         && matches!(header.payload_offset, 8 | 16)
-        && header.capacity.is_power_of_two()
-        && (MIN_CAPACITY..=MAX_CAPACITY).contains(&header.capacity)
+        && capacity_is_sound(&header)
         && sections_are_sound(&header);
     if !sound {
         return Err(damaged("its header holds options that no version of this layout has".into()));
@@ -276,6 +284,44 @@ fn removal(path: &Path) -> String {
 
 fn not_regular(path: &Path) -> Error {
     damaged(path, "it is not a regular file")
+}
+
+/// What belongs to a kind is there, and nothing that belongs to another.
+fn kind_is_sound(header: &FileHeader) -> bool {
+    match Kind::from_code(header.kind) {
+        Some(Kind::Spsc) => {
+            (header.seats, header.overflow, header.history) == (0, 0, 0)
+                && (header.slot, header.flags) == (0, 0)
+        }
+        Some(Kind::Mpmc) => {
+            header.seats as usize == MAX_PARTICIPANTS
+                && (header.overflow, header.history) == (0, 0)
+                && header.flags & !(FLAG_DROP | FLAG_UNTIL_LAST) == 0
+        }
+        Some(Kind::Broadcast) => {
+            header.seats as usize == MAX_PARTICIPANTS
+                && (header.slot, header.flags) == (0, 0)
+                && Overflow::from_code(header.overflow).is_some()
+                && matches!(header.record_align, 16 | 64)
+                && header.history <= max_history(header.capacity, header.record_align.into())
+        }
+        None => false,
+    }
+}
+
+fn capacity_is_sound(header: &FileHeader) -> bool {
+    if header.kind != KIND_MPMC {
+        return header.capacity.is_power_of_two()
+            && (MIN_CAPACITY..=MAX_CAPACITY).contains(&header.capacity);
+    }
+    let slot = u64::from(header.slot);
+    header.slot != 0
+        && header.slot.is_multiple_of(SLOT_UNIT)
+        && header.slot <= MAX_SLOT
+        && header.capacity <= MAX_CAPACITY
+        && header.capacity.is_multiple_of(slot)
+        && (header.capacity / slot).is_power_of_two()
+        && (SLOTS_MIN..=SLOTS_MAX).contains(&(header.capacity / slot))
 }
 
 fn sections_are_sound(header: &FileHeader) -> bool {

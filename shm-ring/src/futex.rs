@@ -29,28 +29,17 @@ pub fn wait(word: &Word32, expected: u32, timeout: Duration) {
     }
 }
 
-/// Wakes one sleeper on `word`, if there is one.
-#[cfg(not(loom))]
-pub fn wake_one(word: &Word32) {
-    wake(word, 1);
-}
-
 /// Wakes all sleepers on `word`.
 #[cfg(not(loom))]
 pub fn wake_all(word: &Word32) {
-    wake(word, i32::MAX);
-}
-
-#[cfg(not(loom))]
-fn wake(word: &Word32, count: i32) {
     // SAFETY: `word` is a live, aligned 32-bit word; FUTEX_WAKE uses its address only.
     unsafe {
-        libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, count);
+        libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX);
     }
 }
 
 #[cfg(loom)]
-pub use model::{wait, wake_one};
+pub use model::{wait, wake_all};
 
 /// The kernel's promise, for models: compare and sleep are one step against a wake. No time-out: a
 /// lost wake-up must hang the model, not be papered over.
@@ -72,7 +61,7 @@ mod model {
         }
     }
 
-    pub fn wake_one(_word: &Word32) {
+    pub fn wake_all(_word: &Word32) {
         let (lock, sleepers) = &**KERNEL;
         let _guard = lock.lock().unwrap();
         sleepers.notify_all();

@@ -15,9 +15,9 @@ pub const SEGMENT_MAGIC: [u8; 8] = *b"RWAYSEG\0";
 /// First bytes of a channel's control file.
 pub const CONTROL_MAGIC: [u8; 8] = *b"RWAYCTL\0";
 /// Raised when an older reader would misread the memory.
-pub const ABI_MAJOR: u16 = 1;
+pub const ABI_MAJOR: u16 = 2;
 /// Raised when something is added that an older reader may ignore.
-pub const ABI_MINOR: u16 = 0;
+pub const ABI_MINOR: u16 = 1;
 /// Reads back as another number on a machine of the other byte order.
 pub const ENDIAN_TAG: u32 = 0x0102_0304;
 /// The unit of mapping and of write permission: what one side writes shares no page with what the
@@ -26,6 +26,10 @@ pub const PAGE: u64 = 4096;
 
 /// [`FileHeader::kind`]: one producer, one consumer, variable-length records.
 pub const KIND_SPSC: u32 = 1;
+/// [`FileHeader::kind`]: one producer, every subscriber gets every message.
+pub const KIND_BROADCAST: u32 = 2;
+/// [`FileHeader::kind`]: any number of senders and receivers, fixed slots.
+pub const KIND_MPMC: u32 = 3;
 
 /// Section kinds in [`FileHeader::sections`].
 pub const SECTION_PRODUCER: u32 = 1;
@@ -35,6 +39,18 @@ pub const SECTION_CONSUMER: u32 = 2;
 pub const SECTION_RING: u32 = 3;
 /// The schema, as text.
 pub const SECTION_SCHEMA: u32 = 4;
+/// The table of participants ([`Roster`]), on channels whose ends are more than two.
+pub const SECTION_PARTICIPANTS: u32 = 5;
+/// The pages of an MPMC queue that everybody writes ([`QueuePage`]).
+pub const SECTION_QUEUE: u32 = 6;
+/// The receivers' words of an MPMC queue.
+pub const SECTION_TAKEN: u32 = 7;
+/// The slots of an MPMC queue.
+pub const SECTION_SLOTS: u32 = 8;
+
+/// Participants of one channel at most: a writer that has to look at all of them still does so in
+/// about a microsecond, and each costs a page of every segment. Models have few.
+pub const MAX_PARTICIPANTS: usize = if cfg!(loom) { 2 } else { 64 };
 
 /// Where a part of the file lies. `kind` 0 is an unused entry.
 #[repr(C)]
@@ -74,7 +90,12 @@ pub struct Section {
 ///    104      4  creator_pid
 ///    108      4  section_count
 ///    112     96  sections        4 x Section
-///    208     44  reserved        zero
+///    208      4  overflow        broadcast: Overflow as a number; 0 elsewhere
+///    212      4  seats           entries of the table of participants, 0 where there is none
+///    216      8  history         broadcast: messages kept for those who come late
+///    224      4  slot            mpmc: bytes of a slot; 0 elsewhere
+///    228      4  flags           mpmc: FLAG_*; 0 elsewhere
+///    232     20  reserved        zero
 ///    252      4  crc             crc32c of the 252 bytes before it
 /// ```
 #[repr(C)]
@@ -102,7 +123,12 @@ pub struct FileHeader {
     pub creator_pid: u32,
     pub section_count: u32,
     pub sections: [Section; 4],
-    pub reserved: [u8; 44],
+    pub overflow: u32,
+    pub seats: u32,
+    pub history: u64,
+    pub slot: u32,
+    pub flags: u32,
+    pub reserved: [u8; 20],
     pub crc: u32,
 }
 
@@ -119,7 +145,12 @@ const _: () = {
     assert!(offset_of!(FileHeader, boot_id) == 64);
     assert!(offset_of!(FileHeader, created_ns) == 96);
     assert!(offset_of!(FileHeader, sections) == 112);
-    assert!(offset_of!(FileHeader, reserved) == 208);
+    assert!(offset_of!(FileHeader, overflow) == 208);
+    assert!(offset_of!(FileHeader, seats) == 212);
+    assert!(offset_of!(FileHeader, history) == 216);
+    assert!(offset_of!(FileHeader, slot) == 224);
+    assert!(offset_of!(FileHeader, flags) == 228);
+    assert!(offset_of!(FileHeader, reserved) == 232);
     assert!(offset_of!(FileHeader, crc) == 252);
 };
 
@@ -175,11 +206,62 @@ pub struct ConsumerPage {
     pub gate: Gate,
     /// Doorbell line: read by the producer at each publication, seldom written.
     pub bell: Bell,
-    /// Written per message; read by successors and tools, never by the producer.
+    /// Written per release; read by successors and tools, never by the producer.
     pub progress: Progress,
     /// Read by the producer when it finds the ring full, and by a later producer.
     pub end: End,
 }
+
+/// What the producer of a broadcast tells its subscribers, in its page of the segment, from
+/// [`BOARD_AT`] on. All zero on other kinds.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct Board {
+    /// Line that a reader of an overwriting ring reads with each message, seldom written.
+    pub intent: Intent,
+    /// Which marks there are.
+    pub newest: Newest,
+    /// For each participant, the epoch of the last one that the producer gave up: it died, or its
+    /// cursor made no sense.
+    pub expelled: [Word; MAX_PARTICIPANTS],
+    /// Boundaries between records; number n is in slot n mod [`MARKS`].
+    pub marks: [Mark; MARKS],
+}
+
+/// How far an overwriting producer may have written.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct Intent {
+    /// Nothing at or above it was written; what lies a capacity below it, and lower, may have been
+    /// overwritten. 0: nothing was yet.
+    pub limit: Word,
+}
+
+/// The line that tells which marks there are.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct Newest {
+    /// Number of the newest mark, 0 before the first: then the start of the segment is the mark.
+    pub number: Word,
+    /// Subscribers that the producer gave up because they died.
+    pub evicted: Word,
+}
+
+/// A place where somebody may start to read.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Mark {
+    /// Position of a record, or of the end of the last one.
+    pub position: Word,
+    /// Number of the first message there.
+    pub sequence: Word,
+}
+
+/// Marks at a time.
+pub const MARKS: usize = if cfg!(loom) { 4 } else { 128 };
+
+/// Where a [`Board`] is in the producer's page.
+pub const BOARD_AT: u64 = 1024;
 
 /// How this side of the segment ended.
 #[repr(C, align(128))]
@@ -214,7 +296,8 @@ pub struct Bell {
 #[repr(C, align(128))]
 #[derive(Debug)]
 pub struct Gate {
-    /// Bytes released for reuse, a lower bound of [`Progress::position`].
+    /// Position up to which everything was released for reuse: of the oldest record not wholly
+    /// released, or of one before it.
     pub head: Word,
 }
 
@@ -222,11 +305,9 @@ pub struct Gate {
 #[repr(C, align(128))]
 #[derive(Debug)]
 pub struct Progress {
-    /// Messages released. With the sequence in the record at `position`, this alone decides what
-    /// a successor gets: it is written first and may be ahead of `position` by one release.
+    /// Messages released. With the sequences in the records from [`Gate::head`] on, which may lag
+    /// behind it, this alone decides what a successor gets.
     pub received: Word,
-    /// Byte position of the oldest record not wholly released.
-    pub position: Word,
     /// Messages below this number may have been handed out, by a batch that may still be held or
     /// by a consumer that died; beside it at most the one that `received` names next.
     pub lent: Word,
@@ -237,6 +318,8 @@ pub struct Progress {
     pub parks: Word,
     /// Times the consumer woke a sleeping producer.
     pub wakes: Word,
+    /// Messages that were overwritten before this subscriber had read them.
+    pub missed: Word,
 }
 
 /// What the producer did. `sent` counts from 0 in each segment.
@@ -245,8 +328,8 @@ pub struct Progress {
 pub struct ProducerCounters {
     /// Messages published or queued.
     pub sent: Word,
-    /// Bytes of their payloads.
-    pub bytes: Word,
+    /// Bytes of ring that went into them, headers and padding included.
+    pub position: Word,
     /// Times a claim found no room even after a look at the gate.
     pub full_waits: Word,
     /// Times the producer went to sleep.
@@ -295,12 +378,47 @@ pub struct RoleRecord {
     pub since_ns: Word,
     /// The command's name, zero padded.
     pub command: [Word; 2],
+    /// In a [`Roster`]: [`SIDE_SENDS`] or [`SIDE_RECEIVES`]; 0 elsewhere.
+    pub side: Word,
+    /// In a [`Roster`], of one who receives: number of the first segment that it reads.
+    pub first: Word,
 }
+
+/// [`RoleRecord::side`] of a participant that sends.
+pub const SIDE_SENDS: u64 = 1;
+/// [`RoleRecord::side`] of a participant that receives.
+pub const SIDE_RECEIVES: u64 = 2;
 
 /// [`RoleRecord::state`]: the holder joined and has not left cleanly.
 pub const ATTACHED: u64 = 1;
 /// [`RoleRecord::state`]: the holder left cleanly.
 pub const DETACHED: u64 = 2;
+
+/// The participants of a channel, in a section of `control`. An entry is written by its holder alone,
+/// who has the lock of byte [`PARTICIPANT_LOCKS`] + its index.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct Roster {
+    /// Changes whenever somebody has come.
+    pub changes: Changes,
+    /// Who holds which entry, or did last.
+    pub records: [RoleRecord; MAX_PARTICIPANTS],
+}
+
+/// The line of a [`Roster`] that others watch.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct Changes {
+    /// Counts those who joined; written under the directory's lock. Who leaves does not count: that
+    /// is in the entry, which those who know of it look at.
+    pub joins: Word,
+}
+
+/// The byte of `control` whose lock is entry 0 of the roster.
+pub const PARTICIPANT_LOCKS: u64 = 64;
+
+/// Bytes of a [`Roster`]'s section: whole pages.
+pub const ROSTER_LEN: u64 = 3 * PAGE;
 
 /// The last holder whose death a successor noticed.
 #[repr(C, align(128))]
@@ -333,8 +451,133 @@ const _: () = {
     assert!(size_of::<ProducerRole>() == 256);
     assert!(offset_of!(ProducerRole, latest) == 128);
     assert!(size_of::<ConsumerRole>() == 256);
+    assert!(size_of::<RoleRecord>() == 128);
+    assert!(offset_of!(RoleRecord, side) == 64);
+    assert!(offset_of!(RoleRecord, first) == 72);
+    assert!(offset_of!(Roster, records) == 128);
+    assert!(size_of::<Roster>() == 128 + 128 * MAX_PARTICIPANTS);
+    assert!(size_of::<Roster>() as u64 <= ROSTER_LEN);
     assert!(offset_of!(ConsumerRole, dead) == 128);
     assert!(size_of::<ConsumerPage>() as u64 <= PAGE);
+    assert!(size_of::<ProducerPage>() as u64 <= BOARD_AT);
+    assert!(size_of::<Mark>() == 16);
+    assert!(offset_of!(Board, newest) == 128);
+    assert!(offset_of!(Board, expelled) == 256);
+    assert!(offset_of!(Board, marks) == 768);
+    assert!(size_of::<Board>() as u64 + BOARD_AT <= PAGE);
+};
+
+/// [`FileHeader::flags`] of an MPMC channel: messages die with their receivers.
+pub const FLAG_DROP: u32 = 1;
+/// [`FileHeader::flags`] of an MPMC channel: it ends when the last sender has left.
+pub const FLAG_UNTIL_LAST: u32 = 2;
+
+/// What everybody of an MPMC channel writes, but for the slots and their words.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct QueuePage {
+    /// Where senders begin to look; written every 16 tickets.
+    pub tail: Line,
+    /// Where receivers begin to look; written every 16 tickets.
+    pub head: Line,
+    /// Seldom written, looked at by those who find nothing.
+    pub news: News,
+    /// Senders that sleep because the queue is full.
+    pub senders: Sleepers,
+    /// Receivers that sleep because it is empty.
+    pub receivers: Sleepers,
+    /// By participant.
+    pub seats: [SeatPage; MAX_PARTICIPANTS],
+}
+
+/// A word on a line of its own.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct Line {
+    /// The word.
+    pub word: Word,
+}
+
+/// What is news to those who wait.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct News {
+    /// Counts the sweeps that may have left messages to deliver again.
+    pub returns: Word,
+    /// Messages that died with their receivers.
+    pub dropped: Word,
+    /// Claims of dead senders that were given up.
+    pub given_up: Word,
+    /// Messages of dead receivers that came back.
+    pub returned: Word,
+    /// Counts the senders that came.
+    pub arrivals: Word,
+    /// Counts the senders that left.
+    pub departures: Word,
+}
+
+/// Who sleeps on one side.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct Sleepers {
+    /// A bit for each participant; its sweep clears it.
+    pub bits: Word,
+    /// 1: somebody who sleeps here can't run a membarrier, so that wakers need fences of their own.
+    pub fences: Word32,
+}
+
+/// What belongs to one participant of an MPMC channel.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct SeatPage {
+    /// Counts the wakes it was given; it sleeps on it.
+    pub rung: Rung,
+    /// Written by the participant alone. Goes on where the last holder of the seat stopped.
+    pub counters: SeatCounters,
+}
+
+/// A futex on a line of its own.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct Rung {
+    /// Its word.
+    pub count: Word32,
+}
+
+/// What a participant did.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct SeatCounters {
+    /// Messages published.
+    pub sent: Word,
+    /// Bytes of them.
+    pub bytes: Word,
+    /// Messages released.
+    pub received: Word,
+    /// Those of them that another receiver may have had before.
+    pub redelivered: Word,
+    /// Times it found no room.
+    pub full_waits: Word,
+    /// Times it went to sleep, as a sender and as a receiver.
+    pub parks: [Word; 2],
+    /// Times it woke somebody, as a sender and as a receiver.
+    pub wakes: [Word; 2],
+}
+
+/// Bytes of a [`QueuePage`]'s section: whole pages.
+pub const QUEUE_LEN: u64 = 5 * PAGE;
+
+#[cfg(not(loom))]
+const _: () = {
+    use std::mem::{offset_of, size_of};
+    assert!(offset_of!(QueuePage, head) == 128);
+    assert!(offset_of!(QueuePage, news) == 256);
+    assert!(offset_of!(QueuePage, senders) == 384);
+    assert!(offset_of!(QueuePage, receivers) == 512);
+    assert!(offset_of!(QueuePage, seats) == 640);
+    assert!(offset_of!(SeatPage, counters) == 128);
+    assert!(size_of::<SeatPage>() == 256);
+    assert!(size_of::<QueuePage>() as u64 <= QUEUE_LEN);
 };
 
 /// Bytes of a record's header, one word. A message starts `payload_offset` bytes into its record.
@@ -364,9 +607,6 @@ pub const RECORD_ARRAY: u8 = 3;
 pub const SEQUENCE_MASK: u64 = 0xff_ffff;
 
 impl RecordHeader {
-    /// Added to a header, it makes that of a message of the same length after it.
-    pub const NEXT: u64 = 1 << 40;
-
     /// `len` counts the bytes of the message, of all elements, or of the padding behind its header.
     #[inline(always)]
     pub fn new(len: u32, kind: u8, sequence: u64) -> Self {
@@ -389,5 +629,17 @@ impl RecordHeader {
     #[inline(always)]
     pub fn sequence(self) -> u64 {
         self.0 >> 40
+    }
+
+    /// With 0 for a sequence number.
+    #[inline(always)]
+    pub fn unnumbered(self) -> Self {
+        Self(self.0 & ((1 << 40) - 1))
+    }
+
+    /// One without a sequence number, with this one.
+    #[inline(always)]
+    pub fn numbered(self, sequence: u64) -> Self {
+        Self(self.0 | sequence << 40)
     }
 }

@@ -6,21 +6,24 @@
 //! ```text
 //!   Producer::claim ── spsc::Writer::try_claim          Consumer::recv
 //!        │ full? wait::block (spin, sleep, probe)            │ empty? wait::block
-//!   Claim: the caller writes in place                   spsc::Reader::peek
+//!   Claim: the caller writes in place                   spsc::Reader::message
 //!        │                                                   │
 //!   Claim::commit ── Writer::commit ══ the ring ════════▶ Received: the caller reads in place
 //!        │            (R1: header, Release)  (A1)            │
-//!        └─ wait::Ringer::ring ── futex ──▶ wakes ──────────┘ drop: Reader::release (R2 ▶ A2)
+//!        └─ wait::Ringer::ring ── futex ──▶ wakes ──────────┘ drop: Reader::consume (R2 ▶ A2)
 //! ```
 //!
 //! Where things are: `layout` is the memory ABI, `spsc` the ring, `wait` the doorbell and the
 //! patience, `liveness` who is alive, `segment`, `control` and `registry` the files, `recover` what
-//! a death leaves behind.
+//! a death leaves behind. Many to many: `mpmc` is the queue, `queue` its memory, `party` who takes part.
 
+pub mod broadcast;
 #[cfg(not(loom))]
 mod consumer;
 #[cfg(not(loom))]
 mod control;
+#[cfg(not(loom))]
+mod copy;
 #[cfg(not(loom))]
 mod counters;
 pub mod error;
@@ -35,9 +38,25 @@ pub mod layout;
 mod liveness;
 pub mod membarrier;
 pub mod memory;
+pub mod mpmc;
+#[cfg(not(loom))]
+mod mpmc_receiver;
+#[cfg(not(loom))]
+mod mpmc_sender;
+#[cfg(not(loom))]
+mod open;
 pub mod options;
+pub mod overwrite;
+#[cfg(not(loom))]
+mod participants;
+#[cfg(not(loom))]
+mod party;
 #[cfg(not(loom))]
 mod producer;
+#[cfg(not(loom))]
+mod publisher;
+#[cfg(not(loom))]
+mod queue;
 #[cfg(not(loom))]
 mod recover;
 #[cfg(not(loom))]
@@ -45,17 +64,36 @@ mod registry;
 #[cfg(not(loom))]
 mod segment;
 pub mod spsc;
+#[cfg(not(loom))]
+mod subscriber;
+#[cfg(not(loom))]
+mod subscription;
 pub mod sync;
 pub mod wait;
 
-pub use error::{Error, ErrorKind, Fault, Peer, RecvError, SendError};
-pub use options::{Options, Schema, Wait};
+pub use error::{Error, ErrorKind, Fault, Lag, Peer, RecvError, SendError};
+pub use mpmc::Redeliver;
+pub use options::{Kind, Options, Overflow, Schema, Until, Wait};
 
 #[cfg(not(loom))]
-pub use consumer::{Batch, BatchMessage, Consumer, Received};
+pub use broadcast::Laggard;
+#[cfg(not(loom))]
+pub use consumer::{Batch, BatchMessage, BatchRun, Consumer, Received};
 #[cfg(not(loom))]
 pub use counters::Stats;
 #[cfg(not(loom))]
+pub use mpmc_receiver::{MpmcBatch, MpmcReceived, MpmcReceiver};
+#[cfg(not(loom))]
+pub use mpmc_sender::{MpmcClaim, MpmcSender};
+#[cfg(not(loom))]
+pub use open::{Receiving, Sending, receiving, sending};
+#[cfg(not(loom))]
+pub use party::HeldUp;
+#[cfg(not(loom))]
 pub use producer::{ArrayClaim, Claim, Producer};
 #[cfg(not(loom))]
+pub use publisher::{Copied, CopiedArray, Publisher};
+#[cfg(not(loom))]
 pub use recover::remove;
+#[cfg(not(loom))]
+pub use subscriber::{CopiedBatch, CopiedMessage, Read, ReceivedCopy, Subscriber};

@@ -172,6 +172,10 @@ pub struct Holder {
     pub since_ns: u64,
     /// The command's name.
     pub command: String,
+    /// What it does, if it is one of a table of participants.
+    pub side: u64,
+    /// The first segment that it reads, if it is one of those.
+    pub first: u64,
 }
 
 impl Holder {
@@ -193,6 +197,8 @@ impl Holder {
             pid_ns: record.pid_ns.load_relaxed(),
             since_ns: record.since_ns.load_relaxed(),
             command: String::from_utf8_lossy(&command).escape_debug().to_string(),
+            side: record.side.load_relaxed(),
+            first: record.first.load_relaxed(),
         }
     }
 

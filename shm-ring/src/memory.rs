@@ -25,16 +25,12 @@ pub unsafe trait RingMemory {
     fn producer(&self) -> &ProducerPage;
     /// The consumer's page.
     fn consumer(&self) -> &ConsumerPage;
-    /// Up to where everybody who reads has given the ring back, as the writer asks for it.
+    /// Up to where everybody who reads has given the ring back, as the writer asks for it, who has
+    /// published everything below `published`.
     #[inline]
-    fn released(&self) -> Result<u64, Fault> {
-        let page = self.consumer();
-        // A reader that gave the ring up will not release anything any more.
-        if page.end.poisoned.load_relaxed() != 0 {
-            return Err(Fault::Poisoned);
-        }
-        // A2, pairs with R2 in Reader::publish_head.
-        Ok(page.gate.head.load_acquire())
+    fn released(&self, published: Boundary) -> Result<u64, Fault> {
+        let _ = published;
+        released_by(self.consumer())
     }
     /// Asks for the line at `offset` to be written soon. A hint: does nothing by itself.
     #[inline(always)]
@@ -46,6 +42,26 @@ pub unsafe trait RingMemory {
     fn touch(&self, offset: u64, len: u64, access: Access) {
         let _ = (offset, len, access);
     }
+}
+
+/// How far one reader has given the ring back.
+#[inline]
+pub fn released_by(page: &ConsumerPage) -> Result<u64, Fault> {
+    // A reader that gave the ring up will not release anything any more.
+    if page.end.poisoned.load_relaxed() != 0 {
+        return Err(Fault::Poisoned);
+    }
+    // A2, pairs with R2 in Reader::publish_head.
+    Ok(page.gate.head.load_acquire())
+}
+
+/// A place between two records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Boundary {
+    /// Where.
+    pub position: u64,
+    /// Number of the first message behind it.
+    pub sequence: u64,
 }
 
 /// What a payload is touched for.
@@ -64,15 +80,37 @@ pub use boxed::BoxedMemory;
 mod boxed {
     use std::sync::Arc;
 
-    use super::{Access, RingMemory};
+    use super::{Access, Boundary, RingMemory, released_by};
+    use crate::broadcast::{Gate, Hall, Posted};
+    use crate::error::Fault;
     use crate::layout::{
-        Bell, ConsumerPage, End, Gate, ProducerCounters, ProducerPage, Progress, RECORD_HEADER,
+        Bell, Board, Changes, ConsumerPage, End, Intent, MARKS, MAX_PARTICIPANTS, Mark, Newest,
+        ProducerCounters, ProducerPage, Progress, RECORD_HEADER, RoleRecord, Roster,
     };
+    use crate::layout::{Gate as GateLine, SIDE_RECEIVES};
+    use crate::overwrite::Leash;
+    use crate::spsc::Geometry;
     use crate::sync::{Word, Word32};
 
-    /// A ring in heap memory that both sides share by cloning.
+    /// A ring in heap memory that all sides share by cloning. [`Self::seat`] and [`Self::blocking`]
+    /// make the views of a broadcast.
     #[derive(Clone, Debug)]
-    pub struct BoxedMemory(Arc<Shared>);
+    pub struct BoxedMemory {
+        shared: Arc<Shared>,
+        /// Whose page is the consumer's.
+        seat: usize,
+        role: Role,
+    }
+
+    #[derive(Clone, Debug)]
+    enum Role {
+        /// An end of a ring of two, or a reader.
+        Plain,
+        /// The writer that waits for all readers.
+        Blocking(Arc<Gate>),
+        /// The writer that waits for none.
+        Overwriting(Arc<Leash>),
+    }
 
     #[derive(Debug)]
     struct Shared {
@@ -82,7 +120,9 @@ mod boxed {
         #[cfg(loom)]
         touched: Box<[loom::cell::UnsafeCell<()>]>,
         producer: ProducerPage,
-        consumer: ConsumerPage,
+        consumers: Box<[ConsumerPage]>,
+        /// Of a broadcast.
+        hall: Option<Box<(Board, Roster)>>,
     }
 
     // SAFETY: the raw bytes are reached only through the ring's protocol, whose payload accesses
@@ -93,46 +133,147 @@ mod boxed {
     #[cfg(loom)]
     unsafe impl Send for Shared {}
 
+    fn zero() -> Word {
+        Word::new(0)
+    }
+
+    fn end() -> End {
+        End { state: zero(), poisoned: zero() }
+    }
+
+    fn bell() -> Bell {
+        let zero = || Word32::new(0);
+        Bell { asleep: zero(), rung: zero(), barrier: zero() }
+    }
+
+    fn producer_page() -> ProducerPage {
+        ProducerPage {
+            end: end(),
+            bell: bell(),
+            counters: ProducerCounters {
+                sent: zero(),
+                position: zero(),
+                full_waits: zero(),
+                parks: zero(),
+                wakes: zero(),
+                depth_max: zero(),
+            },
+        }
+    }
+
+    fn consumer_page() -> ConsumerPage {
+        ConsumerPage {
+            gate: GateLine { head: zero() },
+            bell: bell(),
+            progress: Progress {
+                received: zero(),
+                lent: zero(),
+                attached: zero(),
+                parks: zero(),
+                wakes: zero(),
+                missed: zero(),
+            },
+            end: end(),
+        }
+    }
+
+    fn role_record() -> RoleRecord {
+        RoleRecord {
+            epoch: zero(),
+            state: zero(),
+            pid: zero(),
+            start: zero(),
+            pid_ns: zero(),
+            since_ns: zero(),
+            command: [zero(), zero()],
+            side: zero(),
+            first: zero(),
+        }
+    }
+
+    fn board() -> Board {
+        Board {
+            intent: Intent { limit: zero() },
+            newest: Newest { number: zero(), evicted: zero() },
+            expelled: [(); MAX_PARTICIPANTS].map(|()| zero()),
+            marks: [(); MARKS].map(|()| Mark { position: zero(), sequence: zero() }),
+        }
+    }
+
     impl BoxedMemory {
         /// A zeroed ring of `capacity` bytes (a power of two, at least 64).
         pub fn new(capacity: u64) -> Self {
+            Self::build(capacity, 1, None)
+        }
+
+        /// The memory of a broadcast of up to `seats` readers, none of them there.
+        pub fn hall(capacity: u64, seats: usize) -> Self {
+            let roster = Roster {
+                changes: Changes { joins: zero() },
+                records: [(); MAX_PARTICIPANTS].map(|()| role_record()),
+            };
+            Self::build(capacity, seats, Some(Box::new((board(), roster))))
+        }
+
+        fn build(capacity: u64, seats: usize, hall: Option<Box<(Board, Roster)>>) -> Self {
             assert!(capacity.is_power_of_two() && capacity >= 64);
-            let zero = || Word::new(0);
-            let zero32 = || Word32::new(0);
-            let end = || End { state: zero(), poisoned: zero() };
-            let bell = || Bell { asleep: zero32(), rung: zero32(), barrier: zero32() };
-            Self(Arc::new(Shared {
+            let shared = Shared {
                 words: (0..capacity / 8).map(|_| zero()).collect(),
                 #[cfg(loom)]
                 bytes: (0..capacity).map(|_| std::cell::UnsafeCell::new(0)).collect(),
                 #[cfg(loom)]
                 touched: (0..capacity / 16).map(|_| loom::cell::UnsafeCell::new(())).collect(),
-                producer: ProducerPage {
-                    end: end(),
-                    bell: bell(),
-                    counters: ProducerCounters {
-                        sent: zero(),
-                        bytes: zero(),
-                        full_waits: zero(),
-                        parks: zero(),
-                        wakes: zero(),
-                        depth_max: zero(),
-                    },
-                },
-                consumer: ConsumerPage {
-                    gate: Gate { head: zero() },
-                    bell: bell(),
-                    progress: Progress {
-                        received: zero(),
-                        position: zero(),
-                        lent: zero(),
-                        attached: zero(),
-                        parks: zero(),
-                        wakes: zero(),
-                    },
-                    end: end(),
-                },
-            }))
+                producer: producer_page(),
+                consumers: (0..seats).map(|_| consumer_page()).collect(),
+                hall,
+            };
+            Self { shared: Arc::new(shared), seat: 0, role: Role::Plain }
+        }
+
+        /// The view of reader `seat`.
+        pub fn seat_of(&self, seat: usize) -> Self {
+            Self { seat, role: Role::Plain, ..self.clone() }
+        }
+
+        /// The view of a writer that waits for its readers.
+        pub fn blocking(&self, geometry: Geometry, history: u64) -> Self {
+            Self { role: Role::Blocking(Arc::new(Gate::new(geometry, history))), ..self.clone() }
+        }
+
+        /// The view of a writer that overwrites.
+        pub fn overwriting(&self) -> Self {
+            let leash = Leash::new(self.capacity());
+            Self { role: Role::Overwriting(Arc::new(leash)), ..self.clone() }
+        }
+
+        /// Fills in the roster's entry as one does who joins.
+        pub fn enter(&self, seat: usize) {
+            let record = &self.roster().records[seat];
+            record.side.store_relaxed(SIDE_RECEIVES);
+            record.state.store_relaxed(crate::layout::ATTACHED);
+            record.epoch.store_release(record.epoch.load_relaxed() + 1);
+            let joins = &self.roster().changes.joins;
+            joins.store_release(joins.load_relaxed() + 1);
+        }
+
+        fn parts(&self) -> &(Board, Roster) {
+            self.shared.hall.as_deref().expect("made by `hall`")
+        }
+    }
+
+    impl Posted for BoxedMemory {
+        fn board(&self) -> &Board {
+            &self.parts().0
+        }
+    }
+
+    impl Hall for BoxedMemory {
+        fn roster(&self) -> &Roster {
+            &self.parts().1
+        }
+
+        fn seat(&self, id: usize) -> &ConsumerPage {
+            &self.shared.consumers[id]
         }
     }
 
@@ -141,35 +282,49 @@ mod boxed {
     // the allocator says so: tests that rely on it use mapped memory.
     unsafe impl RingMemory for BoxedMemory {
         fn capacity(&self) -> u64 {
-            self.0.words.len() as u64 * 8
+            self.shared.words.len() as u64 * 8
         }
 
         fn word(&self, offset: u64) -> &Word {
-            &self.0.words[usize::try_from(offset / 8).expect("offset within the ring")]
+            &self.shared.words[usize::try_from(offset / 8).expect("offset within the ring")]
         }
 
         #[cfg(not(loom))]
         fn payload(&self, offset: u64) -> *mut u8 {
-            self.0.words.as_ptr().cast_mut().cast::<u8>().wrapping_add(offset as usize)
+            self.shared.words.as_ptr().cast_mut().cast::<u8>().wrapping_add(offset as usize)
         }
 
         #[cfg(loom)]
         fn payload(&self, offset: u64) -> *mut u8 {
-            self.0.bytes.as_ptr().cast_mut().cast::<u8>().wrapping_add(offset as usize)
+            self.shared.bytes.as_ptr().cast_mut().cast::<u8>().wrapping_add(offset as usize)
         }
 
         fn producer(&self) -> &ProducerPage {
-            &self.0.producer
+            &self.shared.producer
         }
 
         fn consumer(&self) -> &ConsumerPage {
-            &self.0.consumer
+            &self.shared.consumers[self.seat]
+        }
+
+        fn released(&self, published: Boundary) -> Result<u64, Fault> {
+            match &self.role {
+                Role::Plain => released_by(self.consumer()),
+                Role::Blocking(gate) => gate.look(self, published),
+                Role::Overwriting(leash) => {
+                    Ok(leash.lengthen(self.board(), self.capacity(), published))
+                }
+            }
         }
 
         #[cfg(loom)]
         fn touch(&self, offset: u64, len: u64, access: Access) {
+            // Bytes that are overwritten under a reader are words, which loom sees by itself.
+            if matches!(self.role, Role::Overwriting(_)) {
+                return;
+            }
             for granule in offset / 16..(offset + len).div_ceil(16) {
-                let cell = &self.0.touched[granule as usize];
+                let cell = &self.shared.touched[granule as usize];
                 match access {
                     Access::Read => cell.with(|_| ()),
                     Access::Write => cell.with_mut(|_| ()),

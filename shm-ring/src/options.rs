@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::error::{Error, ErrorKind};
+use crate::layout::{KIND_BROADCAST, KIND_MPMC, KIND_SPSC};
+use crate::mpmc::{LEN_MAX, Redeliver, SLOTS_MAX, SLOTS_MIN};
 
 /// Bytes of ring when nobody says otherwise: 1 MiB. Fits a core's second-level cache, and takes
 /// messages of up to 512 KiB.
@@ -81,6 +83,157 @@ impl FromStr for Wait {
     }
 }
 
+/// Who gets the messages of a channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// One producer, one consumer.
+    #[default]
+    Spsc,
+    /// One producer; every subscriber gets every message.
+    Broadcast,
+    /// Any number of senders and receivers; each message goes to one receiver.
+    Mpmc,
+}
+
+impl Kind {
+    /// All of them, for lists in messages.
+    pub const ALL: [Self; 3] = [Self::Spsc, Self::Broadcast, Self::Mpmc];
+
+    /// Its name in an address.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Spsc => "spsc",
+            Self::Broadcast => "broadcast",
+            Self::Mpmc => "mpmc",
+        }
+    }
+
+    pub(crate) const fn code(self) -> u32 {
+        match self {
+            Self::Spsc => KIND_SPSC,
+            Self::Broadcast => KIND_BROADCAST,
+            Self::Mpmc => KIND_MPMC,
+        }
+    }
+
+    pub(crate) fn from_code(code: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.code() == code)
+    }
+
+    /// Whether its ends are entries of a table of participants.
+    pub(crate) const fn has_participants(self) -> bool {
+        match self {
+            Self::Spsc => false,
+            Self::Broadcast | Self::Mpmc => true,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What the producer of a broadcast does when a subscriber is behind by a whole ring.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Overflow {
+    /// Waits for it: nothing is lost, and the slowest sets the pace.
+    #[default]
+    Block,
+    /// Overwrites what it has not read: the producer never waits, and the subscriber is told how
+    /// much it missed.
+    Overwrite,
+}
+
+impl Overflow {
+    /// All of them, for lists in messages.
+    pub const ALL: [Self; 2] = [Self::Block, Self::Overwrite];
+
+    /// Its name in an address.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Block => "block",
+            Self::Overwrite => "overwrite",
+        }
+    }
+
+    pub(crate) const fn code(self) -> u32 {
+        match self {
+            Self::Block => 0,
+            Self::Overwrite => 1,
+        }
+    }
+
+    pub(crate) fn from_code(code: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|overflow| overflow.code() == code)
+    }
+}
+
+impl fmt::Display for Overflow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// When receivers of an MPMC channel are told that it has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Until {
+    /// Never: there may always come another sender.
+    #[default]
+    Never,
+    /// When the last sender has left, and everything was received.
+    Last,
+}
+
+impl Until {
+    /// All of them, for lists in messages.
+    pub const ALL: [Self; 2] = [Self::Never, Self::Last];
+
+    /// Its name in an address.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Never => "never",
+            Self::Last => "last",
+        }
+    }
+}
+
+impl fmt::Display for Until {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Redeliver {
+    /// All of them, for lists in messages.
+    pub const ALL: [Self; 2] = [Self::Again, Self::Drop];
+
+    /// Its name in an address.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Again => "again",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+impl fmt::Display for Redeliver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Slots of an MPMC channel when nobody says otherwise.
+pub const DEFAULT_SLOTS: u64 = 4096;
+/// Bytes of a slot when nobody says otherwise.
+pub const DEFAULT_SLOT: u32 = 256;
+/// Slots are a multiple of it: a cache line.
+pub const SLOT_UNIT: u32 = 64;
+/// Most bytes of a slot: what a slot's word can count.
+pub const MAX_SLOT: u32 = LEN_MAX as u32 / SLOT_UNIT * SLOT_UNIT;
+
 /// What the messages of a channel are, for the check that both sides mean the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schema {
@@ -108,6 +261,24 @@ pub struct Options {
     pub record_align: Option<u32>,
     /// How both sides wait. Default adaptive.
     pub wait: Option<Wait>,
+    /// Who gets the messages. Default: one consumer.
+    pub kind: Option<Kind>,
+    /// Of a broadcast: what happens when a subscriber is behind by a whole ring. Default: the
+    /// producer waits.
+    pub overflow: Option<Overflow>,
+    /// Of a broadcast: how many of the latest messages a subscriber gets that comes late, as far as
+    /// the ring holds them. Default 0.
+    pub history: Option<u64>,
+    /// Of an MPMC channel: how many messages it holds, a power of two. Default 4096.
+    pub slots: Option<u64>,
+    /// Of an MPMC channel: bytes of a slot, a multiple of 64. A message takes one, less its header of
+    /// 8 bytes, or 16 where it has parts that need that alignment. Default 256.
+    pub slot: Option<u32>,
+    /// Of an MPMC channel: what becomes of a message whose receiver dies with it. Default: another
+    /// receiver gets it.
+    pub redeliver: Option<Redeliver>,
+    /// Of an MPMC channel: when receivers are told that it has ended. Default: never.
+    pub until: Option<Until>,
     /// What the messages are.
     pub schema: Schema,
 }
@@ -121,6 +292,13 @@ impl Options {
             capacity: None,
             record_align: None,
             wait: None,
+            kind: None,
+            overflow: None,
+            history: None,
+            slots: None,
+            slot: None,
+            redeliver: None,
+            until: None,
             schema,
         }
     }
@@ -152,6 +330,8 @@ impl Options {
                 "Use `align=16` or `align=64`",
             ));
         }
+        self.check_broadcast()?;
+        self.check_mpmc()?;
         if self.schema.text.len() > MAX_SCHEMA_LEN {
             return Err(Error::new(
                 ErrorKind::BadOption,
@@ -162,6 +342,111 @@ impl Options {
         }
         Ok(())
     }
+
+    fn check_mpmc(&self) -> Result<(), Error> {
+        let tried = || format!("opening channel {:?}", shown(&self.name));
+        let refuse = |found: String, remedy: String| {
+            Err(Error::new(ErrorKind::BadOption, tried(), found, remedy))
+        };
+        let of_mpmc = [
+            ("slots", self.slots.is_some()),
+            ("slot", self.slot.is_some()),
+            ("redeliver", self.redeliver.is_some()),
+            ("until", self.until.is_some()),
+        ];
+        let of_rings =
+            [("capacity", self.capacity.is_some()), ("align", self.record_align.is_some())];
+        let given = |options: &[(&'static str, bool)]| {
+            options.iter().find(|(_, given)| *given).map(|(name, _)| *name)
+        };
+        if self.kind != Some(Kind::Mpmc) {
+            return match given(&of_mpmc) {
+                None => Ok(()),
+                Some(name) => refuse(
+                    format!("`{name}` is an option of `kind=mpmc`, which was not asked for"),
+                    format!("Add `kind=mpmc`, or leave `{name}` out"),
+                ),
+            };
+        }
+        if let Some(name) = given(&of_rings) {
+            return refuse(
+                format!("`{name}` is no option of `kind=mpmc`"),
+                "Say how many messages the channel holds and how large they are: `slots=4096&slot=256`"
+                    .into(),
+            );
+        }
+        let slot = self.slot.unwrap_or(DEFAULT_SLOT);
+        if slot == 0 || !slot.is_multiple_of(SLOT_UNIT) || slot > MAX_SLOT {
+            let nearest = slot.clamp(1, MAX_SLOT).div_ceil(SLOT_UNIT) * SLOT_UNIT;
+            return refuse(
+                format!("a slot of {slot} bytes is not a multiple of {SLOT_UNIT} up to {MAX_SLOT}"),
+                format!("Try `slot={nearest}`"),
+            );
+        }
+        let slots = self.slots.unwrap_or(DEFAULT_SLOTS);
+        if !slots.is_power_of_two() || !(SLOTS_MIN..=SLOTS_MAX).contains(&slots) {
+            let nearest = slots.clamp(SLOTS_MIN, SLOTS_MAX).next_power_of_two();
+            return refuse(
+                format!("{slots} slots are not a power of two from {SLOTS_MIN} to {SLOTS_MAX}"),
+                format!("Try `slots={nearest}`"),
+            );
+        }
+        if slots * u64::from(slot) > MAX_CAPACITY {
+            return refuse(
+                format!("{slots} slots of {slot} bytes are more than {}", Size(MAX_CAPACITY)),
+                format!("Try `slots={}`", 1 << (MAX_CAPACITY / u64::from(slot)).ilog2()),
+            );
+        }
+        Ok(())
+    }
+
+    fn check_broadcast(&self) -> Result<(), Error> {
+        let tried = || format!("opening channel {:?}", shown(&self.name));
+        let given = if self.overflow.is_some() { "overflow" } else { "history" };
+        if (self.overflow.is_some() || self.history.is_some()) && self.kind != Some(Kind::Broadcast)
+        {
+            let kind = self.kind.map_or("left open".to_owned(), |kind| format!("`kind={kind}`"));
+            return Err(Error::new(
+                ErrorKind::BadOption,
+                tried(),
+                format!("`{given}` is an option of broadcasts, and the kind is {kind}"),
+                format!("Add `kind=broadcast`, or leave `{given}` out"),
+            ));
+        }
+        match self.capacity {
+            Some(capacity) => self.check_history(capacity),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a history that no ring of that capacity holds.
+    pub(crate) fn check_history(&self, capacity: u64) -> Result<(), Error> {
+        let align = u64::from(self.record_align.unwrap_or(DEFAULT_RECORD_ALIGN));
+        let most = max_history(capacity, align);
+        let Some(history) = self.history.filter(|history| *history > most) else { return Ok(()) };
+        let larger = match history.saturating_mul(2 * align).checked_next_power_of_two() {
+            Some(needed) if needed <= MAX_CAPACITY => {
+                format!(", or a larger `capacity`, from {} on", Size(needed))
+            }
+            _ => String::new(),
+        };
+        Err(Error::new(
+            ErrorKind::BadOption,
+            format!("opening channel {:?}", shown(&self.name)),
+            format!(
+                "a history of {history} messages is larger than a ring of {} holds: at most \
+                 {most}, with `align={align}`",
+                Size(capacity)
+            ),
+            format!("Use `history={most}` or less{larger}"),
+        ))
+    }
+}
+
+/// Most messages of history in a ring: each takes at least one unit of alignment, and half of the
+/// ring stays free for what is new.
+pub(crate) const fn max_history(capacity: u64, record_align: u64) -> u64 {
+    capacity / 2 / record_align
 }
 
 /// Refuses names that are no plain file names, or too long for one.

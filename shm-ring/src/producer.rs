@@ -6,18 +6,21 @@
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
+use crate::broadcast::{Crier, Laggard};
 use crate::control::{Control, Role};
 use crate::counters::Stats;
-use crate::error::{Error, Fault, Peer, SendError};
+use crate::error::{Error, Fault, Lag, Peer, SendError};
 use crate::fork::Birth;
 use crate::futex;
-use crate::layout::{CLOSED, DETACHED};
+use crate::layout::{CLOSED, ConsumerPage, DETACHED};
 use crate::liveness::{self, Identity};
 use crate::memory::RingMemory;
-use crate::options::{Options, Wait};
-use crate::recover;
+use crate::options::{Kind, Options, Overflow, Wait};
+use crate::recover::{self, End};
+use crate::registry::LockedDirectory;
 use crate::segment::{Segment, SegmentMemory};
 use crate::spsc::{self, ClaimError, Publish, Writer};
+use crate::subscription;
 use crate::wait::{self, Nap, ProbeClock, Ringer, Waiter};
 
 /// The sending end. One per channel; every method needs `&mut self`, so one thread at a time.
@@ -29,11 +32,11 @@ pub struct Producer {
     sleepy: bool,
     wait: Wait,
     ringer: Ringer,
+    /// In its place, where there are several consumers.
+    crier: Option<Box<Crier>>,
     probe_clock: ProbeClock,
     /// Epoch of the last consumer whose end was told to the caller.
     told: u64,
-    /// Sticky: a segment that made no sense once is not written any more.
-    broken: Option<Fault>,
     segment: Segment,
     control: Control,
 }
@@ -47,21 +50,28 @@ impl Producer {
     pub fn open(options: &Options) -> Result<Self, Error> {
         let who = Identity::of_this_process();
         let (directory, control) = Control::join(options, Role::Producer, &who)?;
-        let created = recover::clear_predecessors(&directory, &control)
-            .and_then(|number| Ok((number, Segment::create(&control, number, &who)?)));
-        let (number, segment) = match created {
-            Ok(created) => created,
+        if control.kind() == Kind::Broadcast && control.overflow() == Overflow::Overwrite {
+            let error = subscription::in_place_on_overwrite(&control);
+            leave(&control, directory);
+            return Err(error);
+        }
+        Self::begin(directory, control, &who)
+    }
+
+    /// As [`Self::open`], of a channel whose role was taken, under its directory's lock.
+    pub(crate) fn begin(
+        directory: LockedDirectory,
+        control: Control,
+        who: &Identity,
+    ) -> Result<Self, Error> {
+        let segment = new_segment(&directory, &control, who);
+        let segment = match segment {
+            Ok(segment) => segment,
             Err(error) => {
-                control.leave(Role::Producer);
-                drop(directory);
-                recover::clear_if_last(&control, Role::Producer);
+                leave(&control, directory);
                 return Err(error);
             }
         };
-        let latest = &control.producer().latest.number;
-        // R8, pairs with A8 in Consumer::open_next.
-        latest.store_release(number);
-        futex::wake_all(latest);
         // Only what happens to a consumer from now on is news. Under the directory's lock, so that
         // none joins between the two looks.
         let consumer = control.holder(Role::Consumer);
@@ -82,9 +92,9 @@ impl Producer {
             sleepy,
             wait,
             ringer: Ringer::new(sleepy),
+            crier: segment.memory().gate().map(|_| Box::new(Crier::new(sleepy))),
             probe_clock: ProbeClock::start(),
             told,
-            broken: None,
             segment,
             control,
         })
@@ -102,7 +112,7 @@ impl Producer {
     /// [`SendError::Full`], [`SendError::TooLarge`], and what the consumer's end may tell.
     #[inline(always)]
     pub fn try_claim(&mut self, len: usize) -> Result<Claim<'_>, SendError> {
-        let claim = self.try_room(Wanted::Message(len))?;
+        let claim = self.try_room(Wanted::message(len))?;
         Ok(Claim::new(self, claim))
     }
 
@@ -113,7 +123,7 @@ impl Producer {
     /// Never [`SendError::Full`].
     #[inline(always)]
     pub fn claim(&mut self, len: usize) -> Result<Claim<'_>, SendError> {
-        let claim = self.room(Wanted::Message(len), None)?;
+        let claim = self.room(Wanted::message(len), None)?;
         Ok(Claim::new(self, claim))
     }
 
@@ -123,7 +133,7 @@ impl Producer {
     /// [`SendError::Timeout`], which names the consumer that made no room.
     #[inline(always)]
     pub fn claim_timeout(&mut self, len: usize, timeout: Duration) -> Result<Claim<'_>, SendError> {
-        let claim = self.room(Wanted::Message(len), Some(timeout))?;
+        let claim = self.room(Wanted::message(len), Some(timeout))?;
         Ok(Claim::new(self, claim))
     }
 
@@ -132,10 +142,10 @@ impl Producer {
     /// says nothing but that [`Self::try_claim`] has to look further.
     ///
     /// # Errors
-    /// [`SendError::Forked`], [`SendError::Corrupt`].
+    /// [`SendError::Forked`].
     #[inline(always)]
     pub fn claim_run(&mut self) -> Result<Option<Claim<'_>>, SendError> {
-        self.usable()?;
+        self.at_home()?;
         let claim = self.writer.claim_run();
         Ok(claim.map(|claim| Claim::new(self, claim)))
     }
@@ -152,7 +162,7 @@ impl Producer {
         len: usize,
         count: usize,
     ) -> Result<ArrayClaim<'_>, SendError> {
-        let claim = self.try_room(Wanted::Array { len, count })?;
+        let claim = self.try_room(Wanted::array(len, count))?;
         Ok(ArrayClaim { len, count, claim, producer: self })
     }
 
@@ -162,7 +172,7 @@ impl Producer {
     /// As for [`Self::claim`] and [`Self::try_claim_array`].
     #[inline(always)]
     pub fn claim_array(&mut self, len: usize, count: usize) -> Result<ArrayClaim<'_>, SendError> {
-        let claim = self.room(Wanted::Array { len, count }, None)?;
+        let claim = self.room(Wanted::array(len, count), None)?;
         Ok(ArrayClaim { len, count, claim, producer: self })
     }
 
@@ -176,7 +186,7 @@ impl Producer {
         count: usize,
         timeout: Duration,
     ) -> Result<ArrayClaim<'_>, SendError> {
-        let claim = self.room(Wanted::Array { len, count }, Some(timeout))?;
+        let claim = self.room(Wanted::array(len, count), Some(timeout))?;
         Ok(ArrayClaim { len, count, claim, producer: self })
     }
 
@@ -186,7 +196,10 @@ impl Producer {
     /// [`SendError::Forked`], [`SendError::Corrupt`].
     #[inline(always)]
     pub fn flush(&mut self) -> Result<(), SendError> {
-        self.usable()?;
+        self.at_home()?;
+        if let Some(fault) = self.writer.broken() {
+            return Err(SendError::Corrupt(fault));
+        }
         if self.writer.flush() {
             self.ring();
         }
@@ -198,8 +211,11 @@ impl Producer {
         self.writer.flushes()
     }
 
-    /// The consumer, if one is attached.
+    /// The consumer, if one is attached. Of a broadcast's, the one that is in the way, if one is.
     pub fn peer(&self) -> Option<Peer> {
+        if self.crier.is_some() {
+            return Some(self.laggard()?.peer);
+        }
         let (epoch, pid) = liveness::attached(&self.control.consumer().record)?;
         // One whose death was told is not there any more, whatever its record says.
         (epoch > self.told).then_some(Peer { pid })
@@ -207,23 +223,28 @@ impl Producer {
 
     /// What this channel's newest segment has seen. A dozen loads.
     pub fn stats(&self) -> Stats {
-        Stats::read(self.writer.memory())
+        let memory = self.writer.memory();
+        match memory.gate() {
+            None => Stats::read(memory),
+            Some(gate) => Stats::of_broadcast(memory, gate.received(memory)),
+        }
+    }
+
+    /// Of a broadcast: the subscriber that the producer waits for, or did last, how far it is behind,
+    /// and for how long it has been in the way.
+    pub fn laggard(&self) -> Option<Laggard> {
+        let memory = self.writer.memory();
+        memory.gate()?.laggard(memory, self.writer.published())
     }
 
     #[inline(always)]
-    fn usable(&self) -> Result<(), SendError> {
-        if self.birth.is_foreign() {
-            return Err(SendError::Forked);
-        }
-        match self.broken {
-            None => Ok(()),
-            Some(fault) => Err(SendError::Corrupt(fault)),
-        }
+    fn at_home(&self) -> Result<(), SendError> {
+        if self.birth.is_foreign() { Err(SendError::Forked) } else { Ok(()) }
     }
 
     #[inline(always)]
     fn try_room(&mut self, wanted: Wanted) -> Result<spsc::Claim, SendError> {
-        self.usable()?;
+        self.at_home()?;
         loop {
             match wanted.claim(&mut self.writer) {
                 Ok(claim) => return Ok(claim),
@@ -238,7 +259,7 @@ impl Producer {
         wanted: Wanted,
         timeout: Option<Duration>,
     ) -> Result<spsc::Claim, SendError> {
-        self.usable()?;
+        self.at_home()?;
         loop {
             match wanted.claim(&mut self.writer) {
                 Ok(claim) => return Ok(claim),
@@ -254,11 +275,11 @@ impl Producer {
             return Ok(());
         }
         self.writer.memory().producer().counters.full_waits.bump(1);
-        WaitForRoom { producer: self, wanted }.glance()?;
+        WaitForRoom::new(self, wanted).glance()?;
         if self.probe_clock.is_due_after_poll() {
-            WaitForRoom { producer: self, wanted }.probe()?;
+            WaitForRoom::new(self, wanted).probe()?;
         }
-        Err(SendError::Full { peer: self.peer() })
+        Err(self.told_full(|peer, lag| SendError::Full { peer, lag }))
     }
 
     /// Returns when there is room.
@@ -275,10 +296,11 @@ impl Producer {
         self.writer.memory().producer().counters.full_waits.bump(1);
         let wait = self.wait;
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        if wait::block(&mut WaitForRoom { producer: self, wanted }, wait, deadline)? {
+        let pauses = wait::PAUSES_WITHOUT_ROOM;
+        if wait::block(&mut WaitForRoom::new(self, wanted), wait, deadline, pauses)? {
             Ok(())
         } else {
-            Err(SendError::Timeout { peer: self.peer() })
+            Err(self.told_full(|peer, lag| SendError::Timeout { peer, lag }))
         }
     }
 
@@ -292,7 +314,7 @@ impl Producer {
             ClaimError::Corrupt(fault) => Err(self.poison(fault)),
             ClaimError::Full => {
                 if !self.writer.flush() {
-                    return Ok(false);
+                    return self.make_way(wanted);
                 }
                 self.ring();
                 match wanted.claim(&mut self.writer) {
@@ -304,8 +326,34 @@ impl Producer {
         }
     }
 
+    /// With who is in the way.
+    fn told_full(&self, error: impl FnOnce(Option<Peer>, Option<Lag>) -> SendError) -> SendError {
+        match self.laggard() {
+            Some(Laggard { peer, lag }) => error(Some(peer), Some(lag)),
+            None => error(self.peer(), None),
+        }
+    }
+
+    /// Of a broadcast: gives up history that is in the way. Returns whether that helped.
+    fn make_way(&mut self, wanted: Wanted) -> Result<bool, SendError> {
+        loop {
+            let memory = self.writer.memory();
+            let Some(gate) = memory.gate() else { return Ok(false) };
+            match gate.make_way(memory, self.writer.published()) {
+                Ok(true) => {}
+                Ok(false) => return Ok(false),
+                Err(fault) => return Err(self.poison(fault)),
+            }
+            match wanted.claim(&mut self.writer) {
+                Ok(_) => return Ok(true),
+                Err(ClaimError::Corrupt(fault)) => return Err(self.poison(fault)),
+                Err(_) => {}
+            }
+        }
+    }
+
     fn poison(&mut self, fault: Fault) -> SendError {
-        self.broken = Some(fault);
+        self.writer.give_up(fault);
         self.writer.memory().producer().end.poisoned.store_release(fault as u64);
         SendError::Corrupt(fault)
     }
@@ -321,7 +369,11 @@ impl Producer {
     #[inline(always)]
     fn ring_bell(&mut self) {
         let memory = self.writer.memory();
-        if self.ringer.ring(&memory.producer().bell, &memory.consumer().bell) {
+        let has_rung = match &mut self.crier {
+            None => self.ringer.ring(&memory.producer().bell, &memory.consumer().bell),
+            Some(crier) => crier.ring(memory),
+        };
+        if has_rung {
             memory.producer().counters.wakes.bump(1);
         }
     }
@@ -335,7 +387,7 @@ impl Drop for Producer {
         if self.birth.is_foreign() {
             return;
         }
-        if self.broken.is_none() {
+        if self.writer.broken().is_none() {
             self.writer.flush();
         }
         // R9, pairs with A9 in the consumer's glance: who sees it closed sees the last message.
@@ -343,8 +395,31 @@ impl Drop for Producer {
         self.ring_bell();
         self.control.leave(Role::Producer);
         self.segment.unlock();
-        recover::clear_if_last(&self.control, Role::Producer);
+        recover::clear_if_last(&self.control, &End::Role(Role::Producer));
     }
+}
+
+/// Makes the segment of a new producer, and tells its number. The role is taken, the directory
+/// locked.
+pub(crate) fn new_segment(
+    directory: &LockedDirectory,
+    control: &Control,
+    who: &Identity,
+) -> Result<Segment, Error> {
+    let number = recover::clear_predecessors(directory, control)?;
+    let segment = Segment::create(control, number, who)?;
+    let latest = &control.producer().latest.number;
+    // R8, pairs with A8 in Consumer::open_next.
+    latest.store_release(number);
+    futex::wake_all(latest);
+    Ok(segment)
+}
+
+/// Gives the role back that a failed opening took.
+pub(crate) fn leave(control: &Control, directory: LockedDirectory) {
+    control.leave(Role::Producer);
+    drop(directory);
+    recover::clear_if_last(control, &End::Role(Role::Producer));
 }
 
 /// Room for one message. Write it through `DerefMut`, then commit or queue; dropping it aborts, and
@@ -370,8 +445,7 @@ impl<'a> Claim<'a> {
     /// [`SendError::Forked`]: the room is the parent's.
     #[inline(always)]
     pub fn commit(self) -> Result<(), SendError> {
-        let len = self.claim.room();
-        self.finish(len, Publish::Now)
+        self.finish(None, Publish::Now)
     }
 
     /// Publishes the first `len` bytes; more than claimed counts as all.
@@ -381,7 +455,7 @@ impl<'a> Claim<'a> {
     #[inline(always)]
     pub fn commit_len(self, len: usize) -> Result<(), SendError> {
         let len = len.min(self.claim.room());
-        self.finish(len, Publish::Now)
+        self.finish(Some(len), Publish::Now)
     }
 
     /// Keeps the message back until [`Producer::flush`] or the next commit.
@@ -390,8 +464,7 @@ impl<'a> Claim<'a> {
     /// As [`Self::commit`].
     #[inline(always)]
     pub fn queue(self) -> Result<(), SendError> {
-        let len = self.claim.room();
-        self.finish(len, Publish::Later)
+        self.finish(None, Publish::Later)
     }
 
     /// As [`Self::queue`], with the first `len` bytes only.
@@ -401,15 +474,18 @@ impl<'a> Claim<'a> {
     #[inline(always)]
     pub fn queue_len(self, len: usize) -> Result<(), SendError> {
         let len = len.min(self.claim.room());
-        self.finish(len, Publish::Later)
+        self.finish(Some(len), Publish::Later)
     }
 
     #[inline(always)]
-    fn finish(self, len: usize, publish: Publish) -> Result<(), SendError> {
+    fn finish(self, len: Option<usize>, publish: Publish) -> Result<(), SendError> {
         if self.producer.birth.is_foreign() {
             return Err(SendError::Forked);
         }
-        self.producer.writer.commit(self.claim, len, publish);
+        match len {
+            None => self.producer.writer.commit(self.claim, publish),
+            Some(len) => self.producer.writer.commit_len(self.claim, len, publish),
+        }
         if publish == Publish::Now {
             self.producer.ring();
         }
@@ -471,33 +547,58 @@ impl ArrayClaim<'_> {
     }
 }
 
-/// What room is wanted for.
+/// What room is wanted for. Two words, so that it goes to the slow paths in registers: a store per
+/// message less.
 #[derive(Clone, Copy)]
-enum Wanted {
-    Message(usize),
-    Array { len: usize, count: usize },
+struct Wanted {
+    len: usize,
+    /// Elements of an array; 0 for a message by itself.
+    count: usize,
 }
 
 impl Wanted {
     #[inline(always)]
+    fn message(len: usize) -> Self {
+        Self { len, count: 0 }
+    }
+
+    #[inline(always)]
+    fn array(len: usize, count: usize) -> Self {
+        // The writer refuses an array without bytes.
+        if count == 0 { Self { len: 0, count: 1 } } else { Self { len, count } }
+    }
+
+    #[inline(always)]
     fn claim(self, writer: &mut Writer<SegmentMemory>) -> Result<spsc::Claim, ClaimError> {
-        match self {
-            Self::Message(len) => writer.try_claim(len),
-            Self::Array { len, count } => writer.try_claim_array(len, count),
+        match self.count {
+            0 => writer.try_claim(self.len),
+            count => writer.try_claim_array(self.len, count),
         }
     }
 
     fn bytes(self) -> usize {
-        match self {
-            Self::Message(len) => len,
-            Self::Array { len, count } => len.saturating_mul(count),
-        }
+        self.len.saturating_mul(self.count.max(1))
     }
 }
 
 struct WaitForRoom<'a> {
     producer: &'a mut Producer,
     wanted: Wanted,
+    /// Page of the consumer whose bell the announced sleep is on: its address.
+    sleeps_on: usize,
+}
+
+impl<'a> WaitForRoom<'a> {
+    fn new(producer: &'a mut Producer, wanted: Wanted) -> Self {
+        Self { producer, wanted, sleeps_on: 0 }
+    }
+
+    /// Who has to make room: the consumer, or the slowest of many.
+    fn debtor(&self) -> &ConsumerPage {
+        let memory = self.producer.writer.memory();
+        let slowest = memory.gate().and_then(|gate| gate.slowest(memory));
+        slowest.unwrap_or_else(|| memory.consumer())
+    }
 }
 
 impl Waiter for WaitForRoom<'_> {
@@ -513,6 +614,10 @@ impl Waiter for WaitForRoom<'_> {
 
     fn glance(&mut self) -> Result<(), SendError> {
         let producer = &mut *self.producer;
+        if producer.crier.is_some() {
+            // One of many that comes or goes is no news.
+            return Ok(());
+        }
         let role = producer.control.consumer();
         // A6, pairs with R6 in Control::note_dead_consumer.
         let dead = role.dead.epoch.load_acquire();
@@ -531,6 +636,11 @@ impl Waiter for WaitForRoom<'_> {
 
     fn probe(&mut self) -> Result<(), SendError> {
         let producer = &mut *self.producer;
+        let memory = producer.writer.memory();
+        if let Some((gate, participants)) = memory.gate().zip(producer.control.participants()) {
+            gate.evict(memory, |id| participants.dead(id).map(|(epoch, _)| epoch));
+            return Ok(());
+        }
         let record = &producer.control.consumer().record;
         let Some((epoch, pid)) = liveness::attached(record) else { return Ok(()) };
         if epoch <= producer.told || producer.control.is_held(Role::Consumer) {
@@ -547,11 +657,18 @@ impl Waiter for WaitForRoom<'_> {
     fn announce(&mut self) -> Nap {
         let memory = self.producer.writer.memory();
         memory.producer().counters.parks.bump(1);
-        wait::announce(&memory.producer().bell, &memory.consumer().bell)
+        let debtor = self.debtor();
+        let nap = wait::announce(&memory.producer().bell, &debtor.bell);
+        self.sleeps_on = std::ptr::from_ref(debtor).addr();
+        nap
     }
 
     fn sleep(&mut self, nap: &Nap, timeout: Duration) {
-        wait::sleep(nap, &self.producer.writer.memory().consumer().bell, timeout);
+        let debtor = self.debtor();
+        // Another is the slowest since the announcement: whoever was would not ring.
+        if std::ptr::from_ref(debtor).addr() == self.sleeps_on {
+            wait::sleep(nap, &debtor.bell, timeout);
+        }
     }
 
     fn awake(&mut self, nap: &Nap) {

@@ -7,14 +7,17 @@
 use std::fs;
 use std::time::Duration;
 
+use crate::broadcast::Hall;
 use crate::control::{Control, Role};
 use crate::error::{Error, ErrorKind};
-use crate::layout::FINISHED;
+use crate::layout::{FINISHED, SIDE_RECEIVES};
+use crate::liveness::Holder;
 use crate::memory::RingMemory;
-use crate::options::Options;
+use crate::options::{Kind, Options};
 use crate::registry::{self, LockedDirectory};
 use crate::segment::{self, Segment, Side};
 use crate::spsc::Reader;
+use crate::subscription::Subscription;
 
 /// Dead or closed producers whose messages may wait for a consumer; a crash loop must not fill the
 /// memory.
@@ -27,18 +30,12 @@ const CLOSING_PATIENCE: Duration = Duration::from_secs(2);
 /// For a new producer, under the directory's lock: deletes the drained segments of its
 /// predecessors. Returns the number of the next segment.
 pub fn clear_predecessors(directory: &LockedDirectory, control: &Control) -> Result<u32, Error> {
-    let consumer_is_attached = control.is_held(Role::Consumer);
+    let readers = Readers::of(control);
     let numbers = registry::segments(directory.path())?;
     let latest = &control.producer().latest.number;
     let mut kept = 0;
     for &number in &numbers {
-        let is_over = match drained(control, number) {
-            Drained::Told => true,
-            // Its death or end is still to be told to the consumer that has it open.
-            Drained::Untold => !consumer_is_attached,
-            Drained::No => false,
-        };
-        if is_over {
+        if readers.are_through(control, number) {
             // A producer that died before it told its number is known by its file alone. The number
             // must not come again: a consumer that is through with it would pass over it.
             if number > latest.load_relaxed() {
@@ -53,10 +50,9 @@ pub fn clear_predecessors(directory: &LockedDirectory, control: &Control) -> Res
         }
     }
     if kept > MAX_UNDRAINED {
-        let consumer = if consumer_is_attached {
-            format!("{} does not", control.holder(Role::Consumer).describe())
-        } else {
-            "no consumer is there to".to_owned()
+        let consumer = match readers.somebody() {
+            Some(reader) => format!("{} does not", reader.describe()),
+            None => "no consumer is there to".to_owned(),
         };
         return Err(Error::new(
             ErrorKind::Undrained,
@@ -83,21 +79,58 @@ pub fn clear_predecessors(directory: &LockedDirectory, control: &Control) -> Res
     })
 }
 
-/// For a handle that closes, with its role still held and marked as left: removes the channel if
-/// the other role is free and every message was taken out. Errors are not told: the files then stay
+/// What a handle holds of a channel.
+#[derive(Debug)]
+pub enum End {
+    /// One of its two roles.
+    Role(Role),
+    /// One of many places to read from.
+    Place(Subscription),
+}
+
+impl End {
+    /// Leaves it in good order.
+    pub fn leave(&self, control: &Control) {
+        match self {
+            Self::Role(role) => control.leave(*role),
+            Self::Place(place) => place.leave(control),
+        }
+    }
+
+    fn unlock(&self, control: &Control) {
+        match self {
+            Self::Role(role) => control.unlock(*role),
+            Self::Place(place) => place.unlock(control),
+        }
+    }
+
+    /// Whether somebody else has the channel open.
+    fn others_are_there(&self, control: &Control) -> bool {
+        let is_held = match self {
+            Self::Role(role) => control.is_held(role.peer()),
+            Self::Place(_) => control.is_held(Role::Producer),
+        };
+        is_held || control.participants().is_some_and(|others| others.others().next().is_some())
+    }
+}
+
+/// For a handle that closes, with what it holds still locked and marked as left: removes the channel
+/// if nobody else is there and nobody can want its messages. Errors are not told: the files then stay
 /// for the next one to close.
-pub fn clear_if_last(control: &Control, role: Role) {
+pub fn clear_if_last(control: &Control, end: &End) {
     let Ok(Some(directory)) = registry::relock(control.directory(), CLOSING_PATIENCE) else {
-        control.unlock(role);
+        end.unlock(control);
         return;
     };
     let numbers = registry::segments(directory.path());
-    let is_over = !control.is_held(role.peer())
+    let is_over = !end.others_are_there(control)
         && numbers.is_ok_and(|numbers| {
-            numbers.iter().all(|&number| !matches!(drained(control, number), Drained::No))
+            // A broadcast's messages are for those who are there.
+            control.kind() == Kind::Broadcast
+                || numbers.iter().all(|&number| !matches!(drained(control, number), Drained::No))
         });
-    // The role goes before the lock: whoever gets the lock next must find it free.
-    control.unlock(role);
+    // The lock that is the end goes before the directory's: whoever gets that next must find it free.
+    end.unlock(control);
     if is_over {
         let _ = directory.remove();
     }
@@ -112,19 +145,77 @@ pub fn remove(options: &Options) -> Result<bool, Error> {
     let Some(directory) = registry::lock_existing(options)? else { return Ok(false) };
     // A damaged control file is no reason to keep the channel, but then nobody can tell who uses it.
     if let Some(control) = Control::open(directory.path())? {
-        for role in [Role::Producer, Role::Consumer] {
-            if control.is_held(role) {
-                return Err(Error::new(
-                    ErrorKind::RoleTaken,
-                    format!("removing {}", directory.path().display()),
-                    format!("it is in use by {}", control.holder(role).describe()),
-                    "End that process first",
-                ));
-            }
+        let roles = [Role::Producer, Role::Consumer].into_iter();
+        let holder = roles
+            .filter(|role| control.is_held(*role))
+            .map(|role| control.holder(role))
+            .chain(control.participants().and_then(|others| Some(others.others().next()?.1)))
+            .next();
+        if let Some(holder) = holder {
+            return Err(Error::new(
+                ErrorKind::RoleTaken,
+                format!("removing {}", directory.path().display()),
+                format!("it is in use by {}", holder.describe()),
+                "End that process first",
+            ));
         }
     }
     directory.remove()?;
     Ok(true)
+}
+
+/// Who reads a channel, as a new producer finds it.
+enum Readers {
+    /// The consumer, if there is one.
+    One(Option<Holder>),
+    /// Those of a broadcast: their pages, and who they are.
+    Many(Vec<(usize, Holder)>),
+}
+
+impl Readers {
+    fn of(control: &Control) -> Self {
+        match control.participants() {
+            None => {
+                let is_held = control.is_held(Role::Consumer);
+                Self::One(is_held.then(|| control.holder(Role::Consumer)))
+            }
+            Some(participants) => Self::Many(
+                participants.others().filter(|(_, other)| other.side == SIDE_RECEIVES).collect(),
+            ),
+        }
+    }
+
+    /// Whether the segment of a predecessor is of no use to anybody any more.
+    fn are_through(&self, control: &Control, number: u32) -> bool {
+        match self {
+            Self::One(consumer) => match drained(control, number) {
+                Drained::Told => true,
+                // Its death or end is still to be told to the consumer that has it open.
+                Drained::Untold => consumer.is_none(),
+                Drained::No => false,
+            },
+            Self::Many(readers) => {
+                let mut readers =
+                    readers.iter().filter(|(_, reader)| reader.first <= number.into()).peekable();
+                if readers.peek().is_none() {
+                    return true;
+                }
+                let Ok(Some(segment)) = Segment::open(control, number, Side::Observer) else {
+                    return false;
+                };
+                let memory = segment.memory();
+                // A10, pairs with R10 in Consumer::finish.
+                readers.all(|(page, _)| memory.seat(*page).end.state.load_acquire() == FINISHED)
+            }
+        }
+    }
+
+    fn somebody(&self) -> Option<&Holder> {
+        match self {
+            Self::One(consumer) => consumer.as_ref(),
+            Self::Many(readers) => readers.first().map(|(_, reader)| reader),
+        }
+    }
 }
 
 enum Drained {

@@ -10,17 +10,21 @@ use std::sync::Arc;
 
 use memmap2::MmapRaw;
 
+use crate::broadcast::{Gate, Hall, Posted};
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Fault};
 use crate::fault::{self, Point};
 use crate::file;
 use crate::fork::OwnFile;
 use crate::layout::{
-    ConsumerPage, FileHeader, PAGE, ProducerPage, SECTION_CONSUMER, SECTION_PRODUCER, SECTION_RING,
-    SEGMENT_MAGIC, Section,
+    BOARD_AT, Board, ConsumerPage, FileHeader, PAGE, ProducerPage, Roster, SECTION_CONSUMER,
+    SECTION_PRODUCER, SECTION_RING, SEGMENT_MAGIC, Section,
 };
 use crate::liveness::{self, Identity};
-use crate::memory::RingMemory;
+use crate::memory::{Boundary, RingMemory, released_by};
+use crate::options::Overflow;
+use crate::overwrite::Leash;
+use crate::participants::Table;
 use crate::spsc::Geometry;
 use crate::sync::Word;
 
@@ -40,8 +44,8 @@ pub struct Segment {
 pub enum Side {
     /// Writes the producer's page and the ring.
     Producer,
-    /// Writes the consumer's page.
-    Consumer,
+    /// Writes the consumer's page of that index: 0, or that of a participant.
+    Consumer(usize),
     /// Writes nothing.
     Observer,
 }
@@ -50,10 +54,16 @@ impl Segment {
     /// Builds segment `number` of the channel, takes its lock, and places it.
     pub fn create(control: &Control, number: u32, who: &Identity) -> Result<Self, Error> {
         let capacity = control.header().capacity;
+        let pages = consumer_pages(control.header());
         let sections = [
             Section { kind: SECTION_PRODUCER, reserved: 0, offset: PAGE, len: PAGE },
             Section { kind: SECTION_RING, reserved: 0, offset: 2 * PAGE, len: capacity },
-            Section { kind: SECTION_CONSUMER, reserved: 0, offset: 2 * PAGE + capacity, len: PAGE },
+            Section {
+                kind: SECTION_CONSUMER,
+                reserved: 0,
+                offset: 2 * PAGE + capacity,
+                len: pages * PAGE,
+            },
         ];
         let header = FileHeader {
             capacity,
@@ -62,15 +72,20 @@ impl Segment {
             record_align: control.header().record_align,
             payload_offset: control.header().payload_offset,
             schema: control.header().schema,
+            kind: control.header().kind,
+            overflow: control.header().overflow,
+            seats: control.header().seats,
+            history: control.header().history,
             ..file::blank_header(SEGMENT_MAGIC, &sections, who)
         };
         let path = path_of(control.directory(), number);
-        let file = file::build(control.directory(), header, 3 * PAGE + capacity)?;
+        let file = file::build(control.directory(), header, (2 + pages) * PAGE + capacity)?;
         let locked = liveness::try_lock(&file, PRODUCER_LOCK)
             .map_err(|error| Error::io(format!("locking {}", path.display()), error))?;
         debug_assert!(locked, "nobody else knows of a nameless file");
         fault::point(Point::SegmentBuilt);
-        let memory = SegmentMemory::map(&file, &path, &header, Side::Producer)?;
+        let mut memory = SegmentMemory::map(&file, &path, &header, Side::Producer)?;
+        memory.audience = Audience::of(control, geometry_of(&header)).map(Arc::new);
         if !file::place(&file, &path)? {
             return Err(Error::new(
                 ErrorKind::Damaged,
@@ -95,6 +110,8 @@ impl Segment {
             || header.wait != expected.wait
             || header.record_align != expected.record_align
             || header.payload_offset != expected.payload_offset
+            || (header.kind, header.overflow) != (expected.kind, expected.overflow)
+            || (header.seats, header.history) != (expected.seats, expected.history)
         {
             return Err(file::damaged(
                 &path,
@@ -112,10 +129,7 @@ impl Segment {
 
     /// How its records are laid out.
     pub fn geometry(&self) -> Geometry {
-        Geometry {
-            record_align: self.header.record_align.into(),
-            payload_offset: self.header.payload_offset.into(),
-        }
+        geometry_of(&self.header)
     }
 
     /// The view that a ring runs on; keeps the mapping alive.
@@ -133,6 +147,18 @@ impl Segment {
     pub fn unlock(&self) {
         liveness::unlock(&self.file, PRODUCER_LOCK);
     }
+}
+
+fn geometry_of(header: &FileHeader) -> Geometry {
+    Geometry {
+        record_align: header.record_align.into(),
+        payload_offset: header.payload_offset.into(),
+    }
+}
+
+/// One for the consumer, or one for each participant that there may be.
+fn consumer_pages(header: &FileHeader) -> u64 {
+    u64::from(header.seats).max(1)
 }
 
 /// Where segment `number` lies.
@@ -157,10 +183,21 @@ pub struct SegmentMemory {
     ring: NonNull<u8>,
     capacity: u64,
     producer: NonNull<ProducerPage>,
+    /// The reader's; for others the first of all readers' pages, which follow each other.
     consumer: NonNull<ConsumerPage>,
-    /// What the pointers point into.
-    _mappings: Arc<[MmapRaw; 2]>,
+    /// How many readers' pages are mapped.
+    pages: usize,
+    /// Of a broadcast's producer: what it knows of its readers.
+    audience: Option<Arc<Audience>>,
+    /// What the pointers point into; nothing keeps `NOTHING`.
+    _mappings: Option<Arc<[MmapRaw; 2]>>,
 }
+
+/// A ring of 64 zero bytes and two pages of zeros, all in one.
+#[repr(C, align(4096))]
+struct Nothing([Word; 512]);
+
+static NOTHING: Nothing = Nothing([const { Word::new(0) }; 512]);
 
 // SAFETY: the pointers go into mappings that the Arc keeps; shared words are atomics, payload bytes
 // are handed from one side to the other by the ring's protocol, and nothing belongs to a thread.
@@ -181,12 +218,24 @@ impl SegmentMemory {
             && ring.offset == 2 * PAGE
             && ring.len == header.capacity
             && consumer.offset == 2 * PAGE + header.capacity
-            && consumer.len == PAGE;
+            && consumer.len == consumer_pages(header) * PAGE;
         if !as_built {
             return Err(damaged());
         }
         let left = file::map(file, path, 0, consumer.offset, side == Side::Producer)?;
-        let right = file::map(file, path, consumer.offset, PAGE, side == Side::Consumer)?;
+        let (right, pages) = match side {
+            Side::Consumer(page) => {
+                let page = page as u64 * PAGE;
+                if page >= consumer.len {
+                    return Err(damaged());
+                }
+                (file::map(file, path, consumer.offset + page, PAGE, true)?, 1)
+            }
+            Side::Producer | Side::Observer => {
+                let pages = consumer_pages(header) as usize;
+                (file::map(file, path, consumer.offset, consumer.len, false)?, pages)
+            }
+        };
         let at = |base: &MmapRaw, offset: u64| {
             NonNull::new(base.as_mut_ptr().wrapping_add(offset as usize)).ok_or_else(damaged)
         };
@@ -195,13 +244,30 @@ impl SegmentMemory {
             capacity: header.capacity,
             producer: at(&left, producer.offset)?.cast(),
             consumer: at(&right, 0)?.cast(),
-            _mappings: Arc::new([left, right]),
+            pages,
+            audience: None,
+            _mappings: Some(Arc::new([left, right])),
         })
+    }
+
+    /// An empty ring that nobody writes.
+    pub fn idle() -> Self {
+        let at = |word: usize| NonNull::from(&NOTHING.0[word]);
+        Self {
+            ring: at(0).cast(),
+            capacity: 64,
+            producer: at(128).cast(),
+            consumer: at(256).cast(),
+            pages: 1,
+            audience: None,
+            _mappings: None,
+        }
     }
 }
 
 // SAFETY: `map` checked that the ring's `capacity` bytes and both pages lie inside the mappings,
 // which the Arc keeps in place; they start on page boundaries, so alignment follows from offsets.
+// In `idle` they are 1024 bytes apart inside of a static that is made of atomics.
 unsafe impl RingMemory for SegmentMemory {
     #[inline(always)]
     fn capacity(&self) -> u64 {
@@ -238,6 +304,17 @@ unsafe impl RingMemory for SegmentMemory {
         let _ = offset;
     }
 
+    #[inline]
+    fn released(&self, published: Boundary) -> Result<u64, Fault> {
+        match self.audience.as_deref() {
+            None => released_by(self.consumer()),
+            Some(Audience::Blocking { gate, .. }) => gate.look(self, published),
+            Some(Audience::Overwritten { leash, .. }) => {
+                Ok(leash.lengthen(self.board(), self.capacity, published))
+            }
+        }
+    }
+
     #[inline(always)]
     fn producer(&self) -> &ProducerPage {
         // SAFETY: a whole page of the mapping, made of atomics; any bytes are valid.
@@ -248,5 +325,78 @@ unsafe impl RingMemory for SegmentMemory {
     fn consumer(&self) -> &ConsumerPage {
         // SAFETY: as for the producer's page.
         unsafe { self.consumer.as_ref() }
+    }
+}
+
+/// What a broadcast's producer knows of its readers.
+#[derive(Debug)]
+pub enum Audience {
+    /// Waits for all of them.
+    Blocking {
+        /// The least of their cursors.
+        gate: Gate,
+        /// Who they are.
+        table: Table,
+    },
+    /// Waits for none.
+    Overwritten {
+        /// What may be written.
+        leash: Leash,
+        /// Who they are.
+        table: Table,
+    },
+}
+
+impl Audience {
+    fn of(control: &Control, geometry: Geometry) -> Option<Self> {
+        let (header, table) = (control.header(), control.table()?);
+        Some(match control.overflow() {
+            Overflow::Block => Self::Blocking { gate: Gate::new(geometry, header.history), table },
+            Overflow::Overwrite => Self::Overwritten { leash: Leash::new(header.capacity), table },
+        })
+    }
+}
+
+impl SegmentMemory {
+    /// What it knows of its readers; `None` for all but a broadcast's producer.
+    #[inline]
+    pub fn audience(&self) -> Option<&Audience> {
+        self.audience.as_deref()
+    }
+
+    /// The gate of a broadcast that waits, as its producer has it.
+    #[inline]
+    pub fn gate(&self) -> Option<&Gate> {
+        match self.audience() {
+            Some(Audience::Blocking { gate, .. }) => Some(gate),
+            _ => None,
+        }
+    }
+}
+
+impl Posted for SegmentMemory {
+    fn board(&self) -> &Board {
+        // SAFETY: inside the producer's page, which is mapped whole; a const assert in `layout` says
+        // that it ends there; made of atomics, so any bytes are valid.
+        unsafe { &*self.producer.as_ptr().cast::<u8>().add(BOARD_AT as usize).cast::<Board>() }
+    }
+}
+
+impl Hall for SegmentMemory {
+    #[inline(always)]
+    fn roster(&self) -> &Roster {
+        match self.audience() {
+            Some(Audience::Blocking { table, .. } | Audience::Overwritten { table, .. }) => {
+                table.roster()
+            }
+            None => unreachable!("only a broadcast's producer looks at its readers"),
+        }
+    }
+
+    #[inline(always)]
+    fn seat(&self, id: usize) -> &ConsumerPage {
+        assert!(id < self.pages, "the roster has as many entries as there are pages");
+        // SAFETY: `map` mapped so many pages there; as for `consumer`.
+        unsafe { &*self.consumer.as_ptr().cast::<u8>().add(id * PAGE as usize).cast() }
     }
 }

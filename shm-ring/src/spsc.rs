@@ -10,20 +10,32 @@
 //! Orderings, by label:
 //! - `R1` publication: the writer's Release of a header; `A1` the reader's look at it.
 //! - `R2` release: the reader's Release of its head; `A2` the look at it in `RingMemory::released`.
-//! - `R3` progress: the reader's Release of `received` and `position`; `A3` a successor's look.
+//! - `R3` progress: the reader's Release of `received`; `A3` a successor's look.
 
 use crate::error::Fault;
 use crate::layout::{
     ARRAY_OFFSET, RECORD_ARRAY, RECORD_HEADER, RECORD_MESSAGE, RECORD_PADDING, RUN_MAX,
     RecordHeader, SEQUENCE_MASK,
 };
-use crate::memory::{Access, RingMemory};
+use crate::memory::{Access, Boundary, RingMemory};
 
 /// Positions are multiples of it.
 const POSITION_UNIT: u64 = 16;
 
 /// Bytes of a cache line, for hints only.
 const LINE: u64 = 64;
+
+/// How far ahead of the tail the writer asks for lines, in bytes. From 128 to 512 a stream of 64-byte
+/// typed messages goes at 1.3 times the rate without; at 1024 a 4 MiB ring loses it again
+/// (`ringway-bench stream --size 64 --systems ringway-shm-raw,ringway-shm-typed`). It does not do for
+/// the terminator: who polls the record before it draws that line away again, and a round trip of 48
+/// bytes takes twice as long (`ringway-bench pingpong --size 48`).
+const PREFETCH_AHEAD: u64 = 512;
+
+/// Most bytes that are released before the head is published. It also bounds the walk of a successor
+/// from the head to the first message that was not received, and its messages, the smallest being
+/// one byte of an array, to fewer than sequence numbers of 24 bits tell apart.
+const PUBLISH_MAX: u64 = 4 << 20;
 
 /// How the records of a ring are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +63,10 @@ pub enum ClaimError {
 pub struct Claim {
     /// Payload bytes claimed.
     len: u64,
+    /// Position of the record.
+    position: u64,
+    /// Position behind it.
+    end: u64,
 }
 
 impl Claim {
@@ -76,25 +92,29 @@ pub struct Writer<M> {
     memory: M,
     /// capacity - 1.
     mask: u64,
-    /// Record alignment - 1.
-    align_mask: u64,
+    /// Minus the record alignment, which as a mask rounds down to it.
+    align: u64,
     /// Where a message starts in its record.
     payload_offset: u64,
     /// Longest payload.
     max_len: u64,
     /// Position of the next record; private, the reader finds records by their headers.
     tail: u64,
-    /// Bytes before the tail that the next record's publication turns into padding.
-    padding: u64,
+    /// A record may end here at most: where the lap ends, or where the terminator behind the record
+    /// still is below `limit`. One compare stands for both.
+    bound: u64,
     /// What may be written is below this: the last head seen, plus the capacity.
     limit: u64,
-    /// Sequence number of the next message.
-    sequence: u64,
-    bytes: u64,
+    /// Bytes before the tail that the next record's publication turns into padding.
+    padding: u64,
     /// Header of the first record of a batch, kept back until the flush; 0 when there is none.
     withheld: u64,
     withheld_at: u64,
+    /// Nothing is withheld, and no padding waits: a record can be published by its own header.
+    plain: bool,
     flushes: u64,
+    /// Sticky: a ring that made no sense once is not written any more.
+    broken: Option<Fault>,
 }
 
 /// Longest payload in a ring of `capacity` bytes: a record takes at most half of it, so that a
@@ -107,21 +127,24 @@ impl<M: RingMemory> Writer<M> {
     /// A writer on fresh, zeroed memory.
     pub fn new(memory: M, geometry: Geometry) -> Self {
         let capacity = memory.capacity();
-        Self {
+        let mut writer = Self {
             mask: capacity - 1,
-            align_mask: geometry.record_align - 1,
+            align: geometry.record_align.wrapping_neg(),
             payload_offset: geometry.payload_offset,
             max_len: max_len(capacity),
             tail: 0,
-            padding: 0,
+            bound: 0,
             limit: capacity,
-            sequence: 0,
-            bytes: 0,
+            padding: 0,
             withheld: 0,
             withheld_at: 0,
+            plain: true,
             flushes: 0,
+            broken: None,
             memory,
-        }
+        };
+        writer.set_bound();
+        writer
     }
 
     /// The memory under it.
@@ -135,10 +158,12 @@ impl<M: RingMemory> Writer<M> {
         self.max_len as usize
     }
 
-    /// Messages committed so far, queued ones included.
+    /// Messages committed so far, queued ones included, which is also the number of the next. It has
+    /// no private copy: a store is what costs most here, and the number only says which message this
+    /// is. Somebody who scribbles over the counter confuses the reader, who checks it.
     #[inline(always)]
     pub fn sequence(&self) -> u64 {
-        self.sequence
+        self.memory.producer().counters.sent.load_relaxed()
     }
 
     /// Bytes between a head and the tail; 0 for a head that makes no sense.
@@ -149,6 +174,18 @@ impl<M: RingMemory> Writer<M> {
     /// Batches published so far.
     pub fn flushes(&self) -> u64 {
         self.flushes
+    }
+
+    /// Why the ring was given up, if it was.
+    #[inline(always)]
+    pub fn broken(&self) -> Option<Fault> {
+        self.broken
+    }
+
+    /// From now on nothing fits, for this reason.
+    pub fn give_up(&mut self, fault: Fault) {
+        self.broken = Some(fault);
+        self.bound = self.tail;
     }
 
     /// Room for a record of `len` bytes. Looks at the reader's gate only when the room known of
@@ -177,26 +214,31 @@ impl<M: RingMemory> Writer<M> {
     #[inline(always)]
     fn claim_behind(&mut self, offset: u64, len: u64) -> Result<Claim, ClaimError> {
         let size = self.record_size(offset, len);
-        let to_end = self.mask + 1 - (self.tail & self.mask);
-        if len > self.max_len || size > to_end || !self.fits(size) {
+        if len > self.max_len || self.tail + size > self.bound {
             self.make_room(offset, len)?;
         }
-        // The terminator's line, now, so that it comes from the reader's cache at the same time as
-        // the payload's, and not after it: a round trip of 48 bytes took 1.7 times as long without
-        // (`ringway-bench pingpong --size 48`).
-        self.memory.prefetch_write((self.tail + size) & self.mask);
-        Ok(Claim { len })
+        let end = self.tail + size;
+        self.prefetch(end);
+        Ok(Claim { len, position: self.tail, end })
     }
 
     /// The longest run of free bytes in one piece at the tail, as known: for a serialiser that
     /// learns the length by writing. `None`: not even an empty message.
     #[inline(always)]
     pub fn claim_run(&mut self) -> Option<Claim> {
-        let to_end = self.mask + 1 - (self.tail & self.mask);
-        let free = (self.limit - self.tail).saturating_sub(RECORD_HEADER) & !self.align_mask;
-        let len = to_end.min(free).checked_sub(self.payload_offset)?.min(self.max_len);
-        self.memory.prefetch_write((self.tail + LINE) & self.mask);
-        Some(Claim { len })
+        let len = (self.bound - self.tail).checked_sub(self.payload_offset)?.min(self.max_len);
+        self.prefetch(self.tail + LINE);
+        let end = self.tail + self.record_size(self.payload_offset, len);
+        Some(Claim { len, position: self.tail, end })
+    }
+
+    /// Asks for two lines: the terminator's, so that it comes from the reader's cache at the same time
+    /// as the payload's and not after it, and one that a stream will write [`PREFETCH_AHEAD`] bytes
+    /// from now.
+    #[inline(always)]
+    fn prefetch(&self, terminator: u64) {
+        self.memory.prefetch_write(terminator & self.mask);
+        self.memory.prefetch_write((self.tail + PREFETCH_AHEAD) & self.mask);
     }
 
     /// Where the payload of `claim` goes: `claim.room()` bytes, nobody else's until the commit.
@@ -205,20 +247,38 @@ impl<M: RingMemory> Writer<M> {
         self.bytes_behind(claim, self.payload_offset)
     }
 
+    /// Where in the ring that is.
+    #[inline(always)]
+    pub fn payload_at(&self, claim: &Claim) -> u64 {
+        (claim.position & self.mask) + self.payload_offset
+    }
+
+    /// Where in the ring element 0 of an array claim goes.
+    #[inline(always)]
+    pub fn array_payload_at(&self, claim: &Claim) -> u64 {
+        (claim.position & self.mask) + ARRAY_OFFSET
+    }
+
     #[inline(always)]
     fn bytes_behind(&self, claim: &Claim, offset: u64) -> *mut u8 {
-        let offset = (self.tail & self.mask) + offset;
+        let offset = (claim.position & self.mask) + offset;
         self.memory.touch(offset, claim.len, Access::Write);
         self.memory.payload(offset)
     }
 
+    /// Makes the whole claim a message.
+    #[inline(always)]
+    pub fn commit(&mut self, claim: Claim, publish: Publish) {
+        self.commit_record(claim, self.payload_offset, RECORD_MESSAGE, 1, publish);
+    }
+
     /// Makes the first `len` bytes of the claim a message. `len` must not exceed the claim.
     #[inline(always)]
-    pub fn commit(&mut self, claim: Claim, len: usize, publish: Publish) {
+    pub fn commit_len(&mut self, claim: Claim, len: usize, publish: Publish) {
         debug_assert!(len as u64 <= claim.len);
         let len = len as u64;
-        self.bytes += len;
-        self.commit_record(claim, self.payload_offset, len, RECORD_MESSAGE, 1, publish);
+        let end = claim.position + self.record_size(self.payload_offset, len);
+        self.commit(Claim { len, end, ..claim }, publish);
     }
 
     /// Where element 0 of an array claim goes; the others follow without gaps.
@@ -232,10 +292,12 @@ impl<M: RingMemory> Writer<M> {
     pub fn commit_array(&mut self, claim: Claim, len: usize, count: usize, publish: Publish) {
         let (len, count) = (len as u64, count as u64);
         debug_assert!(len >= 1 && count >= 1 && len * count <= claim.len);
-        let shape = (self.tail & self.mask) + ARRAY_OFFSET - 8;
+        let shape = (claim.position & self.mask) + ARRAY_OFFSET - 8;
         self.memory.word(shape).store_relaxed(len | count << 32);
-        self.bytes += len * count;
-        self.commit_record(claim, ARRAY_OFFSET, len * count, RECORD_ARRAY, count, publish);
+        let len = len * count;
+        let end = claim.position + self.record_size(ARRAY_OFFSET, len);
+        let claim = Claim { len, end, ..claim };
+        self.commit_record(claim, ARRAY_OFFSET, RECORD_ARRAY, count, publish);
     }
 
     /// Publishes what was queued: one Release of the first header, so a reader, and a crash, see
@@ -245,9 +307,10 @@ impl<M: RingMemory> Writer<M> {
         if self.withheld == 0 {
             return false;
         }
-        // R1, pairs with A1 in Reader::peek.
+        // R1, pairs with A1 in Reader::is_ready and Reader::look.
         self.memory.word(self.withheld_at).store_release(self.withheld);
         self.withheld = 0;
+        self.plain = self.padding == 0;
         self.flushes += 1;
         true
     }
@@ -257,20 +320,30 @@ impl<M: RingMemory> Writer<M> {
     pub fn refresh(&mut self) -> Result<(), Fault> {
         let capacity = self.mask + 1;
         let seen = self.limit - capacity;
-        let head = self.memory.released()?;
-        // Beyond the oldest withheld record nothing was published, so nothing can be released.
-        let published =
-            if self.withheld == 0 { self.tail - self.padding } else { self.oldest_withheld() };
-        if head < seen || head > published || head & (POSITION_UNIT - 1) != 0 {
+        let published = self.published();
+        let head = self.memory.released(published)?;
+        if head < seen || head > published.position || head & (POSITION_UNIT - 1) != 0 {
             return Err(Fault::Gate);
         }
         self.limit = head + capacity;
+        self.set_bound();
         let counters = &self.memory.producer().counters;
+        counters.position.store_relaxed(self.tail);
         let depth = self.depth_beyond(head);
         if depth > counters.depth_max.load_relaxed() {
             counters.depth_max.store_relaxed(depth);
         }
         Ok(())
+    }
+
+    /// Everything below it was published, and nothing behind it, so nothing there can be released.
+    pub fn published(&self) -> Boundary {
+        if self.withheld == 0 {
+            return Boundary { position: self.tail - self.padding, sequence: self.sequence() };
+        }
+        let withheld = RecordHeader(self.withheld).sequence();
+        let queued = self.sequence().wrapping_sub(withheld) & SEQUENCE_MASK;
+        Boundary { position: self.oldest_withheld(), sequence: self.sequence() - queued }
     }
 
     fn oldest_withheld(&self) -> u64 {
@@ -281,20 +354,28 @@ impl<M: RingMemory> Writer<M> {
     #[inline(always)]
     fn record_size(&self, offset: u64, len: u64) -> u64 {
         // Wraps for lengths that `max_len` refuses beside it.
-        len.wrapping_add(offset + self.align_mask) & !self.align_mask
+        len.wrapping_add(offset + !self.align) & self.align
     }
 
     /// Room for `bytes` at the tail, and for the terminator behind them. Without the latter a
     /// terminator in a full ring would zero the oldest unread header.
-    #[inline(always)]
     fn fits(&self, bytes: u64) -> bool {
         self.tail + bytes + RECORD_HEADER <= self.limit
+    }
+
+    fn set_bound(&mut self) {
+        let lap_end = (self.tail | self.mask) + 1;
+        // Never below the tail: that is a multiple of the alignment, and a terminator fits there.
+        self.bound = lap_end.min((self.limit - RECORD_HEADER) & self.align);
     }
 
     /// Looks at the gate, and goes on to the start of the ring, if that is what it takes for a
     /// record of `len` bytes to fit at the tail.
     #[cold]
     fn make_room(&mut self, offset: u64, len: u64) -> Result<(), ClaimError> {
+        if let Some(fault) = self.broken {
+            return Err(ClaimError::Corrupt(fault));
+        }
         if len > self.max_len {
             return Err(ClaimError::TooLarge);
         }
@@ -309,8 +390,12 @@ impl<M: RingMemory> Writer<M> {
         }
         // Nobody sees the padding before the next commit. If the claim is aborted, what comes
         // instead starts there as well.
-        self.padding += padding;
-        self.tail += padding;
+        if padding > 0 {
+            self.padding += padding;
+            self.plain = false;
+            self.tail += padding;
+        }
+        self.set_bound();
         Ok(())
     }
 
@@ -319,23 +404,39 @@ impl<M: RingMemory> Writer<M> {
         &mut self,
         claim: Claim,
         payload_offset: u64,
-        len: u64,
         kind: u8,
         count: u64,
         publish: Publish,
     ) {
-        debug_assert!(len <= claim.len);
-        let offset = self.tail & self.mask;
+        let Claim { len, position, end } = claim;
+        let offset = position & self.mask;
         self.memory.touch(offset + payload_offset, len, Access::Write);
-        let next = self.tail + self.record_size(payload_offset, len);
+        let sequence = self.sequence();
+        let header = RecordHeader::new(len as u32, kind, sequence).0;
+        self.tail = end;
         // The terminator goes before the header that leads to it: whoever sees the record finds a
         // zero behind it.
-        self.memory.word(next & self.mask).store_relaxed(0);
-        let header = RecordHeader::new(len as u32, kind, self.sequence).0;
-        let (first_at, first) =
-            if self.padding == 0 { (offset, header) } else { self.pad(offset, header) };
-        self.tail = next;
-        self.sequence += count;
+        self.memory.word(end & self.mask).store_relaxed(0);
+        if self.plain && publish == Publish::Now {
+            // R1, pairs with A1 in Reader::is_ready and Reader::look.
+            self.memory.word(offset).store_release(header);
+        } else if self.withheld != 0 && self.padding == 0 && publish == Publish::Later {
+            self.memory.word(offset).store_relaxed(header);
+            crate::fault::point(crate::fault::Point::MidBatch);
+        } else {
+            self.commit_in_batch(position, header, publish);
+        }
+        self.memory.producer().counters.sent.store_relaxed(sequence.wrapping_add(count));
+    }
+
+    /// The first and the last record of a batch, and whatever comes behind padding.
+    #[inline(never)]
+    fn commit_in_batch(&mut self, position: u64, header: u64, publish: Publish) {
+        let (first_at, first) = if self.padding == 0 {
+            (position & self.mask, header)
+        } else {
+            self.pad(position, header)
+        };
         if self.withheld != 0 {
             self.memory.word(first_at).store_relaxed(first);
             crate::fault::point(crate::fault::Point::MidBatch);
@@ -343,32 +444,30 @@ impl<M: RingMemory> Writer<M> {
                 self.flush();
             }
         } else if publish == Publish::Now {
-            // R1, pairs with A1 in Reader::peek.
+            // R1, pairs with A1 in Reader::is_ready and Reader::look.
             self.memory.word(first_at).store_release(first);
         } else {
             self.withheld = first;
             self.withheld_at = first_at;
         }
-        let counters = &self.memory.producer().counters;
-        counters.sent.store_relaxed(self.sequence);
-        counters.bytes.store_relaxed(self.bytes);
+        self.plain = self.withheld == 0;
     }
 
-    /// Padding belongs to the publication of the record behind it: the record's header goes in
-    /// unseen, and the padding's header takes its place as the one to publish.
-    #[cold]
-    fn pad(&mut self, offset: u64, header: u64) -> (u64, u64) {
-        self.memory.word(offset).store_relaxed(header);
+    /// Padding belongs to the publication of the record behind it, at `position`: the record's
+    /// header goes in unseen, and the padding's header takes its place as the one to publish.
+    fn pad(&mut self, position: u64, header: u64) -> (u64, u64) {
+        self.memory.word(position & self.mask).store_relaxed(header);
         crate::fault::point(crate::fault::Point::MidWrap);
         let padding = std::mem::take(&mut self.padding);
         let len = (padding - RECORD_HEADER) as u32;
-        let header = RecordHeader::new(len, RECORD_PADDING, self.sequence).0;
-        ((self.tail - padding) & self.mask, header)
+        let sequence = RecordHeader(header).sequence();
+        let header = RecordHeader::new(len, RECORD_PADDING, sequence).0;
+        ((position - padding) & self.mask, header)
     }
 }
 
 /// A message in the ring, to be read before [`Reader::release`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message {
     /// Its bytes.
     pub payload: *const u8,
@@ -386,89 +485,109 @@ pub struct Reader<M> {
     align_mask: u64,
     payload_offset: u64,
     max_len: u64,
-    /// Position of the oldest record not wholly released.
-    head: u64,
+    /// Ring offset of the next message's bytes, which is `payload_offset` behind its record, unless
+    /// that is an array.
+    front: u64,
+    /// The header, but for the sequence number, that the next record has if it is as long as the last
+    /// one. One compare then stands for all checks, and the record's size is known without waiting
+    /// for the load: a predicted branch instead of a dependent address. 0: nothing is expected.
+    expected: u64,
+    /// Bytes of the expected record, or of the array that is being read.
+    size: u64,
+    /// Bytes of one message in it.
+    len: u64,
+    /// From this `front` on there is more to do than to go on to the next record: the ring ends, or
+    /// what is expected would run past its end, or the head is to be published. One compare stands
+    /// for all three.
+    stop: u64,
+    /// Messages of the array that is being read that were not stepped over; 0 outside of one.
+    left: u64,
+    /// Ring offset of that array's record.
+    array: u64,
+    /// Position of the ring's first byte in this lap.
+    lap: u64,
     /// The head that the writer knows of.
     published: u64,
-    /// Messages released.
-    received: u64,
-    /// Messages looked at: `received` and those of a batch that is still held.
-    peeked: u64,
-    /// The header that the next record has if it is as long as the last one. One compare then stands
-    /// for all checks, and the record's size is known without waiting for the load: a predicted
-    /// branch instead of a dependent address.
-    expected: u64,
-    expected_size: u64,
-    /// Bytes that there must be before the end of the ring for `expected` to hold: its size, or,
-    /// where nothing is to be expected, more than there ever are.
-    expected_room: u64,
-    /// The rest of the record at `cursor` (0 messages: look at the next header).
-    current: Current,
-    /// Position of the record to look at next; `head` follows at release.
-    cursor: u64,
+    /// Bytes released before the head is published.
+    publish_every: u64,
+    /// Messages stepped over and not released.
+    held: u64,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Current {
-    /// Messages of it that were not looked at yet.
-    left: u32,
-    /// Bytes of each.
-    len: u32,
-    /// Ring offset of the next one's bytes.
-    offset: u64,
-}
-
-/// A checked record header.
+/// A checked record.
 #[derive(Clone, Copy, Debug)]
 struct Record {
-    /// Where the record itself starts, padding before it skipped.
+    /// Position of the record itself, padding before it skipped.
     at: u64,
     size: u64,
     /// Number of its first message, modulo 2^24.
     sequence: u64,
-    /// What [`Reader::expected`] becomes: the header of a message. 0 for an array, because its
-    /// header does not tell its element count.
+    /// What [`Reader::expected`] becomes. 0 for an array, because its header does not tell its
+    /// element count.
     expected: u64,
-    current: Current,
+    /// Messages in it.
+    count: u64,
+    /// Bytes of each.
+    len: u64,
+}
+
+/// A record's worth of messages, or a part of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// The first message's bytes; the others follow without gaps.
+    pub payload: *const u8,
+    /// Bytes of each.
+    pub len: usize,
+    /// How many.
+    pub count: usize,
+    /// Number of the first, from 0, in this segment.
+    pub sequence: u64,
 }
 
 impl<M: RingMemory> Reader<M> {
     /// A reader that goes on where the last reader of this memory stopped.
     pub fn attach(memory: M, geometry: Geometry) -> Result<Self, Fault> {
-        let capacity = memory.capacity();
-        // A3, pairs with R3 in Reader::release.
+        // A3, pairs with R3 in Reader::consume and Reader::release.
         let received = memory.consumer().progress.received.load_acquire();
-        let position = memory.consumer().progress.position.load_acquire();
-        let published = memory.consumer().gate.head.load_acquire();
+        let head = memory.consumer().gate.head.load_acquire();
         // No ring lives to see the limit; with it, no sum below can overflow.
         const LIMIT: u64 = 1 << 63;
-        if position < published
-            || position - published > capacity
-            || position & (geometry.record_align - 1) != 0
-            || published & (geometry.record_align - 1) != 0
-            || position >= LIMIT
-            || received >= LIMIT
-        {
+        if head & (geometry.record_align - 1) != 0 || head >= LIMIT || received >= LIMIT {
             return Err(Fault::Position);
         }
+        let mut reader = Self::starting_at(memory, geometry, head);
+        reader.resume(received)?;
+        Ok(reader)
+    }
+
+    /// A reader of memory in which there is nothing, and never will be.
+    pub fn idle(memory: M) -> Self {
+        Self::starting_at(memory, Geometry { record_align: 16, payload_offset: 8 }, 0)
+    }
+
+    fn starting_at(memory: M, geometry: Geometry, head: u64) -> Self {
+        let capacity = memory.capacity();
+        let mask = capacity - 1;
         let mut reader = Self {
-            mask: capacity - 1,
+            mask,
             align_mask: geometry.record_align - 1,
             payload_offset: geometry.payload_offset,
             max_len: max_len(capacity),
-            head: position,
-            published,
-            received,
-            peeked: received,
+            front: (head & mask) + geometry.payload_offset,
             expected: 0,
-            expected_size: 0,
-            expected_room: 0,
-            current: Current::default(),
-            cursor: position,
+            size: 0,
+            len: 0,
+            stop: 0,
+            left: 0,
+            array: 0,
+            lap: head & !mask,
+            published: head,
+            publish_every: (capacity / 8).min(PUBLISH_MAX),
+            held: 0,
             memory,
         };
-        reader.resume()?;
-        Ok(reader)
+        reader.set_stop();
+        reader
     }
 
     /// The memory under it.
@@ -476,57 +595,114 @@ impl<M: RingMemory> Reader<M> {
         &self.memory
     }
 
-    /// Messages released.
+    /// Messages stepped over so far, which is also the number of the next one. As for the writer's:
+    /// the only copy is the counter.
     #[inline(always)]
-    pub fn received(&self) -> u64 {
-        self.received
+    pub fn next_sequence(&self) -> u64 {
+        self.memory.consumer().progress.received.load_relaxed().wrapping_add(self.held)
     }
 
     /// Whether messages were stepped over and not released yet.
     #[inline(always)]
     pub fn holds_any(&self) -> bool {
-        self.peeked != self.received
+        self.held != 0
     }
 
-    /// The next message, if one is there. Looking twice without [`Self::advance`] shows the same.
+    /// The next message, if one is there. Looking twice without stepping on shows the same.
     #[inline(always)]
     pub fn peek(&mut self) -> Result<Option<Message>, Fault> {
-        if self.current.left == 0 {
-            let offset = self.cursor & self.mask;
-            // A1, pairs with R1 in Writer::commit_record and Writer::flush.
-            let header = self.memory.word(offset).load_published();
-            if header == 0 {
-                return Ok(None);
-            }
-            if header == self.expected {
-                self.current.left = 1;
-                self.current.offset = offset + self.payload_offset;
-            } else {
-                self.enter_record()?;
-            }
-        }
-        let Current { len, offset, .. } = self.current;
-        self.memory.touch(offset, u64::from(len), Access::Read);
-        let payload = self.memory.payload(offset).cast_const();
-        Ok(Some(Message { payload, len: len as usize, sequence: self.peeked }))
+        if self.is_ready() || self.look_closely()? { Ok(Some(self.message())) } else { Ok(None) }
     }
 
-    /// Steps over the message that `peek` showed, without giving its room back yet. Call only after
-    /// a `peek` that returned one.
+    /// Whether there is nothing: one load, for those who look again and again.
     #[inline(always)]
-    pub fn advance(&mut self) {
-        debug_assert!(self.current.left > 0);
-        self.peeked += 1;
-        self.current.left -= 1;
-        if self.current.left == 0 {
-            self.cursor += self.expected_size;
-            self.expected = self.expected.wrapping_add(RecordHeader::NEXT);
-            // As long a record again is not to be expected where it would run past the end.
-            if (self.cursor & self.mask) + self.expected_room > self.mask + 1 {
-                self.expected = 0;
-            }
+    pub fn is_empty(&self) -> bool {
+        self.left == 0 && self.memory.word(self.front - self.payload_offset).load_published() == 0
+    }
+
+    /// Whether there certainly is a message: one as long as the last. If not, ask
+    /// [`Self::look_closely`]. The two don't return the message: what comes out of either of two
+    /// places goes through memory, or is taken apart and put together again.
+    #[inline(always)]
+    pub fn is_ready(&self) -> bool {
+        if self.left != 0 {
+            return true;
+        }
+        // A1, pairs with R1 in Writer::commit_record and Writer::flush.
+        let header = self.memory.word(self.front - self.payload_offset).load_acquire();
+        let expected = RecordHeader(self.expected).numbered(self.next_sequence());
+        self.expected != 0 && header == expected.0
+    }
+
+    /// Whether there is a message, by all its header says.
+    #[cold]
+    #[inline(never)]
+    pub fn look_closely(&mut self) -> Result<bool, Fault> {
+        if self.left != 0 {
+            return Ok(true);
+        }
+        let Some(record) = self.look(self.position())? else { return Ok(false) };
+        if record.sequence != self.next_sequence() & SEQUENCE_MASK {
+            return Err(Fault::Sequence);
+        }
+        self.enter(&record);
+        Ok(true)
+    }
+
+    /// The message that was found.
+    #[inline(always)]
+    pub fn message(&self) -> Message {
+        self.memory.touch(self.front, self.len, Access::Read);
+        Message {
+            payload: self.memory.payload(self.front).cast_const(),
+            len: self.len as usize,
+            sequence: self.next_sequence(),
+        }
+    }
+
+    /// The message that was found, and those that follow it in the same record.
+    #[inline(always)]
+    pub fn run(&self) -> Run {
+        let count = self.left.max(1);
+        self.memory.touch(self.front, self.len * count, Access::Read);
+        let Message { payload, len, sequence } = self.message();
+        Run { payload, len, count: count as usize, sequence }
+    }
+
+    /// Steps over the message that was found and gives its room back. Returns true when the head was
+    /// published for the writer, who may be asleep waiting for it.
+    #[inline(always)]
+    pub fn consume(&mut self) -> bool {
+        let next = self.next_sequence().wrapping_add(1);
+        if self.left > 1 {
+            self.left -= 1;
+            self.front += self.len;
         } else {
-            self.current.offset += u64::from(self.current.len);
+            self.leave_record();
+        }
+        self.held = 0;
+        // R3, pairs with A3 in Reader::attach: the bytes were read before. Behind the private
+        // fields: a store to shared memory might, for all the compiler knows, change them.
+        self.memory.consumer().progress.received.store_release(next);
+        crate::fault::point(crate::fault::Point::MidRelease);
+        self.front >= self.stop && self.turn_and_publish()
+    }
+
+    /// Steps over `count` messages, at most those of the run that was found, without giving their
+    /// room back yet.
+    #[inline(always)]
+    pub fn advance(&mut self, count: usize) {
+        let count = count as u64;
+        debug_assert!(count > 0 && count <= self.left.max(1));
+        self.held += count;
+        if self.left > count {
+            self.left -= count;
+            self.front += self.len * count;
+            return;
+        }
+        self.leave_record();
+        if self.front >= self.stop {
+            self.turn();
         }
     }
 
@@ -534,93 +710,132 @@ impl<M: RingMemory> Reader<M> {
     /// writer, who may be asleep waiting for it.
     #[inline(always)]
     pub fn release(&mut self) -> bool {
-        let progress = &self.memory.consumer().progress;
-        // R3, pairs with A3 in Reader::attach. `received` first: it alone decides what a successor
-        // gets, and a crash between the two stores leaves it ahead by this release, never behind.
-        progress.received.store_release(self.peeked);
-        self.received = self.peeked;
-        if self.head != self.cursor {
-            self.head = self.cursor;
-            crate::fault::point(crate::fault::Point::MidRelease);
-            progress.position.store_release(self.head);
-            // An eighth: rarely enough that the writer's line moves seldom, often enough that a
-            // writer of large records does not run dry.
-            if self.head - self.published >= (self.mask + 1) / 8 {
-                self.publish_head();
-                return true;
-            }
-        }
-        false
+        let next = self.next_sequence();
+        self.held = 0;
+        // R3, pairs with A3 in Reader::attach.
+        self.memory.consumer().progress.received.store_release(next);
+        crate::fault::point(crate::fault::Point::MidRelease);
+        self.front >= self.stop && self.turn_and_publish()
     }
 
     /// Tells the writer how far it may write, if that is news. Call whenever the ring is found
     /// empty and before sleeping: else a writer with a large record may wait for ever.
-    #[inline(always)]
+    #[inline]
     pub fn publish_head(&mut self) -> bool {
-        if self.published == self.head {
+        let head = self.position();
+        if self.published == head || self.held != 0 {
             return false;
         }
-        // The position may still be from before a crash that `resume` made good. It must not fall
-        // behind the gate, which would make no sense to the next successor.
-        self.memory.consumer().progress.position.store_release(self.head);
-        // R2, pairs with A2 in Writer::refresh.
-        self.memory.consumer().gate.head.store_release(self.head);
-        self.published = self.head;
+        // R2, pairs with A2 in RingMemory::released.
+        self.memory.consumer().gate.head.store_release(head);
+        self.published = head;
+        self.set_stop();
         true
     }
 
     /// Whether nothing is left: a look, without any effect.
     pub fn is_drained(&self) -> Result<bool, Fault> {
-        Ok(self.current.left == 0 && self.look(self.cursor)?.is_none())
+        Ok(self.left == 0 && self.look(self.position())?.is_none())
     }
 
-    /// After a crash: `received` may be ahead of `position` by what one release gave back, which is
-    /// many records if it was that of a batch, and may be in the middle of an array record.
-    fn resume(&mut self) -> Result<(), Fault> {
-        let mut next = None;
-        while let Some(record) = self.look(self.head)? {
-            let behind = self.received.wrapping_sub(record.sequence) & SEQUENCE_MASK;
-            let count = u64::from(record.current.left);
-            if next.is_some_and(|next| next != record.sequence) {
-                return Err(Fault::Sequence);
-            }
-            if behind < count {
-                self.enter(record);
-                self.current.left -= behind as u32;
-                self.current.offset += behind * u64::from(self.current.len);
-                return Ok(());
-            }
-            self.cursor = record.at + record.size;
-            self.head = self.cursor;
-            if self.head - self.published > self.mask + 1 {
-                return Err(Fault::Position);
-            }
-            next = Some((record.sequence + count) & SEQUENCE_MASK);
+    /// Position of the oldest record that was not wholly stepped over.
+    pub fn position(&self) -> u64 {
+        let offset = if self.left == 0 { self.front - self.payload_offset } else { self.array };
+        self.lap + offset
+    }
+
+    /// On to the next record.
+    #[inline(always)]
+    fn leave_record(&mut self) {
+        if self.left == 0 {
+            self.front += self.size;
+        } else {
+            self.left = 0;
+            self.front = self.array + self.size + self.payload_offset;
         }
-        if next.is_some_and(|next| next != self.received & SEQUENCE_MASK) {
-            return Err(Fault::Sequence);
+    }
+
+    /// What `stop` stands for, but for the publication.
+    #[cold]
+    #[inline(never)]
+    fn turn(&mut self) {
+        if self.left == 0 {
+            if self.front - self.payload_offset > self.mask {
+                self.front = self.payload_offset;
+                self.lap += self.mask + 1;
+            }
+            // As long a record again is not to be expected where it would run past the end.
+            if self.front - self.payload_offset + self.size > self.mask + 1 {
+                self.expected = 0;
+            }
         }
-        Ok(())
+        self.set_stop();
     }
 
     #[cold]
-    fn enter_record(&mut self) -> Result<(), Fault> {
-        let Some(record) = self.look(self.cursor)? else {
-            return Err(Fault::Padding);
-        };
-        if record.sequence != self.peeked & SEQUENCE_MASK {
+    #[inline(never)]
+    fn turn_and_publish(&mut self) -> bool {
+        self.turn();
+        // Rarely enough that the writer's line moves seldom, often enough that a writer of large
+        // records does not run dry.
+        self.position() - self.published >= self.publish_every && self.publish_head()
+    }
+
+    fn set_stop(&mut self) {
+        let capacity = self.mask + 1;
+        let fits = if self.expected == 0 { capacity } else { capacity - self.size + 1 };
+        let due = (self.published + self.publish_every).saturating_sub(self.lap);
+        self.stop = fits.min(due) + self.payload_offset;
+    }
+
+    /// After a crash or a clean end: `received` is exact, the head lags behind it. The records in
+    /// between are still there, because the writer takes no room beyond the head it was told.
+    fn resume(&mut self, received: u64) -> Result<(), Fault> {
+        let mut position = self.position();
+        let mut next = None;
+        while let Some(record) = self.look(position)? {
+            if next.is_some_and(|next| next != record.sequence) {
+                return Err(Fault::Sequence);
+            }
+            let behind = received.wrapping_sub(record.sequence) & SEQUENCE_MASK;
+            if behind < record.count {
+                self.enter(&record);
+                if self.left != 0 {
+                    self.left -= behind;
+                    self.front += behind * self.len;
+                }
+                return Ok(());
+            }
+            position = record.at + record.size;
+            if position - self.published > self.mask + 1 {
+                return Err(Fault::Position);
+            }
+            next = Some((record.sequence + record.count) & SEQUENCE_MASK);
+        }
+        if next.is_some_and(|next| next != received & SEQUENCE_MASK) {
             return Err(Fault::Sequence);
         }
-        self.enter(record);
+        self.lap = position & !self.mask;
+        self.front = (position & self.mask) + self.payload_offset;
+        self.set_stop();
         Ok(())
     }
 
-    fn enter(&mut self, record: Record) {
-        self.cursor = record.at;
-        self.expected_size = record.size;
+    fn enter(&mut self, record: &Record) {
+        let offset = record.at & self.mask;
+        self.lap = record.at - offset;
+        self.size = record.size;
+        self.len = record.len;
         self.expected = record.expected;
-        self.expected_room = if record.expected == 0 { self.mask + 2 } else { record.size };
-        self.current = record.current;
+        if record.expected == 0 {
+            self.array = offset;
+            self.left = record.count;
+            self.front = offset + ARRAY_OFFSET;
+        } else {
+            self.left = 0;
+            self.front = offset + self.payload_offset;
+        }
+        self.set_stop();
     }
 
     /// Reads and checks the record at `position`, skipping padding. Every number from the ring is
@@ -651,25 +866,26 @@ impl<M: RingMemory> Reader<M> {
                     if len > self.max_len || size > to_end {
                         return Err(Fault::Length);
                     }
-                    let (expected, current) = if is_array {
+                    let (expected, (len, count)) = if is_array {
                         (0, self.look_array(offset + start, len)?)
                     } else {
-                        (header.0, Current { left: 1, len: len as u32, offset: offset + start })
+                        (header.unnumbered().0, (len, 1))
                     };
                     let sequence = header.sequence();
-                    return Ok(Some(Record { at: position, size, sequence, expected, current }));
+                    return Ok(Some(Record { at: position, size, sequence, expected, count, len }));
                 }
                 _ => return Err(Fault::Kind),
             }
         }
     }
 
-    fn look_array(&self, offset: u64, len: u64) -> Result<Current, Fault> {
+    /// Bytes of an element, and how many there are.
+    fn look_array(&self, offset: u64, len: u64) -> Result<(u64, u64), Fault> {
         let shape = self.memory.word(offset - 8).load_relaxed();
         let (element, count) = (shape & 0xffff_ffff, shape >> 32);
         if element == 0 || count == 0 || count > RUN_MAX || element * count != len {
             return Err(Fault::Array);
         }
-        Ok(Current { left: count as u32, len: element as u32, offset })
+        Ok((element, count))
     }
 }

@@ -75,7 +75,7 @@ fn a_child_that_lives_on_does_not_keep_its_parents_roles() {
         }
     };
     let dead = Peer { pid: case.peer.pid() };
-    assert_eq!(full, SendError::Full { peer: Some(dead) });
+    assert_eq!(full, SendError::Full { peer: Some(dead), lag: None });
 
     case.peer.kill();
     survivor.expect_end(RecvError::PeerDied { peer: dead });

@@ -13,7 +13,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use ringway_shm::layout::{FileHeader, SEGMENT_MAGIC, Section};
-use ringway_shm::{Consumer, Fault, Options, Producer, RecvError, Schema, SendError, Wait};
+use ringway_shm::{
+    Consumer, Fault, Kind, MpmcReceiver, MpmcSender, Options, Overflow, Producer, Publisher,
+    RecvError, Redeliver, Schema, SendError, Until, Wait,
+};
 
 const CAPACITY: usize = 4096;
 /// Where the parts of a segment of that capacity lie.
@@ -36,7 +39,7 @@ fn a_header_is_256_bytes_of_known_meaning() {
     let mut header = FileHeader {
         magic: SEGMENT_MAGIC,
         abi_major: 1,
-        abi_minor: 0,
+        abi_minor: 1,
         header_len: 256,
         endian: 0x0102_0304,
         kind: 1,
@@ -60,7 +63,12 @@ fn a_header_is_256_bytes_of_known_meaning() {
             section(2, 0x10_2000, 0x1000),
             Section::default(),
         ],
-        reserved: [0; 44],
+        overflow: 0xa1a2_a3a4,
+        seats: 0xb1b2_b3b4,
+        history: 0xc1c2_c3c4_c5c6_c7c8,
+        slot: 0xd1d2_d3d4,
+        flags: 0xe1e2_e3e4,
+        reserved: [0; 20],
         crc: 0,
     };
     header.crc = header.expected_crc();
@@ -70,7 +78,7 @@ fn a_header_is_256_bytes_of_known_meaning() {
         // 0: magic "RWAYSEG\0"
         0x52, 0x57, 0x41, 0x59, 0x53, 0x45, 0x47, 0x00,
         // 8: abi_major, abi_minor, header_len
-        0x01, 0x00, 0x00, 0x00, 0x00, 0x01, 0x00, 0x00,
+        0x01, 0x00, 0x01, 0x00, 0x00, 0x01, 0x00, 0x00,
         // 16: endian, kind
         0x04, 0x03, 0x02, 0x01, 0x01, 0x00, 0x00, 0x00,
         // 24: wait, record_align, payload_offset
@@ -110,15 +118,17 @@ fn a_header_is_256_bytes_of_known_meaning() {
         0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
         0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
         0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
-        // 208: reserved
-        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
-        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
-        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        // 208: overflow, seats, history
+        0xa4, 0xa3, 0xa2, 0xa1, 0xb4, 0xb3, 0xb2, 0xb1,
+        0xc8, 0xc7, 0xc6, 0xc5, 0xc4, 0xc3, 0xc2, 0xc1,
+        // 224: slot, flags
+        0xd4, 0xd3, 0xd2, 0xd1, 0xe4, 0xe3, 0xe2, 0xe1,
+        // 232: reserved
         0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
         0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
         0x00, 0x00, 0x00, 0x00,
         // 252: crc32c of the above
-        0xff, 0x78, 0x72, 0xbe,
+        0x85, 0xd0, 0x3c, 0x1b,
     ];
     assert_eq!(header.to_bytes(), golden);
     assert_eq!(FileHeader::from_bytes(&golden), header);
@@ -146,7 +156,7 @@ fn the_headers_of_a_channel() {
     let segment = scratch.segment(1);
     assert_eq!(segment.len(), SEGMENT_LEN);
     assert_eq!(&segment[..8], b"RWAYSEG\0");
-    assert_eq!(&segment[8..20], [1, 0, 0, 0, 0, 1, 0, 0, 4, 3, 2, 1]);
+    assert_eq!(&segment[8..20], [2, 0, 1, 0, 0, 1, 0, 0, 4, 3, 2, 1]);
     assert_eq!(half(&segment, 20), 1, "kind: SPSC");
     assert_eq!(half(&segment, 24), 2, "wait: park");
     assert_eq!(half(&segment, 28), 64 | 8 << 16, "record_align, payload_offset");
@@ -241,8 +251,8 @@ fn a_message_that_wraps() {
     golden.assert_is(&scratch);
 
     assert_eq!(*consumer.try_recv().unwrap(), [0x33; 1500]);
-    let segment = scratch.segment(1);
-    assert_eq!(word(&segment, CONSUMER_PAGE + 256 + 8), 4096 + 1536, "position behind the wrap");
+    assert_eq!(consumer.try_recv().unwrap_err(), RecvError::Empty);
+    assert_eq!(word(&scratch.segment(1), CONSUMER_PAGE), 4096 + 1536, "head behind the wrap");
 }
 
 #[test]
@@ -301,12 +311,13 @@ fn the_words_of_the_producers_page() {
     send(&mut producer, &[0; 701]);
     send(&mut producer, &[0; 702]);
     assert_eq!(at(256), 3, "sent");
-    assert_eq!(at(264), 2103, "bytes");
+    assert_eq!(at(264), 0, "position before the producer ever looked");
 
     assert_eq!(at(296), 0, "depth_max before the producer ever looked");
     assert!(matches!(producer.try_claim(2000), Err(SendError::Full { .. })));
     assert_eq!(at(272), 1, "full_waits");
     assert_eq!(at(296), 3 * 768, "depth_max");
+    assert_eq!(at(264), 3 * 768, "position");
 
     let asleep = || half(&scratch.segment(1), PRODUCER_PAGE + 128);
     assert_eq!((asleep(), at(280)), (0, 0), "asleep, parks");
@@ -348,36 +359,36 @@ fn the_words_of_the_consumers_page() {
     let mut producer = scratch.producer();
     let mut consumer = scratch.consumer();
     let at = |offset| word(&scratch.segment(1), CONSUMER_PAGE + offset);
-    assert_eq!(at(280), 1, "attached");
+    assert_eq!(at(272), 1, "attached");
 
     send(&mut producer, b"one");
     send(&mut producer, b"two");
     send(&mut producer, b"three");
     drop(consumer.try_recv().unwrap());
-    assert_eq!((at(256), at(264)), (1, 64), "received and position, at once");
+    assert_eq!(at(256), 1, "received, at once");
     assert_eq!(at(0), 0, "the gate's head, later");
     {
         let mut batch = consumer.try_recv_batch(7).unwrap();
-        assert_eq!(at(272), 0, "lent before anything is shown");
+        assert_eq!(at(264), 0, "lent before anything is shown");
         assert!(batch.next().unwrap().is_some());
-        assert_eq!(at(272), 2, "lent");
+        assert_eq!(at(264), 2, "lent");
         assert!(batch.next().unwrap().is_some() && batch.next().unwrap().is_none());
-        assert_eq!(at(272), 3, "lent");
-        assert_eq!((at(256), at(264)), (1, 64), "nothing is released before the batch is dropped");
+        assert_eq!(at(264), 3, "lent");
+        assert_eq!(at(256), 1, "nothing is released before the batch is dropped");
     }
-    assert_eq!((at(256), at(264), at(272)), (3, 192, 0), "all given back");
+    assert_eq!((at(256), at(264)), (3, 0), "all given back");
     assert_eq!(consumer.try_recv().unwrap_err(), RecvError::Empty);
     assert_eq!(at(0), 192, "an empty ring publishes the head");
 
     let asleep = || half(&scratch.segment(1), CONSUMER_PAGE + 128);
-    assert_eq!((asleep(), at(288)), (0, 0), "asleep, parks");
+    assert_eq!((asleep(), at(280)), (0, 0), "asleep, parks");
     assert_eq!(consumer.recv_timeout(Duration::from_millis(1)).unwrap_err(), RecvError::Timeout);
     assert_eq!(asleep() % 2, 0);
-    assert!(asleep() > 0 && at(288) > 0, "the flag went up and down, parks");
+    assert!(asleep() > 0 && at(280) > 0, "the flag went up and down, parks");
 
     assert_eq!(half(&scratch.segment(1), CONSUMER_PAGE + 136), has_membarrier(), "barrier");
     let rung = || half(&scratch.segment(1), CONSUMER_PAGE + 132);
-    assert_eq!((rung(), at(296)), (0, 0), "rung, wakes");
+    assert_eq!((rung(), at(288)), (0, 0), "rung, wakes");
     for _ in 0..1000 {
         send(&mut producer, &[0; 1900]);
         std::thread::scope(|scope| {
@@ -392,13 +403,13 @@ fn the_words_of_the_consumers_page() {
             break;
         }
     }
-    assert_eq!((rung(), at(296)), (1, 1), "rung, wakes");
+    assert_eq!((rung(), at(288)), (1, 1), "rung, wakes");
 
     drop(producer);
     assert_eq!((at(384), at(392)), (0, 0), "state and poisoned while in use");
     assert_eq!(consumer.try_recv().unwrap_err(), RecvError::Disconnected);
     assert_eq!((at(384), at(392)), (2, 0), "finished");
-    assert_eq!(at(280), 0, "attached");
+    assert_eq!(at(272), 0, "attached");
 }
 
 #[test]
@@ -469,12 +480,171 @@ fn the_words_of_the_control_file() {
 }
 
 /// Not a test of its own: the part of the child in the one above.
+/// A queue of four slots, at several points of its life.
+#[test]
+fn the_words_of_a_queue() {
+    const QUEUE: usize = 4096;
+    const SEAT: usize = QUEUE + 640;
+    const TAKEN: usize = 24576;
+    const SLOTS: usize = 28672;
+    let scratch = Scratch::new();
+    let options = Options {
+        kind: Some(Kind::Mpmc),
+        capacity: None,
+        record_align: None,
+        slots: Some(4),
+        slot: Some(128),
+        redeliver: Some(Redeliver::Drop),
+        until: Some(Until::Last),
+        ..scratch.options()
+    };
+    let mut sender = MpmcSender::open(&options).unwrap();
+    let mut receiver = MpmcReceiver::open(&options).unwrap();
+    let file = scratch.segment(1);
+    assert_eq!(file.len(), SLOTS + 4096);
+    assert_eq!((half(&file, 20), word(&file, 32)), (3, 512));
+    assert_eq!((half(&file, 212), half(&file, 224), half(&file, 228)), (64, 128, 3));
+    let unused = (0, 0, 0);
+    let parts = [(6, QUEUE, 20480), (7, TAKEN, 4096), (8, SLOTS, 4096), unused];
+    assert_sections(&file, parts);
+    assert!(file[SEAT..].iter().all(|&byte| byte == 0));
+    // Senders so far; nobody sleeps.
+    assert_eq!((word(&file, QUEUE + 256 + 32), word(&file, QUEUE + 256 + 40)), (1, 0));
+    assert_eq!((word(&file, QUEUE + 384), word(&file, QUEUE + 512)), (0, 0));
+
+    let mut claim = sender.try_claim(5).unwrap();
+    claim.copy_from_slice(b"hello");
+    let file = scratch.segment(1);
+    // Lap 1, one slot, participant 0, writing.
+    assert_eq!(word(&file, SLOTS), 1 << 24 | 1 << 16 | 1);
+    assert_eq!(&file[SLOTS + 8..SLOTS + 13], b"hello");
+    claim.commit().unwrap();
+    // Lap 1, 5 bytes, ready.
+    assert_eq!(word(&scratch.segment(1), SLOTS), 1 << 24 | 5 << 4 | 2);
+
+    sender.reserve(2).unwrap();
+    // Two slots; the word of the second says nothing yet.
+    let file = scratch.segment(1);
+    assert_eq!((word(&file, SLOTS + 128), word(&file, SLOTS + 256)), (1 << 24 | 2 << 16 | 1, 0));
+    sender.try_claim(1).unwrap().queue().unwrap();
+    sender.flush().unwrap();
+    let file = scratch.segment(1);
+    // Given up.
+    assert_eq!(
+        (word(&file, SLOTS + 128), word(&file, SLOTS + 256)),
+        (1 << 24 | 1 << 4 | 2, 1 << 24)
+    );
+    // The hint of the senders.
+    assert!((2..=3).contains(&word(&file, QUEUE)));
+
+    let batch = receiver.try_recv_batch(2).unwrap();
+    let file = scratch.segment(1);
+    // Lap 1, two slots, participant 1, reading.
+    let reading = 1 << 24 | 2 << 16 | 1 << 4 | 1;
+    assert_eq!((word(&file, TAKEN), word(&file, TAKEN + 8)), (reading, 0));
+    drop(batch);
+    // Not looked at: still this receiver's.
+    assert_eq!(word(&scratch.segment(1), TAKEN), reading);
+    drop(receiver.try_recv().unwrap());
+    let file = scratch.segment(1);
+    // Lap 1, done; the rest is a claim of its own.
+    let rest = 1 << 24 | 1 << 16 | 1 << 4 | 1;
+    assert_eq!((word(&file, TAKEN), word(&file, TAKEN + 8)), (1 << 24, rest));
+    drop(receiver);
+    let file = scratch.segment(1);
+    // Returned for the first time.
+    assert_eq!(word(&file, TAKEN + 8), 1 << 24 | 1 << 16 | 2);
+    // Each who came swept, and one gave something back.
+    assert_eq!(word(&file, QUEUE + 256), 3);
+    let mut receiver = MpmcReceiver::open(&options).unwrap();
+    let message = receiver.try_recv().unwrap();
+    assert!(message.redelivered());
+    assert_eq!(word(&scratch.segment(1), TAKEN + 8), 1 << 24 | 1 << 16 | 1 << 4 | 3);
+    drop(message);
+    assert_eq!(receiver.try_recv().unwrap_err(), RecvError::Empty);
+    let file = scratch.segment(1);
+    assert_eq!(word(&file, TAKEN + 16), 1 << 24);
+    // Counters of participants 0 and 1: sent and bytes; received and redelivered.
+    assert_eq!((word(&file, SEAT + 128), word(&file, SEAT + 136)), (2, 6));
+    assert_eq!((word(&file, SEAT + 256 + 144), word(&file, SEAT + 256 + 152)), (2, 1));
+    drop(receiver);
+    drop(sender);
+    scratch.assert_gone();
+}
+
 #[test]
 fn a_child_that_dies_as_a_consumer() {
     let Some(directory) = std::env::var_os(CHILD) else { return };
     let _consumer = Consumer::open(&options_in(Path::new(&directory))).unwrap();
     // SAFETY: raise takes no pointers.
     unsafe { libc::raise(libc::SIGKILL) };
+}
+
+/// What a broadcast has more than a channel of two.
+#[test]
+fn the_pages_of_a_broadcast() {
+    const ROSTER: usize = 16384;
+    const BOARD: usize = PRODUCER_PAGE + 1024;
+    let scratch = Scratch::new();
+    let options = Options { kind: Some(Kind::Broadcast), history: Some(2), ..scratch.options() };
+    let mut first = Consumer::open(&options).unwrap();
+    let mut producer = Producer::open(&options).unwrap();
+    let mut second = Consumer::open(&options).unwrap();
+
+    let control = scratch.control();
+    assert_eq!(control.len(), ROSTER + 3 * 4096);
+    assert_eq!((half(&control, 20), half(&control, 208), half(&control, 212)), (2, 0, 64));
+    assert_eq!(word(&control, 216), 2, "history");
+    assert_eq!(word(&control, ROSTER), 2, "joins");
+    for (place, reads_from) in [(0, 1), (1, 1)] {
+        let record = ROSTER + 128 + 128 * place;
+        // epoch, state, pid; side, first.
+        let found = [0, 8, 16, 64, 72].map(|at| word(&control, record + at));
+        assert_eq!(found, [1, 1, std::process::id().into(), 2, reads_from]);
+    }
+    assert!(control[ROSTER + 128 + 2 * 128..].iter().all(|byte| *byte == 0));
+
+    // 3 records of 1024 + 64 bytes fill the ring: the fourth claim looks at the readers.
+    let mut send = || producer.try_claim(1024).map(|claim| claim.commit().unwrap());
+    (0..3).for_each(|_| send().unwrap());
+    for consumer in [&mut first, &mut second] {
+        (0..3).for_each(|_| drop(consumer.recv().unwrap()));
+        assert_eq!(consumer.try_recv().map(drop), Err(RecvError::Empty));
+    }
+    send().unwrap();
+    let segment = scratch.segment(1);
+    assert_eq!(segment.len(), CONSUMER_PAGE + 64 * 4096);
+    assert_eq!((half(&segment, 20), half(&segment, 212)), (2, 64));
+    assert_eq!(word(&segment, BOARD), 0, "intent");
+    assert_eq!(word(&segment, BOARD + 128), 2, "the newest mark");
+    assert_eq!(word(&segment, BOARD + 128 + 8), 0, "evicted");
+    // Two messages of history lay behind the first; one of them gave way to what was new.
+    for number in [1, 2] {
+        let mark = BOARD + 768 + 16 * number as usize;
+        assert_eq!((word(&segment, mark), word(&segment, mark + 8)), (1088 * number, number));
+    }
+    for place in [0, 1] {
+        let page = CONSUMER_PAGE + 4096 * place;
+        assert_eq!(word(&segment, page), 3264, "head");
+        assert_eq!(word(&segment, page + 256), 3, "received");
+    }
+
+    // One who makes no sense is told by its epoch.
+    scratch.poke(CONSUMER_PAGE + 4096, &8_u64.to_ne_bytes());
+    while send().is_ok() {}
+    assert_eq!(word(&scratch.segment(1), BOARD + 256 + 8), 1, "expelled");
+
+    drop((first, second, producer));
+    let options = Options { overflow: Some(Overflow::Overwrite), history: None, ..options };
+    let mut publisher = Publisher::open(&options).unwrap();
+    (0..40).for_each(|_| publisher.claim(100).unwrap().commit().unwrap());
+    let segment = scratch.segment(1);
+    // 31 records of 128 fit; from then on 64 bytes are announced at a time, until they do.
+    assert_eq!(half(&scratch.control(), 208), 1, "overflow");
+    assert_eq!(word(&segment, BOARD), 17 * 64 + CAPACITY as u64, "intent");
+    let newest = word(&segment, BOARD + 128);
+    let mark = BOARD + 768 + 16 * newest as usize;
+    assert_eq!((word(&segment, mark), word(&segment, mark + 8)), (39 * 128, 39));
 }
 
 /// A private directory for one channel, removed however the test ends.

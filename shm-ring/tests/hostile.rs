@@ -4,6 +4,8 @@
 
 #![cfg(not(loom))]
 
+#[path = "hostile/broadcast.rs"]
+mod broadcast;
 #[path = "hostile/files.rs"]
 mod files;
 #[path = "hostile/live.rs"]

@@ -7,6 +7,9 @@
 
 #![cfg(loom)]
 
+#[path = "loom/broadcast.rs"]
+mod broadcast;
+
 use std::time::Duration;
 
 use ringway_shm::memory::{BoxedMemory, RingMemory};
@@ -46,7 +49,7 @@ fn put(writer: &mut Writer<BoxedMemory>, len: usize, fill: u8, publish: Publish)
     let claim = claim(writer, len);
     // SAFETY: the claim is `len` bytes that only this thread may touch.
     unsafe { writer.payload(&claim).write_bytes(fill, len) };
-    writer.commit(claim, len, publish);
+    writer.commit_len(claim, len, publish);
 }
 
 /// Takes the next message, waiting for it, and checks every byte.
@@ -56,8 +59,7 @@ fn take(reader: &mut Reader<BoxedMemory>, len: usize, fill: u8) {
             // SAFETY: peeked and not released.
             let bytes = unsafe { std::slice::from_raw_parts(message.payload, message.len) };
             assert_eq!(bytes, vec![fill; len]);
-            reader.advance();
-            reader.release();
+            reader.consume();
             return;
         }
         reader.publish_head();
@@ -109,7 +111,7 @@ fn batch_is_all_or_nothing() {
             assert!(writer.flush());
         });
         if reader.peek().unwrap().is_some() {
-            reader.advance();
+            reader.advance(1);
             assert!(reader.peek().unwrap().is_some(), "half a batch");
         }
         sender.join().unwrap();

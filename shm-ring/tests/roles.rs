@@ -225,16 +225,16 @@ fn a_producer_is_told_once_that_the_consumer_closed() {
     let options = channel::options(&scratch, "close", Wait::Adaptive);
     let mut producer = Producer::open(&options).unwrap();
     let mut next = fill(&mut producer, 0);
-    assert_eq!(producer.try_claim(100).unwrap_err(), SendError::Full { peer: None });
+    assert_eq!(producer.try_claim(100).unwrap_err(), SendError::Full { peer: None, lag: None });
     for _ in 0..3 {
         let consumer = Consumer::open(&options).unwrap();
-        let full = SendError::Full { peer: Some(Peer { pid: std::process::id() }) };
+        let full = SendError::Full { peer: Some(Peer { pid: std::process::id() }), lag: None };
         assert_eq!(producer.try_claim(100).unwrap_err(), full);
         drop(consumer);
         assert_eq!(producer.claim(100).unwrap_err(), SendError::Disconnected);
-        assert_eq!(producer.try_claim(100).unwrap_err(), SendError::Full { peer: None });
+        assert_eq!(producer.try_claim(100).unwrap_err(), SendError::Full { peer: None, lag: None });
         let timeout = producer.claim_timeout(100, Duration::from_millis(120)).unwrap_err();
-        assert_eq!(timeout, SendError::Timeout { peer: None });
+        assert_eq!(timeout, SendError::Timeout { peer: None, lag: None });
     }
     // Blocked until the next consumer makes room.
     let survivor = Survivor::start(&options, 1);

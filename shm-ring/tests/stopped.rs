@@ -86,7 +86,7 @@ fn consumer_is_stopped_and_the_ring_is_full() {
             Err(error) => break error,
         }
     };
-    assert_eq!(error, SendError::Timeout { peer: Some(Peer { pid: peer.pid() }) });
+    assert_eq!(error, SendError::Timeout { peer: Some(Peer { pid: peer.pid() }), lag: None });
     side.word(GO).store_release(1);
     peer.go_on();
     for index in next..MESSAGES {

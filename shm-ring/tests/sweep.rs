@@ -9,10 +9,14 @@
 
 #![cfg(all(not(loom), target_arch = "x86_64"))]
 
+#[path = "sweep/broadcast.rs"]
+mod broadcast;
 #[path = "sweep/knife.rs"]
 mod knife;
 #[path = "sweep/last.rs"]
 mod last;
+#[path = "sweep/queues.rs"]
+mod queues;
 #[path = "sweep/receiving.rs"]
 mod receiving;
 #[path = "sweep/scene.rs"]
@@ -100,7 +104,8 @@ fn sweep() {
 }
 
 fn verbs() -> Vec<Box<dyn Verb>> {
-    sending::verbs().into_iter().chain(receiving::verbs()).chain(last::verbs()).collect()
+    let two = sending::verbs().into_iter().chain(receiving::verbs()).chain(last::verbs());
+    two.chain(broadcast::verbs()).chain(queues::verbs()).collect()
 }
 
 /// In front of what a child reports; the first numbers behind it are those that are summed up.

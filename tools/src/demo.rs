@@ -53,6 +53,9 @@ pub(crate) struct Options {
     /// Stop after so many seconds, if the feed isn't over by then
     #[arg(long, value_name = "N", default_value = "10", allow_negative_numbers = true, value_parser = parse_seconds)]
     seconds: Duration,
+    /// So many subscribers, each of which gets every message (kind=broadcast)
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    subscribers: u8,
     /// How the subscriber waits for a message, and the publisher for room
     #[arg(long, value_enum, default_value_t = Wait::Adaptive)]
     wait: Wait,
@@ -87,7 +90,7 @@ impl Wait {
 /// Runs the demo. Succeeds only if everything that was sent arrived, once and unaltered, and all
 /// ended in order; leaves no channel behind either way.
 pub(crate) fn run(options: &Options) -> ExitCode {
-    let address = channel::new_address(&options.capacity, options.wait.name());
+    let address = channel::new_address(&options.capacity, options.wait.name(), options.subscribers);
     let findings = supervise(plan(options, &address));
     let removed = channel::remove(&address);
     let mut problems = match findings {
@@ -123,7 +126,8 @@ fn plan(options: &Options, address: &str) -> Plan {
         publisher.extend(["--feed".into(), feed.into()]);
     }
     let subscriber = ["demo-subscribe", "--address", address].map(OsString::from).into();
-    Plan { publisher, subscriber, length: options.seconds }
+    let subscribers = options.subscribers.into();
+    Plan { publisher, subscriber, subscribers, length: options.seconds }
 }
 
 fn write_json(path: &Path, report: &Report) -> Result<(), String> {

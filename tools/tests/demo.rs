@@ -179,6 +179,34 @@ fn generated_feed() -> (String, u64) {
 }
 
 #[test]
+fn several_subscribers_get_every_message() {
+    let home = Home::new("several");
+    let report = home.file("report.json");
+    let output = home.run(&[
+        "demo",
+        "--seconds",
+        "1",
+        "--subscribers",
+        "3",
+        "--json",
+        report.to_str().unwrap(),
+    ]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_str(&fs::read_to_string(report).unwrap()).unwrap();
+    let sent = report["sent"].as_u64().unwrap();
+    assert!(sent > 0);
+    assert_eq!(report["received"], sent);
+    let others = report["others"].as_array().unwrap();
+    assert_eq!(others.len(), 2);
+    for other in others {
+        assert_eq!((&other["received"], &other["lost"]), (&sent.into(), &0.into()));
+    }
+    assert!(text.contains("subscriber 3 received"), "{text}");
+    home.assert_no_channel();
+}
+
+#[test]
 fn telemetry_arrives_whole() {
     let home = Home::new("telemetry");
     let json = home.file("report.json");

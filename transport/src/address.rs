@@ -37,7 +37,14 @@ const NAME_BYTES_MAX: usize = 128;
 /// | `side` | `bind`, `connect` | tcp: what this end does, if the address shall not decide |
 /// | `io` | `inline` | tcp: the caller's own calls drive the socket |
 /// | `hold_cpu_latency` | `on`, `off` | keep the cores awake while the channel is open |
-/// | `kind` | `spsc` | the ring's algorithm |
+/// | `kind` | `spsc`, `broadcast`, `mpmc` | who gets a message: the one receiver, every one, or any one |
+/// | `overflow` | `block`, `overwrite` | broadcast: wait for who is a whole ring behind, or overwrite |
+/// | `history` | a number | broadcast: so many of the latest messages are for who comes late |
+/// | `read` | `every`, `newest` | broadcast, receivers: every message, or the newest only |
+/// | `slots` | a number | mpmc: how many messages it holds |
+/// | `slot` | a size | mpmc: bytes of a slot, which a message takes |
+/// | `redeliver` | `again`, `drop` | mpmc: a message whose receiver dies goes to another, or is dropped |
+/// | `until` | `never`, `last` | mpmc: whether it ends when the last sender has left |
 ///
 /// Both ends of a `tcp://` channel use one address. The end on whose host it is binds, the other one
 /// connects; if both are on that host, the first to come binds. `0.0.0.0`, `[::]` and port 0 always
@@ -67,7 +74,8 @@ const NAME_BYTES_MAX: usize = 128;
 /// assert_eq!(
 ///     error.to_string(),
 ///     "address \"shm://ticks?capcity=4MiB\": \"capcity\" is no option of shm (did you mean \
-///      capacity?): type one of capacity, wait, align, hold_cpu_latency, kind"
+///      capacity?): type one of capacity, wait, align, hold_cpu_latency, kind, \
+///      overflow, history, read, slots, slot, redeliver, until"
 /// );
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -292,6 +300,7 @@ mod tests {
             wait: Some(ringway_shm::Wait::Park),
             align: None,
             hold_cpu_latency: Some(true),
+            kind: Some(ringway_shm::Kind::Spsc),
             ..ShmOptions::default()
         };
         assert_eq!(address.options(), expected);
@@ -457,12 +466,15 @@ mod tests {
                 vec!["wait=spin", "wait=adaptive", "wait=park"],
                 vec!["align=16", "align=64"],
                 vec!["hold_cpu_latency=on", "hold_cpu_latency=off"],
-                vec!["kind=spsc"],
+                vec!["kind=spsc", "kind=broadcast"],
+                vec!["overflow=block", "overflow=overwrite"],
+                vec!["history=0", "history=17"],
+                vec!["read=every", "read=newest"],
             ]).prop_flat_map(|keys| {
                 let each: Vec<_> = keys.into_iter().map(proptest::sample::select).collect();
                 each.prop_shuffle()
             }),
-            count in 0..=5usize,
+            count in 0..=8usize,
         ) {
             let query = options[..count].join("&");
             let mark = if query.is_empty() { "" } else { "?" };

@@ -1,21 +1,24 @@
 //! [`Sender`] and [`Receiver`]: the verbs, the same for every medium.
 //!
-//! Whatever depends on where the bytes go is behind `end`; whatever depends on what they mean is behind
-//! [`Message`].
+//! Whatever depends on where the bytes go is behind the ends of `ringway_shm` and `ringway_net`, of
+//! which there are several flavors: `each!` is the one place that tells them apart. Whatever depends on
+//! what the bytes mean is behind [`Message`].
 
 use std::borrow::Borrow;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use ringway_shm::Stats;
+use ringway_net::NetSender;
+use ringway_shm::{ErrorKind, HeldUp, Stats};
 use rkyv::util::AlignedVec;
 
 use crate::cpu_latency::CpuLatency;
-use crate::end::{self, Guard, Options, Receiving, Sending};
 use crate::error::{BatchError, Error, Peer, RecvError, SendError};
+use crate::flavor::{AnyBatch, AnyClaim, ArrayRoom, Guard, Inlet, Outlet, Room};
 use crate::message::{Batch, Borrowed, Claim, Message, Received, Scratch};
 use crate::options::Builder;
+use crate::remote::{self, Medium, Receiving, Sending};
 
 /// Opens the sending end of the channel at `address`, such as `shm://ticks?capacity=4MiB&wait=spin`,
 /// or `tcp://10.0.0.2:7000/ticks` between hosts. Either end may be opened first. Allocates and touches
@@ -45,6 +48,25 @@ pub fn remove(address: &str) -> Result<bool, Error> {
     Builder::new(address)?.remove()
 }
 
+/// The one `match` on what flavor an end has. The bodies are the same, but for what goes to another
+/// host, unless all are given: that one is out of line, for the others have no time to jump over it.
+macro_rules! each {
+    ($kind:ident, $end:expr, $name:ident => $body:expr) => {
+        each!($kind, $end, $name => $body, $body)
+    };
+    ($kind:ident, $end:expr, $name:ident => $body:expr, $remote:expr) => {
+        each!($kind, $end, $name => $body, $body, $body, $remote)
+    };
+    ($kind:ident, $end:expr, $name:ident => $in_place:expr, $copied:expr, $shared:expr, $remote:expr) => {
+        match $end {
+            $kind::InPlace($name) => $in_place,
+            $kind::Copied($name) => $copied,
+            $kind::Shared($name) => $shared,
+            $kind::Remote($name) => $remote,
+        }
+    };
+}
+
 /// The sending end. One per channel: opening a second is refused with who has the first.
 ///
 /// Every verb takes `&mut self`, so one thread at a time; the handle may move between threads.
@@ -53,7 +75,7 @@ pub fn remove(address: &str) -> Result<bool, Error> {
 /// others who are just opening or closing the channel.
 #[derive(Debug)]
 pub struct Sender<T: Message + ?Sized> {
-    producer: Sending,
+    end: Sending,
     scratch: Scratch,
     _cpu_latency: Option<CpuLatency>,
     _type: PhantomData<fn(&T)>,
@@ -61,7 +83,7 @@ pub struct Sender<T: Message + ?Sized> {
 
 /// How long a verb may wait.
 #[derive(Clone, Copy)]
-enum Patience {
+pub(crate) enum Patience {
     None,
     Forever,
     /// For one wait: the clock is read only when there is something to wait for.
@@ -77,21 +99,14 @@ impl Patience {
     }
 }
 
+/// How many queued messages are expected before a flush, if nobody says.
+const QUEUED: usize = 32;
+
+/// When a message becomes visible.
 #[derive(Clone, Copy)]
-enum Publish {
+pub(crate) enum Publish {
     Now,
     Later,
-}
-
-impl Publish {
-    #[inline(always)]
-    fn finish(self, claim: end::Claim<'_>, len: usize) -> Result<(), SendError> {
-        match self {
-            Self::Now => claim.commit_len(len)?,
-            Self::Later => claim.queue_len(len)?,
-        }
-        Ok(())
-    }
 }
 
 /// A batch that was sent whole.
@@ -106,9 +121,9 @@ pub struct Sent {
 }
 
 impl<T: Message + ?Sized> Sender<T> {
-    pub(crate) fn open(options: &Options, hold: Option<CpuLatency>) -> Result<Self, Error> {
+    pub(crate) fn open(medium: &Medium, hold: Option<CpuLatency>) -> Result<Self, Error> {
         Ok(Self {
-            producer: Sending::open(options)?,
+            end: remote::sending(medium)?,
             scratch: Scratch::default(),
             _cpu_latency: hold,
             _type: PhantomData,
@@ -175,7 +190,7 @@ impl<T: Message + ?Sized> Sender<T> {
     /// [`SendError::Forked`], [`SendError::Corrupt`].
     #[inline(always)]
     pub fn flush(&mut self) -> Result<(), SendError> {
-        self.producer.flush()
+        each!(Sending, &mut self.end, end => Ok(end.flush()?), Ok(Outlet::flush(end.as_mut())?))
     }
 
     /// Sends many messages with one publication, if there is room for them all; as many as there
@@ -211,63 +226,71 @@ impl<T: Message + ?Sized> Sender<T> {
 
     /// Longest message, in bytes as serialised.
     pub fn max_len(&self) -> usize {
-        self.producer.max_len()
+        each!(Sending, &self.end, end => end.max_len())
     }
 
-    /// The receiver, if there is one.
+    /// The receiver, if there is one. Of several the slowest, once one had to be waited for.
     pub fn peer(&self) -> Option<Peer> {
-        self.producer.peer()
+        each!(
+            Sending,
+            &self.end,
+            end => end.peer().map(Peer::from),
+            { let _ = end; None },
+            end.peer().map(Peer::from),
+            end.peer().map(Peer::from)
+        )
+    }
+
+    /// Another sender on the same channel, for another thread or a later one: a participant of its own.
+    ///
+    /// # Errors
+    /// As for opening; [`crate::ErrorKind::RoleTaken`] where a channel has one sender only.
+    pub fn try_clone(&self) -> Result<Self, Error> {
+        let Sending::Shared(end) = &self.end else { return Err(one_only("sender")) };
+        Ok(Self {
+            end: Sending::Shared(end.try_clone()?),
+            scratch: Scratch::default(),
+            // The other handle holds what is to be held for the process.
+            _cpu_latency: None,
+            _type: PhantomData,
+        })
+    }
+
+    /// Of an MPMC channel: who kept the last call that found no room, or waited for it, from going on,
+    /// if that still does. It may be slow or stopped; if it dies, the channel goes on within 150 ms.
+    pub fn held_up(&self) -> Option<HeldUp> {
+        let Sending::Shared(end) = &self.end else { return None };
+        end.held_up()
     }
 
     /// What the channel has done since this end was opened. A dozen loads; between hosts, a walk
     /// through what is not acknowledged.
     pub fn stats(&self) -> Stats {
-        self.producer.stats()
+        each!(Sending, &self.end, end => end.stats(), remote::sent(&end.stats()))
     }
 
     /// Of a channel between hosts: what the connection has done.
     pub fn net_stats(&self) -> Option<ringway_net::Stats> {
-        self.producer.net_stats()
+        let Sending::Remote(end) = &self.end else { return None };
+        Some(end.stats())
     }
 
     /// Of a channel between hosts: where this end listens, or from where it is connected. Tells what
     /// became of port 0.
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.producer.local_addr()
+        let Sending::Remote(end) = &self.end else { return None };
+        end.local_addr()
     }
 
-    /// Serialises straight into the free run at the tail. Only when that is too short, once a lap and
-    /// when the ring is full, the message is measured, claimed for and serialised again.
     #[inline(always)]
     fn put(&mut self, message: &T, patience: Patience, publish: Publish) -> Result<(), SendError> {
-        let len = match self.producer.claim_run()? {
-            Some(mut run) => {
-                let len = self.scratch.encode(message, &mut run)?;
-                if len <= run.len() {
-                    return publish.finish(run, len);
-                }
-                len
-            }
-            None => self.scratch.encode(message, &mut [])?,
-        };
-        self.put_elsewhere(message, len, patience, publish)
-    }
-
-    #[cold]
-    fn put_elsewhere(
-        &mut self,
-        message: &T,
-        len: usize,
-        patience: Patience,
-        publish: Publish,
-    ) -> Result<(), SendError> {
-        let mut claim = claim(&mut self.producer, len, patience)?;
-        let written = self.scratch.encode(message, &mut claim)?;
-        if written != len {
-            // A Serialize that writes another length each time; the claim is aborted.
-            return Err(SendError::Encode);
-        }
-        publish.finish(claim, len)
+        let scratch = &mut self.scratch;
+        each!(
+            Sending,
+            &mut self.end,
+            end => put(end, scratch, message, patience, publish, QUEUED),
+            put_remote(end, scratch, message, patience, publish)
+        )
     }
 
     fn put_batch<M: Borrow<T>>(
@@ -275,82 +298,149 @@ impl<T: Message + ?Sized> Sender<T> {
         messages: &[M],
         patience: Patience,
     ) -> Result<Sent, BatchError> {
-        let before = self.producer.publications();
-        let mut sent = 0;
-        let mut equal = true;
-        let mut result = Ok(());
-        while sent < messages.len() && result.is_ok() {
-            let rest = &messages[sent..];
-            let queued = if equal { self.queue_equal(rest, patience) } else { Ok(0) };
-            result = match queued {
-                Ok(0) => {
-                    equal = false;
-                    self.put(rest[0].borrow(), patience, Publish::Later).map(|()| sent += 1)
-                }
-                queued => queued.map(|count| sent += count),
-            };
-        }
-        match result.and(self.flush()) {
-            Ok(()) => {
-                let publications = self.producer.publications() - before;
-                Ok(Sent { messages: sent, publications })
-            }
-            Err(error) => Err(BatchError { sent, error }),
-        }
+        let scratch = &mut self.scratch;
+        each!(
+            Sending,
+            &mut self.end,
+            end => put_batch(end, scratch, messages, patience),
+            put_batch(end.as_mut(), scratch, messages, patience)
+        )
     }
+}
 
-    /// Queues as many messages from the front as are of one length, as one record. 0: they have to
-    /// go one by one.
-    #[inline(always)]
-    fn queue_equal<M: Borrow<T>>(
-        &mut self,
-        messages: &[M],
-        patience: Patience,
-    ) -> Result<usize, SendError> {
-        let len = messages.first().map_or(0, |first| first.borrow().inline_len());
-        if len == 0 {
-            return Ok(0);
-        }
-        // An eighth of the ring at most: what is larger waits for room in pieces, while the
-        // receiver reads the piece before.
-        let most = messages.len().min(self.producer.max_len() / 4 / len);
-        let count = messages[..most]
-            .iter()
-            .take_while(|message| (*message).borrow().inline_len() == len)
-            .count();
-        if count < 2 {
-            return Ok(0);
-        }
-        let Some(producer) = self.producer.arrays() else { return Ok(0) };
-        let mut claim = match patience {
-            Patience::None => match producer.try_claim_array(len, count) {
-                // Some of them may fit one by one.
-                Err(ringway_shm::SendError::Full { .. }) => return Ok(0),
-                claim => claim?,
-            },
-            Patience::Forever => producer.claim_array(len, count)?,
-            Patience::Within(timeout) => producer.claim_array_timeout(len, count, timeout)?,
-            Patience::Until(deadline) => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                producer.claim_array_timeout(len, count, left)?
-            }
-        };
-        let mut written = 0;
-        for (message, room) in messages.iter().zip(claim.bytes().chunks_exact_mut(len)) {
-            // A message with parts out of line ends the record: an element's place in it promises
-            // only the alignment of its inline part. So does one that fails: it comes first, and
-            // its error with it, when those before it are through.
-            match self.scratch.encode(message.borrow(), room) {
-                Ok(bytes) if bytes == len => written += 1,
-                Err(error) if written == 0 => return Err(error),
-                _ => break,
-            }
-        }
-        if written > 0 {
-            claim.queue(written)?;
-        }
-        Ok(written)
+/// Serialises straight into the free run at the tail. Only when that is too short, once a lap and
+/// when the ring is full, the message is measured, claimed for and serialised again.
+#[inline(always)]
+fn put<E: Outlet, T: Message + ?Sized>(
+    end: &mut E,
+    scratch: &mut Scratch,
+    message: &T,
+    patience: Patience,
+    publish: Publish,
+    queued: usize,
+) -> Result<(), SendError> {
+    if let Publish::Later = publish {
+        end.expect(queued).map_err(Into::into)?;
     }
+    let len = match end.claim_run().map_err(Into::into)? {
+        Some(mut run) => {
+            let len = scratch.encode(message, &mut run)?;
+            if len <= run.len() {
+                return run.finish(len, publish).map_err(Into::into);
+            }
+            len
+        }
+        None => scratch.encode(message, &mut [])?,
+    };
+    put_elsewhere(end, scratch, message, len, patience, publish)
+}
+
+/// As [`put`], to another host.
+#[cold]
+#[inline(never)]
+fn put_remote<T: Message + ?Sized>(
+    end: &mut NetSender,
+    scratch: &mut Scratch,
+    message: &T,
+    patience: Patience,
+    publish: Publish,
+) -> Result<(), SendError> {
+    put(end, scratch, message, patience, publish, QUEUED)
+}
+
+#[cold]
+fn put_elsewhere<E: Outlet, T: Message + ?Sized>(
+    end: &mut E,
+    scratch: &mut Scratch,
+    message: &T,
+    len: usize,
+    patience: Patience,
+    publish: Publish,
+) -> Result<(), SendError> {
+    let mut claim = end.claim(len, patience).map_err(Into::into)?;
+    let written = scratch.encode(message, &mut claim)?;
+    if written != len {
+        // A Serialize that writes another length each time; the claim is aborted.
+        return Err(SendError::Encode);
+    }
+    claim.finish(len, publish).map_err(Into::into)
+}
+
+fn put_batch<E: Outlet, T: Message + ?Sized, M: Borrow<T>>(
+    end: &mut E,
+    scratch: &mut Scratch,
+    messages: &[M],
+    patience: Patience,
+) -> Result<Sent, BatchError> {
+    let before = end.publications();
+    let mut sent = 0;
+    let mut equal = E::HAS_ARRAYS;
+    let mut result = Ok(());
+    while sent < messages.len() && result.is_ok() {
+        let rest = &messages[sent..];
+        let queued =
+            if equal { queue_equal::<E, T, M>(end, scratch, rest, patience) } else { Ok(0) };
+        result = match queued {
+            Ok(0) => {
+                equal = false;
+                put::<E, T>(end, scratch, rest[0].borrow(), patience, Publish::Later, rest.len())
+                    .map(|()| sent += 1)
+            }
+            queued => queued.map(|count| sent += count),
+        };
+    }
+    match result.and(end.flush().map_err(Into::into)) {
+        Ok(()) => Ok(Sent { messages: sent, publications: end.publications() - before }),
+        Err(error) => Err(BatchError { sent, error }),
+    }
+}
+
+/// Queues as many messages from the front as are of one length, as one record. 0: they have to go one
+/// by one.
+#[inline(always)]
+fn queue_equal<E: Outlet, T: Message + ?Sized, M: Borrow<T>>(
+    end: &mut E,
+    scratch: &mut Scratch,
+    messages: &[M],
+    patience: Patience,
+) -> Result<usize, SendError> {
+    let len = messages.first().map_or(0, |first| first.borrow().inline_len());
+    if len == 0 {
+        return Ok(0);
+    }
+    // An eighth of the ring at most: what is larger waits for room in pieces, while the receiver
+    // reads the piece before.
+    let most = messages.len().min(end.max_len() / 4 / len);
+    let count = messages[..most]
+        .iter()
+        .take_while(|message| (*message).borrow().inline_len() == len)
+        .count();
+    if count < 2 {
+        return Ok(0);
+    }
+    let mut claim = match end.claim_array(len, count, patience) {
+        Ok(claim) => claim,
+        Err(error) => match error.into() {
+            // Some of them may fit one by one.
+            SendError::Full { .. } => return Ok(0),
+            error => return Err(error),
+        },
+    };
+    let mut written = 0;
+    for (message, room) in messages.iter().zip(claim.bytes().chunks_exact_mut(len)) {
+        // A message with parts out of line ends the record: an element's place in it promises only
+        // the alignment of its inline part. So does one that fails: it comes first, and its error
+        // with it, when those before it are through.
+        match scratch.encode(message.borrow(), room) {
+            Ok(bytes) if bytes == len => written += 1,
+            Err(error) if written == 0 => return Err(error),
+            _ => break,
+        }
+    }
+    if written > 0 {
+        claim.queue(written).map_err(Into::into)?;
+    }
+    Ok(written)
 }
 
 impl Sender<[u8]> {
@@ -370,7 +460,7 @@ impl Sender<[u8]> {
     /// As [`Self::try_send`].
     #[inline(always)]
     pub fn try_claim(&mut self, len: usize) -> Result<Claim<'_>, SendError> {
-        Ok(Claim(self.producer.try_claim(len)?))
+        self.room(len, Patience::None)
     }
 
     /// As [`Self::try_claim`], but waits for room.
@@ -379,7 +469,7 @@ impl Sender<[u8]> {
     /// As [`Self::send`].
     #[inline(always)]
     pub fn claim(&mut self, len: usize) -> Result<Claim<'_>, SendError> {
-        Ok(Claim(self.producer.claim(len)?))
+        self.room(len, Patience::Forever)
     }
 
     /// As [`Self::claim`], for at most `timeout`.
@@ -387,26 +477,24 @@ impl Sender<[u8]> {
     /// # Errors
     /// As [`Self::send_timeout`].
     pub fn claim_timeout(&mut self, len: usize, timeout: Duration) -> Result<Claim<'_>, SendError> {
-        Ok(Claim(self.producer.claim_timeout(len, timeout)?))
+        self.room(len, Patience::Within(timeout))
+    }
+
+    #[inline(always)]
+    fn room(&mut self, len: usize, patience: Patience) -> Result<Claim<'_>, SendError> {
+        Ok(Claim(each!(
+            Sending,
+            &mut self.end,
+            end => AnyClaim::InPlace(Outlet::claim(end, len, patience)?),
+            AnyClaim::Copied(Outlet::claim(end, len, patience)?),
+            AnyClaim::Shared(Outlet::claim(end, len, patience)?),
+            AnyClaim::Remote(Outlet::claim(end.as_mut(), len, patience)?)
+        )))
     }
 }
 
-fn claim(
-    producer: &mut Sending,
-    len: usize,
-    patience: Patience,
-) -> Result<end::Claim<'_>, SendError> {
-    Ok(match patience {
-        Patience::None => producer.try_claim(len)?,
-        Patience::Forever => producer.claim(len)?,
-        Patience::Within(timeout) => producer.claim_timeout(len, timeout)?,
-        Patience::Until(deadline) => {
-            producer.claim_timeout(len, deadline.saturating_duration_since(Instant::now()))?
-        }
-    })
-}
-
-/// The receiving end. One per channel: opening a second is refused with who has the first.
+/// The receiving end. One per channel, unless its kind says otherwise: opening a second is refused
+/// with who has the first.
 ///
 /// Every verb takes `&mut self` and what it returns borrows the handle, so using two messages, or
 /// two receivers of one channel, at once does not compile:
@@ -427,16 +515,16 @@ fn claim(
 /// touches the file system.
 #[derive(Debug)]
 pub struct Receiver<T: Message + ?Sized> {
-    consumer: Receiving,
+    end: Receiving,
     copy: AlignedVec,
     _cpu_latency: Option<CpuLatency>,
     _type: PhantomData<fn() -> T>,
 }
 
 impl<T: Message + ?Sized> Receiver<T> {
-    pub(crate) fn open(options: &Options, hold: Option<CpuLatency>) -> Result<Self, Error> {
+    pub(crate) fn open(medium: &Medium, hold: Option<CpuLatency>) -> Result<Self, Error> {
         Ok(Self {
-            consumer: Receiving::open(options)?,
+            end: remote::receiving(medium)?,
             copy: AlignedVec::new(),
             _cpu_latency: hold,
             _type: PhantomData,
@@ -449,7 +537,7 @@ impl<T: Message + ?Sized> Receiver<T> {
     /// [`RecvError::Empty`]; the others of [`RecvError`].
     #[inline(always)]
     pub fn try_recv(&mut self) -> Result<Received<'_, T>, RecvError> {
-        Received::new(self.consumer.try_recv()?)
+        Received::new(self.receive(Patience::None)?)
     }
 
     /// As [`Self::try_recv`], but waits for a message, and for a sender to come.
@@ -459,7 +547,7 @@ impl<T: Message + ?Sized> Receiver<T> {
     /// its last message; a death within 100 ms.
     #[inline(always)]
     pub fn recv(&mut self) -> Result<Received<'_, T>, RecvError> {
-        Received::new(self.consumer.recv()?)
+        Received::new(self.receive(Patience::Forever)?)
     }
 
     /// As [`Self::recv`], for at most `timeout`.
@@ -468,7 +556,7 @@ impl<T: Message + ?Sized> Receiver<T> {
     /// [`RecvError::Timeout`].
     #[inline(always)]
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Received<'_, T>, RecvError> {
-        Received::new(self.consumer.recv_timeout(timeout)?)
+        Received::new(self.receive(Patience::Within(timeout))?)
     }
 
     /// Up to `limit` messages that are there, given back together. Never blocks.
@@ -477,7 +565,7 @@ impl<T: Message + ?Sized> Receiver<T> {
     /// As [`Self::try_recv`].
     #[inline(always)]
     pub fn try_recv_batch(&mut self, limit: usize) -> Result<Batch<'_, T>, RecvError> {
-        Ok(Batch { batch: self.consumer.try_recv_batch(limit)?, _type: PhantomData })
+        self.receive_batch(limit, Patience::None)
     }
 
     /// As [`Self::try_recv_batch`], but waits for the first message.
@@ -486,7 +574,7 @@ impl<T: Message + ?Sized> Receiver<T> {
     /// As [`Self::recv`].
     #[inline(always)]
     pub fn recv_batch(&mut self, limit: usize) -> Result<Batch<'_, T>, RecvError> {
-        Ok(Batch { batch: self.consumer.recv_batch(limit, None)?, _type: PhantomData })
+        self.receive_batch(limit, Patience::Forever)
     }
 
     /// As [`Self::recv_batch`], waiting for the first message for at most `timeout`.
@@ -498,7 +586,7 @@ impl<T: Message + ?Sized> Receiver<T> {
         limit: usize,
         timeout: Duration,
     ) -> Result<Batch<'_, T>, RecvError> {
-        Ok(Batch { batch: self.consumer.recv_batch(limit, Some(timeout))?, _type: PhantomData })
+        self.receive_batch(limit, Patience::Within(timeout))
     }
 
     /// As [`Self::try_recv`], for senders that are not trusted: the message is copied out first, and
@@ -507,7 +595,7 @@ impl<T: Message + ?Sized> Receiver<T> {
     /// # Errors
     /// As [`Self::try_recv`].
     pub fn try_recv_copy(&mut self) -> Result<Borrowed<'_, T>, RecvError> {
-        copy_out(self.consumer.try_recv()?, &mut self.copy)
+        copy_out(receive(&mut self.end, Patience::None)?, &mut self.copy)
     }
 
     /// As [`Self::try_recv_copy`], but waits.
@@ -515,7 +603,7 @@ impl<T: Message + ?Sized> Receiver<T> {
     /// # Errors
     /// As [`Self::recv`].
     pub fn recv_copy(&mut self) -> Result<Borrowed<'_, T>, RecvError> {
-        copy_out(self.consumer.recv()?, &mut self.copy)
+        copy_out(receive(&mut self.end, Patience::Forever)?, &mut self.copy)
     }
 
     /// As [`Self::recv_copy`], for at most `timeout`.
@@ -523,30 +611,84 @@ impl<T: Message + ?Sized> Receiver<T> {
     /// # Errors
     /// As [`Self::recv_timeout`].
     pub fn recv_copy_timeout(&mut self, timeout: Duration) -> Result<Borrowed<'_, T>, RecvError> {
-        copy_out(self.consumer.recv_timeout(timeout)?, &mut self.copy)
+        copy_out(receive(&mut self.end, Patience::Within(timeout))?, &mut self.copy)
     }
 
     /// The sender whose messages are being read, if there is one.
     pub fn peer(&self) -> Option<Peer> {
-        self.consumer.peer()
+        each!(Receiving, &self.end, end => end.peer().map(Peer::from))
     }
 
-    /// What the channel has done since its sender opened it; between hosts, since this end was
-    /// opened. A dozen loads.
+    /// Another receiver on the same channel, for another thread or a later one: a participant of its own.
+    ///
+    /// # Errors
+    /// As for opening; [`crate::ErrorKind::RoleTaken`] where this is no MPMC channel: open another
+    /// receiver of a broadcast as the first.
+    pub fn try_clone(&self) -> Result<Self, Error> {
+        let Receiving::Shared(end) = &self.end else { return Err(one_only("receiver")) };
+        Ok(Self {
+            end: Receiving::Shared(end.try_clone()?),
+            copy: AlignedVec::new(),
+            _cpu_latency: None,
+            _type: PhantomData,
+        })
+    }
+
+    /// Of an MPMC channel: who has claimed the next message and not published it, as of the last call
+    /// that found or waited for nothing, if that is still so.
+    pub fn held_up(&self) -> Option<HeldUp> {
+        let Receiving::Shared(end) = &self.end else { return None };
+        end.held_up()
+    }
+
+    /// What the channel has done since its sender opened it; between hosts, since this end was opened.
+    /// A dozen loads.
     pub fn stats(&self) -> Stats {
-        self.consumer.stats()
+        each!(Receiving, &self.end, end => end.stats(), remote::received(&end.stats()))
     }
 
     /// Of a channel between hosts: what the connection has done.
     pub fn net_stats(&self) -> Option<ringway_net::Stats> {
-        self.consumer.net_stats()
+        let Receiving::Remote(end) = &self.end else { return None };
+        Some(end.stats())
     }
 
     /// Of a channel between hosts: where this end listens, or from where it is connected. Tells what
     /// became of port 0.
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.consumer.local_addr()
+        let Receiving::Remote(end) = &self.end else { return None };
+        end.local_addr()
     }
+
+    #[inline(always)]
+    fn receive(&mut self, patience: Patience) -> Result<Guard<'_>, RecvError> {
+        receive(&mut self.end, patience)
+    }
+
+    #[inline(always)]
+    fn receive_batch(
+        &mut self,
+        limit: usize,
+        patience: Patience,
+    ) -> Result<Batch<'_, T>, RecvError> {
+        let batch: AnyBatch<'_> =
+            each!(Receiving, &mut self.end, end => end.receive_batch(limit, patience)?);
+        Ok(Batch { batch, _type: PhantomData })
+    }
+}
+
+fn one_only(end: &str) -> Error {
+    Error::Shm(ringway_shm::Error::new(
+        ErrorKind::RoleTaken,
+        format!("making another {end} of a channel"),
+        "handles of this kind of channel can't be cloned",
+        "Open the channel with `kind=mpmc`, or share the handle",
+    ))
+}
+
+#[inline(always)]
+fn receive(end: &mut Receiving, patience: Patience) -> Result<Guard<'_>, RecvError> {
+    each!(Receiving, end, end => end.receive(patience))
 }
 
 fn copy_out<'a, T: Message + ?Sized>(

@@ -10,7 +10,7 @@ use ringway_net::session::Death;
 use crate::address::AddressError;
 use crate::cpu_latency::CpuLatencyError;
 
-pub use ringway_shm::ErrorKind;
+pub use ringway_shm::{ErrorKind, Lag};
 
 /// Why a channel could not be opened. The text tells what was tried, what was found, and what to
 /// type next.
@@ -104,16 +104,20 @@ impl From<ringway_shm::Peer> for Peer {
 #[non_exhaustive]
 pub enum SendError {
     /// No room, and the call does not wait.
-    #[error("the ring is full; {}", Room(.peer))]
+    #[error("the ring is full; {}", Room(.peer, .lag))]
     Full {
-        /// The receiver, if there is one.
+        /// The receiver, if there is one; of several, the slowest.
         peer: Option<Peer>,
+        /// If there are several: how far that one is behind.
+        lag: Option<Lag>,
     },
     /// No room came within the time allowed.
-    #[error("timed out: the ring stayed full; {}", Room(.peer))]
+    #[error("timed out: the ring stayed full; {}", Room(.peer, .lag))]
     Timeout {
-        /// The receiver, if there is one.
+        /// The receiver, if there is one; of several, the slowest.
         peer: Option<Peer>,
+        /// If there are several: how far that one is behind.
+        lag: Option<Lag>,
     },
     /// The message can never fit.
     #[error(
@@ -177,13 +181,16 @@ pub enum SendError {
     Other,
 }
 
-struct Room<'a>(&'a Option<Peer>);
+struct Room<'a>(&'a Option<Peer>, &'a Option<Lag>);
 
 impl fmt::Display for Room<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(peer) => write!(f, "the receiver ({peer}) has not made room"),
-            None => f.write_str("there is no receiver"),
+        match (self.0, self.1) {
+            (Some(peer), None) => write!(f, "the receiver ({peer}) has not made room"),
+            (Some(peer), Some(lag)) => {
+                write!(f, "the slowest receiver ({peer}) is {lag}; the others wait for it")
+            }
+            (None, _) => f.write_str("there is no receiver"),
         }
     }
 }
@@ -201,11 +208,12 @@ impl fmt::Display for Gone<'_> {
 
 impl From<ringway_net::SendError> for SendError {
     #[cold]
+    #[inline(never)]
     fn from(error: ringway_net::SendError) -> Self {
         use ringway_net::SendError as Net;
         match error {
-            Net::Full { peer } => Self::Full { peer: peer.map(Into::into) },
-            Net::Timeout { peer } => Self::Timeout { peer: peer.map(Into::into) },
+            Net::Full { peer } => Self::Full { peer: peer.map(Into::into), lag: None },
+            Net::Timeout { peer } => Self::Timeout { peer: peer.map(Into::into), lag: None },
             Net::TooLarge { len, max } => Self::TooLarge { len, max },
             Net::Disconnected { lost: 0 } => Self::Disconnected,
             Net::Disconnected { lost } => Self::Lost { lost, death: None },
@@ -220,11 +228,12 @@ impl From<ringway_net::SendError> for SendError {
 
 impl From<ringway_shm::SendError> for SendError {
     #[cold]
+    #[inline(never)]
     fn from(error: ringway_shm::SendError) -> Self {
         use ringway_shm::SendError as Shm;
         match error {
-            Shm::Full { peer } => Self::Full { peer: peer.map(Into::into) },
-            Shm::Timeout { peer } => Self::Timeout { peer: peer.map(Into::into) },
+            Shm::Full { peer, lag } => Self::Full { peer: peer.map(Into::into), lag },
+            Shm::Timeout { peer, lag } => Self::Timeout { peer: peer.map(Into::into), lag },
             Shm::TooLarge { len, max } => Self::TooLarge { len, max },
             Shm::Disconnected => Self::Disconnected,
             Shm::PeerDied { peer } => Self::PeerDied { peer: peer.into() },
@@ -290,6 +299,15 @@ pub enum RecvError {
     /// A sender is there, but its memory could not be opened.
     #[error("the sender's memory could not be opened ({0:?}); opening a new receiver tells more")]
     Open(ErrorKind),
+    /// The sender of a broadcast that overwrites was faster by more than a ring: so many messages are
+    /// gone. The next call goes on behind them.
+    #[error(
+        "{missed} messages were overwritten before they were read; the next call goes on behind them"
+    )]
+    Lagged {
+        /// How many, exactly.
+        missed: u64,
+    },
     /// This process is a fork of the one that opened the handle.
     #[error("this handle was opened before fork(); open the channel again in the child")]
     Forked,
@@ -300,6 +318,7 @@ pub enum RecvError {
 
 impl From<ringway_net::RecvError> for RecvError {
     #[cold]
+    #[inline(never)]
     fn from(error: ringway_net::RecvError) -> Self {
         use ringway_net::RecvError as Net;
         match error {
@@ -316,6 +335,7 @@ impl From<ringway_net::RecvError> for RecvError {
 
 impl From<ringway_shm::RecvError> for RecvError {
     #[cold]
+    #[inline(never)]
     fn from(error: ringway_shm::RecvError) -> Self {
         use ringway_shm::RecvError as Shm;
         match error {
@@ -324,6 +344,7 @@ impl From<ringway_shm::RecvError> for RecvError {
             Shm::Disconnected => Self::Disconnected,
             Shm::PeerDied { peer } => Self::PeerDied { peer: peer.into() },
             Shm::Corrupt(fault) => Self::Corrupt { what: fault.as_str() },
+            Shm::Lagged { missed } => Self::Lagged { missed },
             Shm::Open(kind) => Self::Open(kind),
             Shm::Forked => Self::Forked,
             _ => Self::Other,

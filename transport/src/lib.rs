@@ -43,6 +43,12 @@
 //! Messages of type `[u8]` are plain bytes; everything else derives rkyv's traits and [`Describe`],
 //! and both sides are checked to mean the same fields before the first message passes.
 //!
+//! # Who gets a message
+//! One receiver, unless the address says otherwise: with `kind=broadcast` every receiver gets every
+//! message, any number of them up to 64 may come and go at any time, and `overflow` says what becomes
+//! of one that is behind by a whole ring: the sender waits for it (`block`, the default), or goes on,
+//! and the receiver is told exactly how much it missed (`overwrite`, [`RecvError::Lagged`]).
+//!
 //! # Whom to trust
 //! Processes of one user are one trust domain: a receiver reads messages where the sender wrote
 //! them, and a sender that changes one afterwards breaks the receiver. [`Receiver::recv_copy`]
@@ -60,18 +66,19 @@ mod address;
 mod channel;
 mod cpu_latency;
 mod describe;
-mod end;
 mod error;
+mod flavor;
 mod message;
 mod options;
+mod remote;
 
 pub use address::{Address, AddressError, AddressProblem, Host, Scheme, ShmOptions, SizeError};
 pub use channel::{Receiver, Sender, Sent, receiver, remove, sender};
 pub use describe::{Describe, Schema, SchemaWriter, VariantWriter};
-pub use error::{BatchError, Error, ErrorKind, Peer, RecvError, SendError};
+pub use error::{BatchError, Error, ErrorKind, Lag, Peer, RecvError, SendError};
 pub use message::{Batch, Borrowed, Claim, Message, Received};
 pub use options::Builder;
 pub use ringway_net::session::Death;
 pub use ringway_net::{Side, Stats as NetStats};
-pub use ringway_shm::{Stats, Wait};
+pub use ringway_shm::{HeldUp, Kind, Overflow, Read, Redeliver, Stats, Until, Wait};
 pub use rkyv;

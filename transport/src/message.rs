@@ -6,18 +6,20 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut};
-use std::ptr::NonNull;
 
 use rkyv::api::low::LowValidator;
 use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor::{Failure, Strategy};
 use rkyv::ser::allocator::SubAllocator;
 use rkyv::ser::{Positional, Serializer, Writer};
+use rkyv::validation::Validator;
+use rkyv::validation::archive::ArchiveValidator;
 use rkyv::{Archive, Portable, Serialize};
 
+use crate::channel::Publish;
 use crate::describe::Describe;
-use crate::end::{self, Guard};
 use crate::error::{RecvError, SendError};
+use crate::flavor::{AnyBatch, AnyClaim, Guard, Room as _};
 
 /// What can be sent: `[u8]`, and every type that derives rkyv's `Archive` and `Serialize` and
 /// [`Describe`]. Its archived form must not need an alignment above 16.
@@ -38,6 +40,23 @@ pub trait Message: Describe {
     /// Validates received bytes and reads them in place.
     #[doc(hidden)]
     fn view(bytes: &[u8]) -> Option<&Self::View>;
+
+    /// Validates `count` messages of equal length side by side, none of which has parts out of line.
+    #[doc(hidden)]
+    fn view_run(bytes: &[u8], count: usize) -> Option<&[Self::View]>
+    where
+        Self::View: Sized,
+    {
+        let _ = count;
+        Self::view(bytes).map(std::slice::from_ref)
+    }
+
+    /// As [`Self::view`], again.
+    ///
+    /// # Safety
+    /// `view` was asked about the same bytes, and had an answer.
+    #[doc(hidden)]
+    unsafe fn view_again(bytes: &[u8]) -> &Self::View;
 }
 
 impl<T> Message for T
@@ -74,6 +93,31 @@ where
     fn view(bytes: &[u8]) -> Option<&T::Archived> {
         rkyv::api::low::access::<T::Archived, Failure>(bytes).ok()
     }
+
+    #[inline(always)]
+    fn view_run(bytes: &[u8], count: usize) -> Option<&[T::Archived]> {
+        let first = bytes.as_ptr().cast::<T::Archived>();
+        if bytes.len() != count * size_of::<T::Archived>() || !first.is_aligned() {
+            // One message may have parts out of line, before its root.
+            return if count == 1 { Self::view(bytes).map(std::slice::from_ref) } else { None };
+        }
+        let mut validator = Validator::new(ArchiveValidator::new(bytes), ());
+        for index in 0..count {
+            // SAFETY: in bounds and aligned, as the size of a type is a multiple of its alignment.
+            unsafe {
+                let context = Strategy::<_, Failure>::wrap(&mut validator);
+                T::Archived::check_bytes(first.add(index), context).ok()?;
+            }
+        }
+        // SAFETY: all of them were just checked, and lie side by side in `bytes`.
+        Some(unsafe { std::slice::from_raw_parts(first, count) })
+    }
+
+    #[inline(always)]
+    unsafe fn view_again(bytes: &[u8]) -> &T::Archived {
+        // SAFETY: `view` validated the same bytes, says the caller.
+        unsafe { rkyv::access_unchecked(bytes) }
+    }
 }
 
 impl Message for [u8] {
@@ -95,6 +139,11 @@ impl Message for [u8] {
     #[inline(always)]
     fn view(bytes: &[u8]) -> Option<&[u8]> {
         Some(bytes)
+    }
+
+    #[inline(always)]
+    unsafe fn view_again(bytes: &[u8]) -> &[u8] {
+        bytes
     }
 }
 
@@ -193,7 +242,7 @@ impl fmt::Debug for Scratch {
 /// sees that it was. The bytes hold whatever was there before.
 #[derive(Debug)]
 #[must_use = "a claim that is dropped is aborted"]
-pub struct Claim<'a>(pub(crate) end::Claim<'a>);
+pub struct Claim<'a>(pub(crate) AnyClaim<'a>);
 
 impl Claim<'_> {
     /// Publishes the message, with everything queued before it.
@@ -203,7 +252,7 @@ impl Claim<'_> {
     #[inline(always)]
     pub fn commit(self) -> Result<(), SendError> {
         let len = self.0.len();
-        self.0.commit_len(len)
+        Ok(self.0.finish(len, Publish::Now)?)
     }
 
     /// Publishes the first `len` bytes only; more than claimed counts as all.
@@ -212,7 +261,7 @@ impl Claim<'_> {
     /// As [`Self::commit`].
     #[inline(always)]
     pub fn commit_len(self, len: usize) -> Result<(), SendError> {
-        self.0.commit_len(len)
+        Ok(self.0.finish(len, Publish::Now)?)
     }
 
     /// Keeps the message back until the next flush or commit.
@@ -222,7 +271,7 @@ impl Claim<'_> {
     #[inline(always)]
     pub fn queue(self) -> Result<(), SendError> {
         let len = self.0.len();
-        self.0.queue_len(len)
+        Ok(self.0.finish(len, Publish::Later)?)
     }
 
     /// As [`Self::queue`], with the first `len` bytes only.
@@ -231,7 +280,7 @@ impl Claim<'_> {
     /// As [`Self::commit`].
     #[inline(always)]
     pub fn queue_len(self, len: usize) -> Result<(), SendError> {
-        self.0.queue_len(len)
+        Ok(self.0.finish(len, Publish::Later)?)
     }
 }
 
@@ -254,16 +303,18 @@ impl DerefMut for Claim<'_> {
 /// A message, validated and read where the sender wrote it. Dropping it gives the room back to the
 /// sender, so hold it no longer than needed.
 pub struct Received<'a, T: Message + ?Sized> {
+    /// Validated by `new`. Where the bytes are, the guard knows: with a pointer beside it, a result
+    /// that holds either this or an error would have both in the same word, and that word would be
+    /// taken apart and put together for each message.
     guard: Guard<'a>,
-    /// Points into the guard's bytes.
-    view: NonNull<T::View>,
+    _view: PhantomData<&'a T::View>,
 }
 
 impl<'a, T: Message + ?Sized> Received<'a, T> {
     #[inline(always)]
     pub(crate) fn new(guard: Guard<'a>) -> Result<Self, RecvError> {
         match T::view(&guard) {
-            Some(view) => Ok(Self { view: NonNull::from(view), guard }),
+            Some(_) => Ok(Self { guard, _view: PhantomData }),
             None => Err(RecvError::Invalid { sequence: guard.sequence() }),
         }
     }
@@ -291,9 +342,9 @@ impl<T: Message + ?Sized> Deref for Received<'_, T> {
 
     #[inline(always)]
     fn deref(&self) -> &T::View {
-        // SAFETY: `view` was made from the bytes of `guard`, which keeps them in place and
-        // unchanged for as long as it lives.
-        unsafe { self.view.as_ref() }
+        // SAFETY: `new` validated the bytes of `guard`, which keeps them in place and unchanged for
+        // as long as it lives.
+        unsafe { T::view_again(&self.guard) }
     }
 }
 
@@ -303,9 +354,6 @@ impl<T: Message + ?Sized> fmt::Debug for Received<'_, T> {
         write!(f, "Received(message {}, {} bytes)", self.sequence(), self.as_bytes().len())
     }
 }
-
-// SAFETY: the guard is Send, and `view` is a shared reference into its bytes.
-unsafe impl<T: Message + ?Sized> Send for Received<'_, T> where T::View: Sync {}
 
 /// A validated message that borrows from its receiver without holding the ring's room by itself: one
 /// of a [`Batch`], or one that was copied out.
@@ -348,7 +396,7 @@ impl<T: Message + ?Sized> fmt::Debug for Borrowed<'_, T> {
 /// It lends one message at a time: `while let Some(message) = batch.next()? { … }`.
 #[derive(Debug)]
 pub struct Batch<'a, T: Message + ?Sized> {
-    pub(crate) batch: end::Batch<'a>,
+    pub(crate) batch: AnyBatch<'a>,
     pub(crate) _type: PhantomData<fn() -> T>,
 }
 
@@ -365,6 +413,28 @@ impl<T: Message + ?Sized> Batch<'_, T> {
         match T::view(message.payload) {
             Some(view) => Ok(Some(Borrowed { view, sequence, redelivered })),
             None => Err(RecvError::Invalid { sequence }),
+        }
+    }
+}
+
+impl<T: Message + ?Sized> Batch<'_, T>
+where
+    T::View: Sized,
+{
+    /// The next messages that were sent together with [`Sender::send_batch`], as one slice; of other
+    /// messages the next one by itself. The way to take out small messages at the cost of their
+    /// bytes.
+    ///
+    /// [`Sender::send_batch`]: crate::Sender::send_batch
+    ///
+    /// # Errors
+    /// As [`Self::next`]; the number is that of the first of them, and all are skipped.
+    #[inline(always)]
+    pub fn next_run(&mut self) -> Result<Option<&[T::View]>, RecvError> {
+        let Some(run) = self.batch.next_run()? else { return Ok(None) };
+        match T::view_run(run.payload, run.count) {
+            Some(views) => Ok(Some(views)),
+            None => Err(RecvError::Invalid { sequence: run.sequence }),
         }
     }
 }

@@ -5,16 +5,16 @@ use std::path::PathBuf;
 
 use ringway_net::Side;
 use ringway_net::session::Format;
-use ringway_shm::Wait;
+use ringway_shm::{Kind, Overflow, Read, Redeliver, Until, Wait};
 use rkyv::rancor::Failure;
 
 use crate::address::{Address, Host};
 use crate::channel::{Receiver, Sender};
 use crate::cpu_latency::CpuLatency;
 use crate::describe::Schema;
-use crate::end::Options;
 use crate::error::Error;
 use crate::message::Message;
+use crate::remote::{Medium, only_here};
 
 /// Opens a channel with options that are not in the address. Whoever opens a channel first decides
 /// its options; asking for others later is an error that prints both sides.
@@ -38,6 +38,14 @@ pub struct Builder {
     capacity: Option<u64>,
     align: Option<u32>,
     wait: Option<Wait>,
+    kind: Option<Kind>,
+    overflow: Option<Overflow>,
+    history: Option<u64>,
+    read: Read,
+    slots: Option<u64>,
+    slot: Option<u32>,
+    redeliver: Option<Redeliver>,
+    until: Option<Until>,
     hold_cpu_latency: bool,
 }
 
@@ -57,6 +65,15 @@ impl Builder {
             capacity: options.capacity,
             align: options.align,
             wait: options.wait,
+            kind: options.kind,
+            overflow: options.overflow,
+            history: options.history,
+            read: options.read.unwrap_or_default(),
+            slots: options.slots,
+            // What no slot can have is refused where the channel is opened, too large or much too large.
+            slot: options.slot.map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX)),
+            redeliver: options.redeliver,
+            until: options.until,
             hold_cpu_latency: options.hold_cpu_latency.unwrap_or(false),
         })
     }
@@ -94,6 +111,60 @@ impl Builder {
         Self { host: self.host.map(|host| Host { port, ..host }), ..self }
     }
 
+    /// Who gets the messages. Default: one receiver.
+    #[must_use]
+    pub fn kind(self, kind: Kind) -> Self {
+        Self { kind: Some(kind), ..self }
+    }
+
+    /// Of a broadcast: what becomes of a receiver that is behind by a whole ring. Default: the sender
+    /// waits for it.
+    #[must_use]
+    pub fn overflow(self, overflow: Overflow) -> Self {
+        Self { overflow: Some(overflow), ..self }
+    }
+
+    /// Of a broadcast: so many of the latest messages are for receivers that come late, as far as the
+    /// ring holds them. Default: 0, they get what is sent from then on.
+    #[must_use]
+    pub fn history(self, messages: u64) -> Self {
+        Self { history: Some(messages), ..self }
+    }
+
+    /// What a receiver of a broadcast wants: every message, or, whenever it looks, the newest only.
+    /// Each receiver may want something else; a sender need not say. Default: every one.
+    #[must_use]
+    pub fn read(self, read: Read) -> Self {
+        Self { read, ..self }
+    }
+
+    /// Of an MPMC channel: how many messages it holds, a power of two from 2 to 2^24. Default: 4096.
+    #[must_use]
+    pub fn slots(self, slots: u64) -> Self {
+        Self { slots: Some(slots), ..self }
+    }
+
+    /// Of an MPMC channel: bytes of a slot, a multiple of 64 below 1 MiB. A message takes one, less 8
+    /// bytes, or 16 where it has parts that need that alignment. Default: 256.
+    #[must_use]
+    pub fn slot(self, bytes: u32) -> Self {
+        Self { slot: Some(bytes), ..self }
+    }
+
+    /// Of an MPMC channel: what becomes of a message whose receiver dies with it. Default: another
+    /// receiver gets it, flagged.
+    #[must_use]
+    pub fn redeliver(self, redeliver: Redeliver) -> Self {
+        Self { redeliver: Some(redeliver), ..self }
+    }
+
+    /// Of an MPMC channel: when receivers are told that it has ended. Default: never, as there may
+    /// always come another sender.
+    #[must_use]
+    pub fn until(self, until: Until) -> Self {
+        Self { until: Some(until), ..self }
+    }
+
     /// Keeps idle cores from deep sleep while this handle lives, which makes waking a sleeper about
     /// five times faster. Needs permission to write `/dev/cpu_dma_latency`. Default: off.
     #[must_use]
@@ -113,7 +184,7 @@ impl Builder {
     /// # Errors
     /// [`Error`], whose text names the remedy.
     pub fn sender<T: Message + ?Sized>(&self) -> Result<Sender<T>, Error> {
-        Sender::open(&self.options::<T>(), self.cpu_latency()?)
+        Sender::open(&self.medium::<T>()?, self.cpu_latency()?)
     }
 
     /// Opens the receiving end.
@@ -121,7 +192,7 @@ impl Builder {
     /// # Errors
     /// [`Error`], whose text names the remedy.
     pub fn receiver<T: Message + ?Sized>(&self) -> Result<Receiver<T>, Error> {
-        Receiver::open(&self.options::<T>(), self.cpu_latency()?)
+        Receiver::open(&self.medium::<T>()?, self.cpu_latency()?)
     }
 
     /// Removes the channel, with every message in it, if nobody has it open. False: there is none;
@@ -140,11 +211,30 @@ impl Builder {
         Ok(self.hold_cpu_latency.then(CpuLatency::hold).transpose()?)
     }
 
-    fn options<T: Message + ?Sized>(&self) -> Options {
-        match &self.host {
-            None => Options::Shm(self.shm::<T>()),
-            Some(host) => Options::Net(Box::new(self.net::<T>(host))),
+    fn medium<T: Message + ?Sized>(&self) -> Result<Medium, Error> {
+        let Some(host) = &self.host else { return Ok(Medium::Shm(self.shm::<T>(), self.read)) };
+        match self.not_of_tcp() {
+            Some(option) => Err(only_here(&self.name, option)),
+            None => Ok(Medium::Net(Box::new(self.net::<T>(host)))),
         }
+    }
+
+    /// The first option that was set and that a channel between hosts does not have. `align` makes no
+    /// difference there.
+    fn not_of_tcp(&self) -> Option<&'static str> {
+        let kind = self.kind.is_some_and(|kind| kind != Kind::Spsc);
+        [
+            ("kind", kind),
+            ("overflow", self.overflow.is_some()),
+            ("history", self.history.is_some()),
+            ("read", self.read != Read::default()),
+            ("slots", self.slots.is_some()),
+            ("slot", self.slot.is_some()),
+            ("redeliver", self.redeliver.is_some()),
+            ("until", self.until.is_some()),
+        ]
+        .into_iter()
+        .find_map(|(option, is_set)| is_set.then_some(option))
     }
 
     fn net<T: Message + ?Sized>(&self, host: &Host) -> ringway_net::Options {
@@ -173,6 +263,13 @@ impl Builder {
             capacity: self.capacity,
             record_align: self.align,
             wait: self.wait,
+            kind: self.kind,
+            overflow: self.overflow,
+            history: self.history,
+            slots: self.slots,
+            slot: self.slot,
+            redeliver: self.redeliver,
+            until: self.until,
             ..ringway_shm::Options::new(&self.name, schema)
         }
     }

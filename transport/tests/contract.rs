@@ -11,14 +11,48 @@ use ringway::{Builder, Message, Receiver, RecvError, SendError, Sender};
 
 /// Runs each contract on each flavor, as tests of their own.
 macro_rules! flavors {
-    ($($contract:ident)*) => {
-        flavors!(@ spsc_spin "shm://contract?wait=spin&capacity=64KiB", $($contract)*);
-        flavors!(@ spsc_adaptive "shm://contract?wait=adaptive&capacity=64KiB", $($contract)*);
-        flavors!(@ spsc_park "shm://contract?wait=park&capacity=64KiB&align=64", $($contract)*);
-        // Whichever end comes first binds.
-        flavors!(@ tcp_spin "tcp://127.0.0.1:0/contract?wait=spin&capacity=64KiB", $($contract)*);
-        flavors!(@ tcp_adaptive "tcp://127.0.0.1:0/contract?capacity=64KiB", $($contract)*);
-        flavors!(@ tcp_park "tcp://localhost:0/contract?wait=park&capacity=64KiB", $($contract)*);
+    (
+        every { $($every:ident)* }
+        waiting { $($waiting:ident)* }
+        keeping { $($keeping:ident)* }
+    ) => {
+        flavors!(@ spsc_spin "shm://contract?wait=spin&capacity=64KiB",
+            $($every)* $($waiting)* $($keeping)*);
+        flavors!(@ spsc_adaptive "shm://contract?wait=adaptive&capacity=64KiB",
+            $($every)* $($waiting)* $($keeping)*);
+        flavors!(@ spsc_park "shm://contract?wait=park&capacity=64KiB&align=64",
+            $($every)* $($waiting)* $($keeping)*);
+        flavors!(@ broadcast_block_spin
+            "shm://contract?kind=broadcast&wait=spin&capacity=64KiB",
+            $($every)* $($waiting)*);
+        flavors!(@ broadcast_block_adaptive
+            "shm://contract?kind=broadcast&overflow=block&capacity=64KiB&align=64",
+            $($every)* $($waiting)*);
+        flavors!(@ broadcast_block_park
+            "shm://contract?kind=broadcast&wait=park&capacity=64KiB&history=1",
+            $($every)* $($waiting)*);
+        flavors!(@ broadcast_overwrite_spin
+            "shm://contract?kind=broadcast&overflow=overwrite&wait=spin&capacity=64KiB",
+            $($every)*);
+        flavors!(@ broadcast_overwrite_adaptive
+            "shm://contract?kind=broadcast&overflow=overwrite&capacity=64KiB",
+            $($every)*);
+        flavors!(@ broadcast_overwrite_park
+            "shm://contract?kind=broadcast&overflow=overwrite&wait=park&capacity=64KiB&align=64",
+            $($every)*);
+        flavors!(@ mpmc_spin "shm://contract?kind=mpmc&until=last&wait=spin&slot=4KiB&slots=1024",
+            $($every)* $($waiting)* $($keeping)*);
+        flavors!(@ mpmc_adaptive "shm://contract?kind=mpmc&until=last&slot=4KiB&slots=1024",
+            $($every)* $($waiting)* $($keeping)*);
+        flavors!(@ mpmc_park "shm://contract?kind=mpmc&until=last&wait=park&slot=4KiB&slots=1024",
+            $($every)* $($waiting)* $($keeping)*);
+        // Whichever end comes first binds. It keeps messages, but nothing leaves while nobody calls.
+        flavors!(@ tcp_spin "tcp://127.0.0.1:0/contract?wait=spin&capacity=64KiB",
+            $($every)* $($waiting)*);
+        flavors!(@ tcp_adaptive "tcp://127.0.0.1:0/contract?capacity=64KiB",
+            $($every)* $($waiting)*);
+        flavors!(@ tcp_park "tcp://localhost:0/contract?wait=park&capacity=64KiB",
+            $($every)* $($waiting)*);
     };
     (@ $flavor:ident $address:literal, $($contract:ident)*) => {
         mod $flavor {
@@ -35,29 +69,38 @@ macro_rules! flavors {
 }
 
 flavors! {
-    messages_arrive_in_order
-    either_end_may_come_first
-    bytes_arrive_as_written
-    a_claim_may_be_aborted
-    queued_messages_wait_for_the_flush
-    dropping_the_sender_flushes
-    a_batch_is_one_publication
-    a_batch_larger_than_the_ring_is_split
-    batches_of_unequal_messages_arrive
-    a_full_ring_says_so
-    too_large_is_refused
-    receiving_times_out
-    batches_are_received_up_to_the_limit
-    copies_outlive_the_ring
-    wide_messages_are_aligned
-    a_batch_stops_at_what_is_too_large
-    no_time_is_a_time_out
-    empty_messages_arrive
-    nested_messages_arrive
-    the_end_is_told_once
-    forgetting_a_guard_loses_nothing
-    handles_may_move_between_threads
-    two_at_once_pass_everything
+    every {
+        messages_arrive_in_order
+        either_end_may_come_first
+        bytes_arrive_as_written
+        a_claim_may_be_aborted
+        queued_messages_wait_for_the_flush
+        dropping_the_sender_flushes
+        a_batch_is_one_publication
+        batches_of_unequal_messages_arrive
+        too_large_is_refused
+        receiving_times_out
+        batches_are_received_up_to_the_limit
+        copies_outlive_the_ring
+        wide_messages_are_aligned
+        a_batch_stops_at_what_is_too_large
+        nested_messages_arrive
+        the_end_is_told_once
+        forgetting_a_guard_loses_nothing
+        handles_may_move_between_threads
+    }
+    // Senders that wait for who has not read yet.
+    waiting {
+        a_batch_larger_than_the_ring_is_split
+        a_full_ring_names_the_receiver
+        no_time_is_a_time_out
+        empty_messages_arrive
+        two_at_once_pass_everything
+    }
+    // Channels that keep messages for who is not there.
+    keeping {
+        a_full_ring_says_that_nobody_reads
+    }
 }
 
 const LONG: Duration = Duration::from_secs(30);
@@ -70,6 +113,16 @@ fn settle<T: Message + ?Sized>(tx: &mut Sender<T>, rx: &mut Receiver<T>, release
         assert!(start.elapsed() < LONG, "{:?}", tx.stats());
         tx.flush().unwrap();
         assert!(matches!(rx.try_recv().err(), Some(RecvError::Empty)));
+    }
+}
+
+/// Between hosts the two ends know of each other only when both were called.
+fn meet(tx: &mut Sender<[u8]>, rx: &mut Receiver<[u8]>) {
+    let start = Instant::now();
+    while tx.net_stats().is_some() && tx.peer().is_none() {
+        assert!(start.elapsed() < LONG, "{:?}", tx.net_stats());
+        tx.flush().unwrap();
+        assert_eq!(rx.try_recv().unwrap_err(), RecvError::Empty);
     }
 }
 
@@ -234,8 +287,27 @@ fn batches_of_unequal_messages_arrive(channel: &Builder) {
     }
 }
 
-fn a_full_ring_says_so(channel: &Builder) {
+fn a_full_ring_says_that_nobody_reads(channel: &Builder) {
     let mut tx = channel.sender::<[u8]>().unwrap();
+    let mut sent = 0;
+    let error = loop {
+        match tx.try_send(&[7; 1000]) {
+            Ok(()) => sent += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error, SendError::Full { peer: None, lag: None });
+    assert!(error.to_string().contains("no receiver"), "{error}");
+    let mut rx = channel.receiver::<[u8]>().unwrap();
+    for _ in 0..sent {
+        assert_eq!(rx.recv().unwrap().len(), 1000);
+    }
+}
+
+fn a_full_ring_names_the_receiver(channel: &Builder) {
+    let mut rx = channel.receiver::<[u8]>().unwrap();
+    let mut tx = channel.sender::<[u8]>().unwrap();
+    meet(&mut tx, &mut rx);
     let bytes = vec![7; 1000];
     let mut sent: u64 = 0;
     let error = loop {
@@ -244,12 +316,10 @@ fn a_full_ring_says_so(channel: &Builder) {
             Err(error) => break error,
         }
     };
-    assert_eq!(error, SendError::Full { peer: None });
-    assert!(error.to_string().contains("no receiver"), "{error}");
-    let mut rx = channel.receiver::<[u8]>().unwrap();
+    assert!(matches!(error, SendError::Full { peer: Some(_), .. }), "{error}");
     let error = tx.send_timeout(&bytes, Duration::from_millis(5)).unwrap_err();
     assert!(error.to_string().contains(&tx.peer().unwrap().to_string()), "{error}");
-    assert!(matches!(error, SendError::Timeout { peer: Some(_) }));
+    assert!(matches!(error, SendError::Timeout { peer: Some(_), .. }));
     assert!(tx.stats().full_waits >= 2);
     for _ in 0..sent {
         assert_eq!(rx.recv().unwrap().len(), 1000);

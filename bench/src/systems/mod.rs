@@ -1,10 +1,14 @@
 //! The systems that can be measured: one file each, one line each in [`ALL`].
 
+mod courtesy;
 mod floor_cacheline;
 mod floor_futex;
 mod floor_ring;
 mod floor_tcp;
+mod in_process;
 mod ringway_channel;
+mod ringway_each;
+mod ringway_many;
 mod ringway_raw;
 mod ringway_tcp;
 mod ringway_typed;
@@ -20,6 +24,10 @@ pub(crate) struct System {
     pub(crate) about: &'static str,
     pub(crate) scenarios: &'static [Scenario],
     pub(crate) waits: &'static [Wait],
+    /// Whether it can be shared by more than one sender or receiver.
+    pub(crate) of_many: bool,
+    /// Whether it is there: what Ringway does not know yet is not listed.
+    pub(crate) exists: fn(&System) -> bool,
     /// Whether it carries messages of this many bytes.
     pub(crate) fits: fn(usize) -> bool,
     /// What it is compared with when it waits so; the first that takes part is the row's `ratio_to`.
@@ -51,9 +59,22 @@ const fn parked(system: &'static str) -> Against {
     Against { system, wait: Wait::Park }
 }
 
+fn always(_: &System) -> bool {
+    true
+}
+
+fn if_ringway_knows(system: &System) -> bool {
+    ringway_many::knows(system.name)
+}
+
 const PINGPONG: &[Scenario] = &[Scenario::Pingpong];
 const STREAM: &[Scenario] = &[Scenario::Stream];
 const BOTH: &[Scenario] = &[Scenario::Pingpong, Scenario::Stream];
+const STREAMS: &[Scenario] = &[Scenario::Stream, Scenario::Fanout, Scenario::Mpmc];
+const ALL_FOUR: &[Scenario] =
+    &[Scenario::Pingpong, Scenario::Stream, Scenario::Fanout, Scenario::Mpmc];
+const TO_ALL: &[Scenario] = &[Scenario::Pingpong, Scenario::Stream, Scenario::Fanout];
+const TO_ONE: &[Scenario] = &[Scenario::Pingpong, Scenario::Stream, Scenario::Mpmc];
 
 const SPINNING: &[Wait] = &[Wait::Spin];
 const ANY_WAIT: &[Wait] = &[Wait::Spin, Wait::Adaptive, Wait::Park];
@@ -62,12 +83,14 @@ const ANY_WAIT: &[Wait] = &[Wait::Spin, Wait::Adaptive, Wait::Park];
 pub(crate) const BRACKET: &str = "floor-cacheline";
 
 /// All there are, references first.
-pub(crate) const ALL: &[System] = &[
+const ALL: &[System] = &[
     System {
         name: BRACKET,
         about: "two 64-bit atomics, polled without a pause",
         scenarios: PINGPONG,
         waits: SPINNING,
+        of_many: false,
+        exists: always,
         fits: |_| true,
         against: |_| &[],
         arena_len: floor_cacheline::arena_len,
@@ -78,6 +101,8 @@ pub(crate) const ALL: &[System] = &[
         about: "two 64-bit atomics, polled like the ring",
         scenarios: PINGPONG,
         waits: SPINNING,
+        of_many: false,
+        exists: always,
         fits: |_| true,
         against: |_| const { &[spinning(BRACKET)] },
         arena_len: floor_cacheline::arena_len,
@@ -88,6 +113,8 @@ pub(crate) const ALL: &[System] = &[
         about: "minimal in-band ring, polled like Ringway's",
         scenarios: BOTH,
         waits: SPINNING,
+        of_many: false,
+        exists: always,
         fits: |_| true,
         against: |_| const { &[spinning("floor-cacheline-pause"), spinning(BRACKET), spinning("rtrb")] },
         arena_len: floor_ring::arena_len,
@@ -98,6 +125,8 @@ pub(crate) const ALL: &[System] = &[
         about: "the same ring, polled without a pause",
         scenarios: BOTH,
         waits: SPINNING,
+        of_many: false,
+        exists: always,
         fits: |_| true,
         against: |_| const { &[spinning(BRACKET), spinning("floor-ring")] },
         arena_len: floor_ring::arena_len,
@@ -108,6 +137,8 @@ pub(crate) const ALL: &[System] = &[
         about: "one futex each way, always asleep",
         scenarios: PINGPONG,
         waits: &[Wait::Park],
+        of_many: false,
+        exists: always,
         fits: |_| true,
         against: |_| &[],
         arena_len: floor_futex::arena_len,
@@ -118,16 +149,56 @@ pub(crate) const ALL: &[System] = &[
         about: "the crate, in one process with two threads",
         scenarios: BOTH,
         waits: SPINNING,
+        of_many: false,
+        exists: always,
         fits: rtrb::fits,
         against: |_| const { &[spinning("floor-ring")] },
         arena_len: rtrb::arena_len,
         open: rtrb::open,
     },
     System {
+        name: "crossbeam-array-queue",
+        about: "the crate crossbeam-queue, in one process with threads",
+        scenarios: TO_ONE,
+        waits: SPINNING,
+        of_many: true,
+        exists: always,
+        fits: in_process::fits,
+        against: |_| &[],
+        arena_len: in_process::arena_len,
+        open: in_process::open_array_queue,
+    },
+    System {
+        name: "crossbeam-channel",
+        about: "the crate, bounded, in one process with threads",
+        scenarios: TO_ONE,
+        waits: SPINNING,
+        of_many: true,
+        exists: always,
+        fits: in_process::fits,
+        against: |_| &[],
+        arena_len: in_process::arena_len,
+        open: in_process::open_crossbeam_channel,
+    },
+    System {
+        name: "kanal",
+        about: "the crate, bounded, in one process with threads",
+        scenarios: TO_ONE,
+        waits: SPINNING,
+        of_many: true,
+        exists: always,
+        fits: in_process::fits,
+        against: |_| &[],
+        arena_len: in_process::arena_len,
+        open: in_process::open_kanal,
+    },
+    System {
         name: "ringway-shm-raw",
         about: "bytes in place, one call per message",
-        scenarios: BOTH,
+        scenarios: ALL_FOUR,
         waits: ANY_WAIT,
+        of_many: false,
+        exists: always,
         fits: |_| true,
         against: |wait| match wait {
             Wait::Spin => const { &[spinning("floor-ring"), spinning(BRACKET)] },
@@ -142,6 +213,8 @@ pub(crate) const ALL: &[System] = &[
         about: "rkyv messages, one call per message",
         scenarios: BOTH,
         waits: ANY_WAIT,
+        of_many: false,
+        exists: always,
         fits: ringway_typed::fits,
         against: |wait| match wait {
             Wait::Spin => {
@@ -156,8 +229,10 @@ pub(crate) const ALL: &[System] = &[
     System {
         name: "ringway-shm-batch",
         about: "bytes in place, 32 records queued to a flush",
-        scenarios: STREAM,
+        scenarios: STREAMS,
         waits: ANY_WAIT,
+        of_many: false,
+        exists: always,
         fits: |_| true,
         against: |wait| match wait {
             Wait::Spin => const { &[spinning("floor-ring"), spinning("ringway-shm-raw")] },
@@ -172,6 +247,8 @@ pub(crate) const ALL: &[System] = &[
         about: "rkyv messages, send_batch of 32",
         scenarios: STREAM,
         waits: ANY_WAIT,
+        of_many: false,
+        exists: always,
         fits: ringway_typed::fits,
         against: |wait| match wait {
             Wait::Spin => {
@@ -184,10 +261,110 @@ pub(crate) const ALL: &[System] = &[
         open: ringway_typed::open_batch,
     },
     System {
+        name: "ringway-shm-each",
+        about: "bytes, a channel of two for each subscriber",
+        scenarios: &[Scenario::Fanout],
+        waits: ANY_WAIT,
+        of_many: true,
+        exists: always,
+        fits: ringway_many::fits,
+        against: |_| const { &[spinning("ringway-shm-raw")] },
+        arena_len: ringway_channel::arena_len,
+        open: ringway_each::open,
+    },
+    System {
+        name: "ringway-broadcast-block",
+        about: "bytes to every subscriber, none forgotten",
+        scenarios: TO_ALL,
+        waits: ANY_WAIT,
+        of_many: true,
+        exists: if_ringway_knows,
+        fits: ringway_many::fits,
+        against: |wait| match wait {
+            Wait::Spin => const { &[spinning("ringway-shm-raw"), spinning("ringway-shm-each")] },
+            Wait::Adaptive | Wait::Park => const { &[spinning("ringway-broadcast-block")] },
+        },
+        arena_len: ringway_channel::arena_len,
+        open: ringway_many::open,
+    },
+    System {
+        name: "ringway-broadcast-overwrite",
+        about: "bytes to every subscriber, who may be lapped",
+        scenarios: TO_ALL,
+        waits: ANY_WAIT,
+        of_many: true,
+        exists: if_ringway_knows,
+        fits: ringway_many::fits,
+        against: |wait| match wait {
+            Wait::Spin => {
+                const {
+                    &[
+                        spinning("ringway-broadcast-block"),
+                        spinning("ringway-shm-raw"),
+                        spinning("ringway-shm-each"),
+                    ]
+                }
+            }
+            Wait::Adaptive | Wait::Park => const { &[spinning("ringway-broadcast-overwrite")] },
+        },
+        arena_len: ringway_channel::arena_len,
+        open: ringway_many::open,
+    },
+    System {
+        name: "ringway-mpmc",
+        about: "bytes in slots, one call per message",
+        scenarios: TO_ONE,
+        waits: ANY_WAIT,
+        of_many: true,
+        exists: if_ringway_knows,
+        fits: ringway_many::fits,
+        against: |wait| match wait {
+            Wait::Spin => {
+                const {
+                    &[
+                        spinning("ringway-shm-raw"),
+                        spinning("crossbeam-array-queue"),
+                        spinning("crossbeam-channel"),
+                        spinning("kanal"),
+                    ]
+                }
+            }
+            Wait::Adaptive | Wait::Park => const { &[spinning("ringway-mpmc")] },
+        },
+        arena_len: ringway_channel::arena_len,
+        open: ringway_many::open,
+    },
+    System {
+        name: "ringway-mpmc-batch",
+        about: "bytes in slots, 32 at a time on both sides",
+        scenarios: &[Scenario::Mpmc],
+        waits: ANY_WAIT,
+        of_many: true,
+        exists: if_ringway_knows,
+        fits: ringway_many::fits,
+        against: |wait| match wait {
+            Wait::Spin => {
+                const {
+                    &[
+                        spinning("ringway-mpmc"),
+                        spinning("crossbeam-array-queue"),
+                        spinning("crossbeam-channel"),
+                        spinning("kanal"),
+                    ]
+                }
+            }
+            Wait::Adaptive | Wait::Park => const { &[spinning("ringway-mpmc-batch")] },
+        },
+        arena_len: ringway_channel::arena_len,
+        open: ringway_many::open_batch,
+    },
+    System {
         name: "floor-tcp-spin",
         about: "one plain non-blocking socket, spun on",
         scenarios: PINGPONG,
         waits: SPINNING,
+        of_many: false,
+        exists: always,
         fits: |_| true,
         against: |_| &[],
         arena_len: floor_tcp::arena_len,
@@ -198,6 +375,8 @@ pub(crate) const ALL: &[System] = &[
         about: "bytes in place, one call per message, plain sockets",
         scenarios: PINGPONG,
         waits: ANY_WAIT,
+        of_many: false,
+        exists: always,
         fits: |_| true,
         against: |wait| match wait {
             Wait::Spin => const { &[spinning("floor-tcp-spin")] },
@@ -210,9 +389,14 @@ pub(crate) const ALL: &[System] = &[
     },
 ];
 
+/// All that can be measured.
+pub(crate) fn all() -> impl Iterator<Item = &'static System> {
+    ALL.iter().filter(|system| (system.exists)(system))
+}
+
 /// The system of this name.
 pub(crate) fn find(name: &str) -> Option<&'static System> {
-    ALL.iter().find(|system| system.name == name)
+    all().find(|system| system.name == name)
 }
 
 #[cfg(test)]
@@ -224,7 +408,8 @@ mod tests {
         for (i, system) in ALL.iter().enumerate() {
             assert!(ALL[..i].iter().all(|other| other.name != system.name), "{}", system.name);
             for against in system.waits.iter().flat_map(|&wait| (system.against)(wait)) {
-                let reference = find(against.system).expect("it exists");
+                let reference = ALL.iter().find(|other| other.name == against.system);
+                let reference = reference.expect("it is a system");
                 assert!(reference.waits.contains(&against.wait), "{}", system.name);
             }
         }

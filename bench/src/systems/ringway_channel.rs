@@ -1,5 +1,6 @@
 //! What every Ringway row needs: its channel's address, and its errors as faults.
 
+use super::ringway_many::kind;
 use crate::plan::Fault;
 use crate::side::{Lane, Place};
 
@@ -8,18 +9,22 @@ pub(crate) fn arena_len(_size: usize, _capacity: usize) -> usize {
     0
 }
 
-/// The address of one lane. The channel's directory is the run's own, so that names need not be.
+/// The address of one lane, of the kind that the system stands for. The channel's directory is the
+/// run's own, so that names need not be.
 pub(crate) fn address(place: &Place<'_>, lane: Lane) -> String {
     let seat = place.seat;
     let lane = match lane {
         Lane::There => "there",
         Lane::Back => "back",
     };
-    let more = match seat.channel_options.as_str() {
-        "" => String::new(),
-        options => format!("&{options}"),
-    };
-    format!("shm://{}-{lane}?capacity={}&wait={}{more}", seat.channel, seat.capacity, seat.wait)
+    let kind = kind(&seat.system, seat.size).unwrap_or_default();
+    let capacity = format!("capacity={}", seat.capacity);
+    // A channel of slots has none.
+    let capacity = if kind.contains("slots=") { "" } else { &capacity };
+    let wait = format!("wait={}", seat.wait);
+    let options = [&kind, capacity, &wait, &seat.channel_options];
+    let options: Vec<&str> = options.into_iter().filter(|option| !option.is_empty()).collect();
+    format!("shm://{}-{lane}?{}", seat.channel, options.join("&"))
 }
 
 #[cold]

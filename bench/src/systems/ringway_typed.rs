@@ -6,7 +6,6 @@ use crate::payload::{Seen, judge};
 use crate::plan::Fault;
 use crate::side::{Lane, Link, Place, Rx, Side, Tx, open as open_link};
 use ringway::{Describe, Message, Receiver, Sender, rkyv};
-use std::array;
 use std::marker::PhantomData;
 
 /// `send` for each message.
@@ -14,7 +13,7 @@ pub(crate) fn open(place: &Place<'_>) -> Result<Box<dyn Side>, Fault> {
     open_sized::<1>(place)
 }
 
-/// `send_batch` for 32.
+/// `send_batch` for 32, and up to 32 with `recv_batch`.
 pub(crate) fn open_batch(place: &Place<'_>) -> Result<Box<dyn Side>, Fault> {
     open_sized::<32>(place)
 }
@@ -34,7 +33,7 @@ fn open_sized<const B: usize>(place: &Place<'_>) -> Result<Box<dyn Side>, Fault>
 }
 
 /// What can be sent and found out about a type of message here.
-trait Payload: Message + Sized + 'static {
+trait Payload: Message<View: Sized> + Sized + 'static {
     fn new(word: u64) -> Self;
     fn seen(view: &Self::View) -> Seen;
 }
@@ -76,42 +75,62 @@ message!(Order, 64: sequence account instrument price quantity side placed expir
 struct Typed<T, const B: usize>(PhantomData<T>);
 
 impl<T: Payload, const B: usize> Link for Typed<T, B> {
-    type Tx = Ends<Sender<T>, B>;
-    type Rx = Ends<Receiver<T>, B>;
+    type Tx = Sending<T, B>;
+    type Rx = Receiving<T, B>;
 
     fn tx(place: &Place<'_>, lane: Lane) -> Result<Self::Tx, Fault> {
-        Ok(Ends(ringway::sender(&address(place, lane)).map_err(fault)?))
+        let tx = ringway::sender(&address(place, lane)).map_err(fault)?;
+        Ok(Sending { tx, batch: Vec::with_capacity(B) })
     }
 
     fn rx(place: &Place<'_>, lane: Lane) -> Result<Self::Rx, Fault> {
-        Ok(Ends(ringway::receiver(&address(place, lane)).map_err(fault)?))
+        Ok(Receiving(ringway::receiver(&address(place, lane)).map_err(fault)?))
     }
 }
 
-struct Ends<E, const B: usize>(E);
+struct Sending<T: Payload, const B: usize> {
+    tx: Sender<T>,
+    batch: Vec<T>,
+}
 
-impl<T: Payload, const B: usize> Tx for Ends<Sender<T>, B> {
+impl<T: Payload, const B: usize> Tx for Sending<T, B> {
     const BATCH: u64 = B as u64;
 
     #[inline(always)]
     fn send(&mut self, first: u64, mark: u64) -> Result<(), Fault> {
         if B == 1 {
-            return self.0.send(&T::new(first | mark)).map_err(fault);
+            return self.tx.send(&T::new(first | mark)).map_err(fault);
         }
-        let last = B as u64 - 1;
-        let batch: [T; B] = array::from_fn(|i| {
-            let i = i as u64;
-            T::new((first + i) | if i == last { mark } else { 0 })
-        });
-        self.0.send_batch(&batch).map_err(fault)?;
+        let last = first + (B as u64 - 1);
+        self.batch.clear();
+        self.batch.extend((first..last).map(T::new));
+        self.batch.push(T::new(last | mark));
+        self.tx.send_batch(&self.batch).map_err(fault)?;
         Ok(())
     }
 }
 
-impl<T: Payload, const B: usize> Rx for Ends<Receiver<T>, B> {
+struct Receiving<T: Payload, const B: usize>(Receiver<T>);
+
+impl<T: Payload, const B: usize> Rx for Receiving<T, B> {
     #[inline(always)]
     fn recv(&mut self) -> Result<Seen, Fault> {
         let message = self.0.recv().map_err(fault)?;
         Ok(T::seen(&message))
+    }
+
+    #[inline(always)]
+    fn recv_some(&mut self, mut each: impl FnMut(Seen)) -> Result<(), Fault> {
+        if B == 1 {
+            each(self.recv()?);
+            return Ok(());
+        }
+        let mut batch = self.0.recv_batch(B).map_err(fault)?;
+        while let Some(messages) = batch.next_run().map_err(fault)? {
+            for message in messages {
+                each(T::seen(message));
+            }
+        }
+        Ok(())
     }
 }

@@ -57,6 +57,7 @@ fn open_sized<const N: usize>(place: &Place<'_>) -> Result<Box<dyn Side>, Fault>
         Scenario::Stream => {
             Threads::start(Box::new(Source::new(there_tx)), Sink::new(there_rx), place.passive_cpu)?
         }
+        other => return Err(Fault::new(format!("rtrb has no {other}"))),
     }))
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use ringway_shm::{Options, Schema, Wait};
+use ringway_shm::{Kind, Options, Overflow, Schema, Wait};
 
 use super::scratch::Scratch;
 
@@ -14,6 +14,15 @@ pub fn options(scratch: &Scratch, name: &str, wait: Wait) -> Options {
         record_align: Some(16),
         wait: Some(wait),
         ..Options::new(name, schema())
+    }
+}
+
+/// The same, as a broadcast.
+pub fn broadcast(scratch: &Scratch, name: &str, wait: Wait, overflow: Overflow) -> Options {
+    Options {
+        kind: Some(Kind::Broadcast),
+        overflow: Some(overflow),
+        ..options(scratch, name, wait)
     }
 }
 
@@ -30,18 +39,27 @@ pub fn schema() -> Schema {
 pub fn encode(options: &Options) -> String {
     let directory = options.directory.as_ref().unwrap().to_str().unwrap();
     let (capacity, align) = (options.capacity.unwrap(), options.record_align.unwrap());
-    format!("{},{directory},{capacity},{align},{}", options.name, options.wait.unwrap())
+    let kind = match (options.kind, options.overflow) {
+        (None, _) => "-".into(),
+        (Some(kind), None) => format!("{kind}"),
+        (Some(kind), Some(overflow)) => format!("{kind}+{overflow}"),
+    };
+    format!("{},{directory},{capacity},{align},{},{kind}", options.name, options.wait.unwrap())
 }
 
 /// What [`encode`] was given, with the tests' own schema.
 pub fn decode(text: &str) -> Options {
     let parts: Vec<&str> = text.split(',').collect();
-    let [name, directory, capacity, align, wait] = parts[..] else { panic!("options {text:?}") };
+    let [name, directory, capacity, align, wait, kind] = parts[..] else {
+        panic!("options {text:?}")
+    };
     Options {
         directory: Some(PathBuf::from(directory)),
         capacity: Some(capacity.parse().unwrap()),
         record_align: Some(align.parse().unwrap()),
         wait: Some(wait.parse().unwrap()),
+        kind: kind.starts_with("broadcast").then_some(Kind::Broadcast),
+        overflow: Overflow::ALL.into_iter().find(|overflow| kind.ends_with(overflow.name())),
         ..Options::new(name, schema())
     }
 }

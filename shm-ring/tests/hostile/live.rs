@@ -44,15 +44,15 @@ fn full() {
         send(&mut producer, &[fill; 1000]);
     }
     let error = producer.try_claim(1000).unwrap_err();
-    assert_eq!(error, SendError::Full { peer: None });
+    assert_eq!(error, SendError::Full { peer: None, lag: None });
     assert!(error.to_string().contains("no consumer is attached"), "{error}");
     let error = producer.claim_timeout(1000, Duration::from_millis(1)).unwrap_err();
-    assert_eq!(error, SendError::Timeout { peer: None });
+    assert_eq!(error, SendError::Timeout { peer: None, lag: None });
 
     let mut consumer = scratch.consumer();
     let error = producer.try_claim(1000).unwrap_err();
     assert!(
-        matches!(error, SendError::Full { peer: Some(peer) } if peer.pid == std::process::id())
+        matches!(error, SendError::Full { peer: Some(peer), .. } if peer.pid == std::process::id())
     );
     let text = format!("(process {}) has not made room", std::process::id());
     assert!(error.to_string().contains(&text), "{error}");
@@ -284,14 +284,32 @@ fn a_position_off_the_record_alignment() {
         let header = RecordHeader::new(48, 1, sequence as u64).0.to_le_bytes();
         poke(&scratch.segment(1), RING + offset, &header);
     }
-    // The consumer's position.
-    poke(&scratch.segment(1), CONSUMER_PAGE + 264, &16_u64.to_le_bytes());
+    // The head.
+    poke(&scratch.segment(1), CONSUMER_PAGE, &16_u64.to_le_bytes());
     assert_error(
         Consumer::open(&scratch.options()),
         ErrorKind::Damaged,
         &["a consumer's position off every record boundary", "open the channel again"],
     );
     drop(producer);
+}
+
+/// The two counters that are also numbers of messages, changed under the hands of both ends.
+#[test]
+fn counters_that_somebody_scribbles_over() {
+    for at in [PRODUCER_PAGE + 256, CONSUMER_PAGE + 256] {
+        for value in [2_u64, u64::MAX] {
+            let scratch = Scratch::new();
+            let mut producer = scratch.producer();
+            let mut consumer = scratch.consumer();
+            send(&mut producer, b"one");
+            assert_eq!(*consumer.try_recv().unwrap(), *b"one");
+            poke(&scratch.segment(1), at, &value.to_le_bytes());
+            send(&mut producer, b"two");
+            let error = consumer.try_recv().map(|message| message.len()).unwrap_err();
+            assert_eq!(error, RecvError::Corrupt(Fault::Sequence));
+        }
+    }
 }
 
 /// At the very end of what can be counted, nothing overflows.
@@ -304,11 +322,10 @@ fn counters_at_their_limits() {
         // At the last record of the last lap there is a message with the last sequence.
         let at = RING + (position as usize & (CAPACITY - 1));
         poke(&segment, at, &RecordHeader::new(8, 1, received).0.to_le_bytes());
-        // The gate, the position, the count, and that a consumer is there.
+        // The head, the count, and that a consumer is there.
         poke(&segment, CONSUMER_PAGE, &position.to_le_bytes());
-        poke(&segment, CONSUMER_PAGE + 264, &position.to_le_bytes());
         poke(&segment, CONSUMER_PAGE + 256, &received.to_le_bytes());
-        poke(&segment, CONSUMER_PAGE + 280, &1_u64.to_le_bytes());
+        poke(&segment, CONSUMER_PAGE + 272, &1_u64.to_le_bytes());
         // The consumer's flag of sleep, which counts up for ever.
         poke(&segment, CONSUMER_PAGE + 128, &u32::MAX.to_le_bytes());
         assert_error(Consumer::open(&scratch.options()), ErrorKind::Damaged, &["make no sense"]);
@@ -384,7 +401,7 @@ fn a_next_segment_with_a_consumer_that_never_was() {
     send(&mut scratch.producer(), b"one");
     send(&mut scratch.producer(), b"two");
     assert_eq!(*consumer.try_recv().unwrap(), *b"one");
-    poke(&scratch.segment(2), CONSUMER_PAGE + 264, &5_u64.to_le_bytes());
+    poke(&scratch.segment(2), CONSUMER_PAGE, &5_u64.to_le_bytes());
     send(&mut scratch.producer(), b"three");
     assert_eq!(consumer.try_recv().unwrap_err(), RecvError::Disconnected);
     assert_eq!(consumer.try_recv().unwrap_err(), RecvError::Open(ErrorKind::Damaged));

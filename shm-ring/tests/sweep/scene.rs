@@ -7,7 +7,9 @@ use std::ptr::NonNull;
 use std::time::Duration;
 
 use ringway_shm::sync::Word;
-use ringway_shm::{Consumer, Options, Producer, RecvError, Schema};
+use ringway_shm::{
+    Consumer, MpmcReceiver, MpmcSender, Options, Producer, RecvError, Schema, Subscriber,
+};
 
 /// Long enough for anything that has to come.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -53,6 +55,10 @@ impl Scene {
         }
     }
 
+    pub fn control(&self) -> PathBuf {
+        self.directory.join("sweep/control")
+    }
+
     pub fn producer(&self) -> Producer {
         Producer::open(&self.options()).unwrap()
     }
@@ -86,8 +92,19 @@ impl Drop for Scene {
 pub struct Survivors {
     pub producer: Option<Producer>,
     pub consumer: Option<Consumer>,
+    /// Of a broadcast that overwrites.
+    pub subscriber: Option<Subscriber>,
+    /// Of an MPMC channel, the two that go on.
+    pub queue: Option<(MpmcSender, MpmcReceiver)>,
     /// What the consumer was told of the victim's end, if that was early.
     pub news: Option<RecvError>,
+}
+
+impl Survivors {
+    /// Where both are there.
+    pub fn both(&mut self) -> (&mut Producer, &mut Consumer) {
+        (self.producer.as_mut().unwrap(), self.consumer.as_mut().unwrap())
+    }
 }
 
 /// What is known of a victim.

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The address of a channel that no other run has: the pid tells runs apart that are going on,
 /// the time those that are over.
-pub(super) fn new_address(capacity: &str, wait: &str) -> String {
+pub(super) fn new_address(capacity: &str, wait: &str, subscribers: u8) -> String {
     let pid = std::process::id();
     let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    format!("shm://ringway-demo-{pid}-{time}?capacity={capacity}&wait={wait}")
+    let kind = if subscribers > 1 { "&kind=broadcast" } else { "" };
+    format!("shm://ringway-demo-{pid}-{time}?capacity={capacity}&wait={wait}{kind}")
 }
 
 /// Removes the channel once both children have ended. After a run in order there is none any

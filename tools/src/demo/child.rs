@@ -16,15 +16,17 @@ use super::news::News;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Role {
     Publisher,
-    Subscriber,
+    /// The first, second, ... subscriber, from 0.
+    Subscriber(usize),
 }
 
 impl fmt::Display for Role {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Self::Publisher => "publisher",
-            Self::Subscriber => "subscriber",
-        })
+        match self {
+            Self::Publisher => out.write_str("publisher"),
+            Self::Subscriber(0) => out.write_str("subscriber"),
+            Self::Subscriber(number) => write!(out, "subscriber {}", number + 1),
+        }
     }
 }
 

@@ -18,10 +18,30 @@ pub(super) struct Findings {
     /// Each latency in nanoseconds with the number of messages; `None` if the subscriber ended
     /// without a word.
     pub(super) latencies: Option<Vec<(u64, u64)>>,
+    /// The subscribers other than the first, of whom the above is.
+    pub(super) others: Vec<Other>,
     /// `None` if the publisher ended without a word.
     pub(super) ending: Option<Ending>,
     /// What went wrong, in words.
     pub(super) problems: Vec<String>,
+}
+
+/// What is known of one of several subscribers.
+#[derive(Default)]
+pub(super) struct Other {
+    pub(super) received: Received,
+    pub(super) latencies: Option<Vec<(u64, u64)>>,
+}
+
+/// What one of several subscribers came to.
+#[derive(Debug, Serialize)]
+struct OtherReport {
+    received: u64,
+    received_is_final: bool,
+    lost: Option<u64>,
+    altered: u64,
+    repeated: u64,
+    latency: Vec<Percentile>,
 }
 
 /// What the user sees at the end, and gets by `--json`.
@@ -52,6 +72,8 @@ pub(super) struct Report {
     opening_ns: u64,
     depth_max_bytes: u64,
     full_waits: u64,
+    /// Subscribers other than the first, of whom the rest of this is.
+    others: Vec<OtherReport>,
     /// Why this run failed; empty if it didn't.
     problems: Vec<String>,
 }
@@ -71,28 +93,21 @@ const QUANTILES: [(&str, f64); 6] =
 impl Report {
     /// Draws the conclusions.
     pub(super) fn new(address: String, findings: Findings) -> Self {
-        let Findings { source, sent, received, latencies, ending, mut problems } = findings;
+        let Findings { source, sent, received, latencies, others, ending, mut problems } = findings;
         let (sent_is_final, received_is_final) = (ending.is_some(), latencies.is_some());
         let is_final = sent_is_final && received_is_final;
         let (latency_messages, latency) = percentiles(latencies.unwrap_or_default());
-        let distinct = received.received.saturating_sub(received.repeated);
-        let lost = is_final.then(|| sent.sent.saturating_sub(distinct));
-
-        if lost.is_none() {
-            problems.push("how many messages were lost is unknown".into());
-        }
-        let invented = if is_final { distinct.saturating_sub(sent.sent) } else { 0 };
-        for (what, messages) in [
-            ("messages lost", lost.unwrap_or(0)),
-            ("messages that nobody sent", invented),
-            ("messages missing in the sequence", received.missing),
-            ("messages received again", received.repeated),
-            ("messages altered", received.altered),
-        ] {
-            if messages > 0 {
-                problems.push(format!("{what}: {}", count(messages)));
-            }
-        }
+        let lost = judge(&sent, &received, is_final, "", &mut problems);
+        let others = others.into_iter().zip(2..).map(|(other, number)| {
+            let received_is_final = other.latencies.is_some();
+            let is_final = sent_is_final && received_is_final;
+            let who = format!("subscriber {number}: ");
+            let Received { received, altered, repeated, .. } = other.received;
+            let lost = judge(&sent, &other.received, is_final, &who, &mut problems);
+            let (_, latency) = percentiles(other.latencies.unwrap_or_default());
+            OtherReport { received, received_is_final, lost, altered, repeated, latency }
+        });
+        let others = others.collect();
 
         let streaming_ns = received.last_received_ns.saturating_sub(received.first_sent_ns);
         let streaming_seconds = if latency_messages == 0 { 0.0 } else { streaming_ns as f64 / 1e9 };
@@ -118,6 +133,7 @@ impl Report {
             opening_ns: received.opening_ns,
             depth_max_bytes: sent.depth_max_bytes,
             full_waits: sent.full_waits,
+            others,
             problems,
         }
     }
@@ -126,6 +142,34 @@ impl Report {
     pub(super) fn into_problems(self) -> Vec<String> {
         self.problems
     }
+}
+
+/// Notes what is wrong with what one subscriber received. How much it lost, if that is known.
+fn judge(
+    sent: &Sent,
+    received: &Received,
+    is_final: bool,
+    who: &str,
+    problems: &mut Vec<String>,
+) -> Option<u64> {
+    let distinct = received.received.saturating_sub(received.repeated);
+    let lost = is_final.then(|| sent.sent.saturating_sub(distinct));
+    if lost.is_none() {
+        problems.push(format!("{who}how many messages were lost is unknown"));
+    }
+    let invented = if is_final { distinct.saturating_sub(sent.sent) } else { 0 };
+    for (what, messages) in [
+        ("messages lost", lost.unwrap_or(0)),
+        ("messages that nobody sent", invented),
+        ("messages missing in the sequence", received.missing),
+        ("messages received again", received.repeated),
+        ("messages altered", received.altered),
+    ] {
+        if messages > 0 {
+            problems.push(format!("{who}{what}: {}", count(messages)));
+        }
+    }
+    lost
 }
 
 impl fmt::Display for Report {
@@ -163,6 +207,15 @@ impl fmt::Display for Report {
             count(self.altered),
             count(self.repeated)
         )?;
+        for (other, number) in self.others.iter().zip(2..) {
+            let lost = other.lost.map_or("unknown".into(), count);
+            let received = at_least(other.received, other.received_is_final);
+            write!(out, "subscriber {number} received {received}, lost {lost}")?;
+            for Percentile { name, latency_ns, .. } in &other.latency {
+                write!(out, ", {name} {}", duration(*latency_ns))?;
+            }
+            writeln!(out)?;
+        }
         write!(out, "ring        full {} times", count(self.full_waits))?;
         if self.depth_max_bytes > 0 {
             // The sender looks only when it seems to run out of room: 0 says nothing.
@@ -216,6 +269,7 @@ mod tests {
                 ..Received::default()
             },
             latencies: Some(vec![(100, 9_000), (200, 900), (1_000, 90), (2_000, 9), (900_000, 1)]),
+            others: Vec::new(),
             ending: Some(Ending::TimeOver),
             problems: Vec::new(),
         }
@@ -289,6 +343,19 @@ mod tests {
     }
 
     #[test]
+    fn every_subscriber_is_judged() {
+        let other = |received| Other {
+            received: Received { received, ..Received::default() },
+            latencies: Some(vec![(100, 5)]),
+        };
+        let findings = Findings { others: vec![other(10_001), other(9_999)], ..good() };
+        let report = Report::new("shm://test".into(), findings);
+        assert_eq!(report.problems, ["subscriber 3: messages lost: 2"]);
+        let text = report.to_string();
+        assert!(text.contains("subscriber 2 received 10,001, lost 0, p50 100 ns"), "{text}");
+    }
+
+    #[test]
     fn a_process_that_ended_without_a_word_leaves_the_loss_unknown() {
         for findings in
             [Findings { ending: None, ..good() }, Findings { latencies: None, ..good() }]
@@ -308,6 +375,7 @@ mod tests {
             sent: Sent::default(),
             received: Received::default(),
             latencies: Some(Vec::new()),
+            others: Vec::new(),
             ending: Some(Ending::Stopped),
             problems: Vec::new(),
         };

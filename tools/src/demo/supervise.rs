@@ -18,7 +18,7 @@ use super::child::{Child, Event, Role};
 use super::clock::now_ns;
 use super::news::{self, News};
 use super::progress::Progress;
-use super::report::Findings;
+use super::report::{Findings, Other};
 
 /// How long the children may go without progress once they should be ending.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -31,6 +31,8 @@ const SAME_INTERRUPTION: Duration = Duration::from_secs(1);
 pub(super) struct Plan {
     pub(super) publisher: Vec<OsString>,
     pub(super) subscriber: Vec<OsString>,
+    /// How many of those.
+    pub(super) subscribers: usize,
     /// How long the publisher streams at most.
     pub(super) length: Duration,
 }
@@ -40,13 +42,18 @@ pub(super) struct Plan {
 pub(super) fn supervise(plan: Plan) -> Result<Findings, Vec<String>> {
     let (sender, events) = channel();
     hear_signals(sender.clone()).map_err(|problem| vec![problem])?;
-    let subscriber = Child::start(Role::Subscriber, &plan.subscriber, sender.clone())
-        .map_err(|problem| vec![problem])?;
+    let mut subscribers = Vec::new();
+    for number in 0..plan.subscribers {
+        let child = Child::start(Role::Subscriber(number), &plan.subscriber, sender.clone());
+        subscribers.push(Some(child.map_err(|problem| vec![problem])?));
+    }
+    let others = plan.subscribers.saturating_sub(1);
     let mut run = Run {
         plan,
         sender,
         publisher: None,
-        subscriber: Some(subscriber),
+        subscribers,
+        ready: 0,
         ending: false,
         interrupted: None,
         killed: false,
@@ -57,6 +64,7 @@ pub(super) fn supervise(plan: Plan) -> Result<Findings, Vec<String>> {
             sent: news::Sent::default(),
             received: news::Received::default(),
             latencies: None,
+            others: (0..others).map(|_| Other::default()).collect(),
             ending: None,
             problems: Vec::new(),
         },
@@ -71,7 +79,9 @@ struct Run {
     plan: Plan,
     sender: Sender<Event>,
     publisher: Option<Child>,
-    subscriber: Option<Child>,
+    subscribers: Vec<Option<Child>>,
+    /// How many of them have the channel open.
+    ready: usize,
     /// One was let go of.
     ending: bool,
     interrupted: Option<Instant>,
@@ -87,7 +97,7 @@ struct Run {
 impl Run {
     fn until_both_ended(&mut self, events: &Receiver<Event>) {
         const LOOK_EVERY: Duration = Duration::from_millis(100);
-        while self.publisher.is_some() || self.subscriber.is_some() {
+        while self.publisher.is_some() || self.subscribers.iter().any(Option::is_some) {
             match events.recv_timeout(LOOK_EVERY) {
                 Ok(Event::Interrupted) => self.interrupted(),
                 Ok(Event::News(role, news)) => self.heard(role, news),
@@ -115,12 +125,15 @@ impl Run {
     }
 
     fn heard(&mut self, role: Role, news: News) {
-        let before = (self.findings.sent.sent, self.findings.received.received);
+        let before = self.progress_made();
         match news {
             News::Ready => {
-                if let Err(problem) = self.start_publisher() {
+                self.ready += 1;
+                if self.ready == self.subscribers.len()
+                    && let Err(problem) = self.start_publisher()
+                {
                     self.findings.problems.push(problem);
-                    self.give_up_subscriber();
+                    self.give_up_subscribers();
                 }
             }
             News::Playing { source, notes } => {
@@ -134,28 +147,50 @@ impl Run {
                 }
             }
             News::Sent(sent) => self.findings.sent = sent,
-            News::Received(received) => {
-                self.findings.received = received;
-                self.progress.show(&self.findings.sent, &received);
-            }
+            News::Received(received) => match self.other(role) {
+                Some(other) => other.received = received,
+                None => {
+                    self.findings.received = received;
+                    self.progress.show(&self.findings.sent, &received);
+                }
+            },
             News::Published { ending } => self.findings.ending = Some(ending),
-            News::Subscribed { latencies } => self.findings.latencies = Some(latencies),
+            News::Subscribed { latencies } => match self.other(role) {
+                Some(other) => other.latencies = Some(latencies),
+                None => self.findings.latencies = Some(latencies),
+            },
             News::Failed { problem } => {
                 self.explained.push(role);
                 self.findings.problems.push(problem);
             }
         }
-        if self.ending && before != (self.findings.sent.sent, self.findings.received.received) {
+        if self.ending && before != self.progress_made() {
             self.be_patient();
+        }
+    }
+
+    /// Anything that changes while a run goes on.
+    fn progress_made(&self) -> (u64, u64) {
+        let others = self.findings.others.iter().map(|other| other.received.received);
+        (self.findings.sent.sent, self.findings.received.received + others.sum::<u64>())
+    }
+
+    /// What is known of a subscriber other than the first.
+    fn other(&mut self, role: Role) -> Option<&mut Other> {
+        match role {
+            Role::Publisher | Role::Subscriber(0) => None,
+            Role::Subscriber(number) => self.findings.others.get_mut(number - 1),
         }
     }
 
     fn start_publisher(&mut self) -> Result<(), String> {
         let mut publisher =
             Child::start(Role::Publisher, &self.plan.publisher, self.sender.clone())?;
-        let subscriber = self.subscriber.as_ref().map_or(0, Child::pid);
+        let subscribers: Vec<String> =
+            self.subscribers.iter().flatten().map(|child| child.pid().to_string()).collect();
         let pid = publisher.pid();
-        self.progress.say(&format!("publisher pid {pid}, subscriber pid {subscriber}"));
+        let pids = subscribers.join(", ");
+        self.progress.say(&format!("publisher pid {pid}, subscriber pid {pids}"));
         if self.ending {
             // Interrupted this early, it opens and closes the stream: an end in order, too.
             publisher.release();
@@ -166,30 +201,32 @@ impl Run {
 
     /// A child closed its standard output. What it had to tell is heard.
     fn closed(&mut self, role: Role) {
-        let (gone, left) = match role {
-            Role::Publisher => (&mut self.publisher, &mut self.subscriber),
-            Role::Subscriber => (&mut self.subscriber, &mut self.publisher),
+        let gone = match role {
+            Role::Publisher => self.publisher.take(),
+            Role::Subscriber(number) => self.subscribers.get_mut(number).and_then(Option::take),
         };
-        if let Some(Err(problem)) = gone.take().map(Child::end)
+        if let Some(Err(problem)) = gone.map(Child::end)
             && !self.explained.contains(&role)
         {
             self.findings.problems.push(problem);
         }
-        if let Some(left) = left {
+        for left in self.publisher.iter_mut().chain(self.subscribers.iter_mut().flatten()) {
             left.release();
         }
-        if role == Role::Publisher && self.findings.sent.sent == 0 {
-            self.give_up_subscriber();
+        if self.publisher.is_none() && self.findings.sent.sent == 0 {
+            self.give_up_subscribers();
         }
         self.ending = true;
         self.be_patient();
     }
 
     /// For when there is nothing to receive, nor ever will be.
-    fn give_up_subscriber(&mut self) {
-        self.explained.push(Role::Subscriber);
-        if let Some(subscriber) = &mut self.subscriber {
-            subscriber.kill();
+    fn give_up_subscribers(&mut self) {
+        for (number, subscriber) in self.subscribers.iter_mut().enumerate() {
+            self.explained.push(Role::Subscriber(number));
+            if let Some(subscriber) = subscriber {
+                subscriber.kill();
+            }
         }
     }
 
@@ -219,8 +256,10 @@ impl Run {
             return;
         }
         self.killed = true;
+        let subscribers = self.subscribers.iter_mut().enumerate();
+        let subscribers = subscribers.map(|(number, child)| (Role::Subscriber(number), child));
         for (role, child) in
-            [(Role::Publisher, &mut self.publisher), (Role::Subscriber, &mut self.subscriber)]
+            std::iter::once((Role::Publisher, &mut self.publisher)).chain(subscribers)
         {
             let Some(child) = child else { continue };
             child.kill();

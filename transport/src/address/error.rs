@@ -175,6 +175,17 @@ pub enum AddressProblem {
         /// All values that the option takes.
         valid: Vec<&'static str>,
     },
+    /// A value that is no number.
+    #[error(
+        "{option} is a number of messages, and {} is none: type {option}=100, say",
+        Shown(found)
+    )]
+    BadCount {
+        /// The option.
+        option: &'static str,
+        /// The value that was found.
+        found: String,
+    },
     /// A value that is no size.
     #[error("{option} is a size, and {error}")]
     BadSize {

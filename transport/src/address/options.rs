@@ -4,7 +4,7 @@
 //! value makes sense (is that capacity a power of two?) is the business of the crate that uses it.
 
 use ringway_net::Side;
-use ringway_shm::Wait;
+use ringway_shm::{Kind, Overflow, Read, Redeliver, Until, Wait};
 
 use super::Scheme;
 use super::error::AddressProblem;
@@ -22,6 +22,22 @@ pub struct ShmOptions {
     pub align: Option<u32>,
     /// Of `tcp://`: which end binds.
     pub side: Option<Side>,
+    /// Who gets the messages.
+    pub kind: Option<Kind>,
+    /// What becomes of a broadcast's receiver that is behind by a whole ring.
+    pub overflow: Option<Overflow>,
+    /// How many of a broadcast's latest messages are for receivers that come late.
+    pub history: Option<u64>,
+    /// What a broadcast's receiver wants.
+    pub read: Option<Read>,
+    /// Messages that an MPMC channel holds; any number that was written, sensible or not.
+    pub slots: Option<u64>,
+    /// Bytes of an MPMC channel's slot; any number that was written, sensible or not.
+    pub slot: Option<u64>,
+    /// What becomes of a message whose receiver dies with it.
+    pub redeliver: Option<Redeliver>,
+    /// When an MPMC channel's receivers are told that it has ended.
+    pub until: Option<Until>,
     /// Whether the cores are kept from sleeping deeply while a handle is open.
     pub hold_cpu_latency: Option<bool>,
 }
@@ -29,6 +45,7 @@ pub struct ShmOptions {
 /// What an option takes, and where it goes.
 enum Form {
     Size(fn(&mut ShmOptions, u64)),
+    Count(fn(&mut ShmOptions, u64)),
     Word(&'static [Word]),
 }
 
@@ -46,7 +63,45 @@ const SHM: &[(&str, Form)] = &[
         ]),
     ),
     HOLD_CPU_LATENCY,
-    KIND,
+    (
+        "kind",
+        Form::Word(&[
+            (Kind::Spsc.name(), |options| options.kind = Some(Kind::Spsc)),
+            (Kind::Broadcast.name(), |options| options.kind = Some(Kind::Broadcast)),
+            (Kind::Mpmc.name(), |options| options.kind = Some(Kind::Mpmc)),
+        ]),
+    ),
+    (
+        "overflow",
+        Form::Word(&[
+            (Overflow::Block.name(), |options| options.overflow = Some(Overflow::Block)),
+            (Overflow::Overwrite.name(), |options| options.overflow = Some(Overflow::Overwrite)),
+        ]),
+    ),
+    ("history", Form::Count(|options, messages| options.history = Some(messages))),
+    (
+        "read",
+        Form::Word(&[
+            ("every", |options| options.read = Some(Read::Every)),
+            ("newest", |options| options.read = Some(Read::Newest)),
+        ]),
+    ),
+    ("slots", Form::Count(|options, slots| options.slots = Some(slots))),
+    ("slot", Form::Size(|options, bytes| options.slot = Some(bytes))),
+    (
+        "redeliver",
+        Form::Word(&[
+            (Redeliver::Again.name(), |options| options.redeliver = Some(Redeliver::Again)),
+            (Redeliver::Drop.name(), |options| options.redeliver = Some(Redeliver::Drop)),
+        ]),
+    ),
+    (
+        "until",
+        Form::Word(&[
+            (Until::Never.name(), |options| options.until = Some(Until::Never)),
+            (Until::Last.name(), |options| options.until = Some(Until::Last)),
+        ]),
+    ),
 ];
 
 /// All options of `tcp://`.
@@ -60,10 +115,10 @@ const TCP: &[(&str, Form)] = &[
             ("connect", |options| options.side = Some(Side::Connect)),
         ]),
     ),
-    // The caller's own calls drive the socket: nothing to set, either.
+    // The caller's own calls drive the socket: nothing to set.
     ("io", Form::Word(&[("inline", |_| {})])),
     HOLD_CPU_LATENCY,
-    KIND,
+    SPSC,
 ];
 
 const CAPACITY: (&str, Form) =
@@ -86,8 +141,9 @@ const HOLD_CPU_LATENCY: (&str, Form) = (
     ]),
 );
 
-/// There is but one kind, so nothing to set.
-const KIND: (&str, Form) = ("kind", Form::Word(&[("spsc", |_| {})]));
+/// Between hosts there is but one.
+const SPSC: (&str, Form) =
+    ("kind", Form::Word(&[(Kind::Spsc.name(), |options| options.kind = Some(Kind::Spsc))]));
 
 /// All options of a scheme.
 fn table(scheme: Scheme) -> &'static [(&'static str, Form)] {
@@ -140,6 +196,13 @@ impl Form {
                 Ok(bytes) => set(options, bytes),
                 Err(error) => return Err(AddressProblem::BadSize { option, error }),
             },
+            Self::Count(set) => match value.parse() {
+                Ok(count) => set(options, count),
+                Err(_) => {
+                    let found = value.to_owned();
+                    return Err(AddressProblem::BadCount { option, found });
+                }
+            },
             Self::Word(words) => match words.iter().find(|(word, _)| *word == value) {
                 Some((_, set)) => set(options),
                 None => {
@@ -154,6 +217,7 @@ impl Form {
     fn example(&self) -> &'static str {
         match self {
             Self::Size(_) => "64KiB",
+            Self::Count(_) => "100",
             Self::Word(words) => words.first().map_or("", |(word, _)| word),
         }
     }
@@ -192,7 +256,12 @@ mod tests {
         let none = ShmOptions::default();
         assert_eq!(read("side=bind"), ShmOptions { side: Some(Side::Bind), ..none });
         assert_eq!(read("side=connect"), ShmOptions { side: Some(Side::Connect), ..none });
-        let both = ShmOptions { capacity: Some(65536), wait: Some(Wait::Spin), ..none };
+        let both = ShmOptions {
+            capacity: Some(65536),
+            wait: Some(Wait::Spin),
+            kind: Some(Kind::Spsc),
+            ..none
+        };
         assert_eq!(read("capacity=64KiB&wait=spin&io=inline&kind=spsc"), both);
         let text = parse_options(Scheme::Tcp, "align=16").expect_err("refused").to_string();
         assert_eq!(
@@ -211,10 +280,28 @@ mod tests {
         }
         assert_eq!(read("align=16"), ShmOptions { align: Some(16), ..none });
         assert_eq!(read("align=64"), ShmOptions { align: Some(64), ..none });
+        assert_eq!(read("kind=mpmc"), ShmOptions { kind: Some(Kind::Mpmc), ..none });
+        assert_eq!(read("slots=64"), ShmOptions { slots: Some(64), ..none });
+        assert_eq!(read("slot=1KiB"), ShmOptions { slot: Some(1024), ..none });
+        for redeliver in Redeliver::ALL {
+            let query = format!("redeliver={redeliver}");
+            assert_eq!(read(&query), ShmOptions { redeliver: Some(redeliver), ..none });
+        }
+        for until in Until::ALL {
+            assert_eq!(read(&format!("until={until}")), ShmOptions { until: Some(until), ..none });
+        }
         let hold = |on| ShmOptions { hold_cpu_latency: Some(on), ..none };
         assert_eq!(read("hold_cpu_latency=on"), hold(true));
         assert_eq!(read("hold_cpu_latency=off"), hold(false));
-        assert_eq!(read("kind=spsc"), none);
+        assert_eq!(read("kind=spsc"), ShmOptions { kind: Some(Kind::Spsc), ..none });
+        let broadcast = ShmOptions {
+            kind: Some(Kind::Broadcast),
+            overflow: Some(Overflow::Overwrite),
+            history: Some(100),
+            read: Some(Read::Newest),
+            ..none
+        };
+        assert_eq!(read("kind=broadcast&overflow=overwrite&history=100&read=newest"), broadcast);
     }
 
     #[test]
@@ -222,7 +309,7 @@ mod tests {
         assert_eq!(
             text_of("algin=64"),
             "\"algin\" is no option of shm (did you mean align?): type one of capacity, wait, \
-             align, hold_cpu_latency, kind"
+             align, hold_cpu_latency, kind, overflow, history, read, slots, slot, redeliver, until"
         );
         assert!(text_of("depth=4").starts_with("\"depth\" is no option of shm: type one of"));
         assert!(text_of("=4").starts_with("\"\" is no option of shm: type one of"));
@@ -262,9 +349,22 @@ mod tests {
              wait=park"
         );
         assert_eq!(text_of("align=32"), "align can't be \"32\": type one of align=16, align=64");
-        assert_eq!(text_of("kind="), "kind can't be \"\": type one of kind=spsc");
+        assert_eq!(
+            text_of("kind="),
+            "kind can't be \"\": type one of kind=spsc, kind=broadcast, kind=mpmc"
+        );
         assert!(text_of("wait=a=b").starts_with("wait can't be \"a=b\": "));
         assert!(text_of("wait=\n").starts_with("wait can't be \"\\n\": "));
+    }
+
+    #[test]
+    fn bad_count() {
+        for value in ["", "many", "-1", "1.5", "99999999999999999999"] {
+            let expected = format!(
+                "history is a number of messages, and {value:?} is none: type history=100, say"
+            );
+            assert_eq!(text_of(&format!("history={value}")), expected);
+        }
     }
 
     #[test]

@@ -1,8 +1,10 @@
-//! The parent's side of the two processes: starts them, hands them the arena, gives orders, collects
-//! answers in bounded time, and leaves none of them behind. Knows nothing of what they measure.
+//! The parent's side of the processes: starts one for each party, hands them the arena, gives orders,
+//! collects answers in bounded time, and leaves none of them behind. Knows nothing of what they
+//! measure.
 
 use crate::arena::Arena;
-use crate::plan::{Cpus, Fault, Jitter, Job, Order, Outcome, Reply, Role, Seat};
+use crate::crowd::audit;
+use crate::plan::{Cpus, Fault, Jitter, Job, Order, Outcome, Parties, Party, Reply, Seat};
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt;
@@ -18,55 +20,59 @@ const GRACE: Duration = Duration::from_secs(15);
 /// What a process gets to close its channels at the end.
 const PARTING: Duration = Duration::from_secs(1);
 
-/// Two processes with every seat open. They end with it, and when this process dies.
-pub(crate) struct Pair {
-    active: Process,
-    passive: Process,
-    replies: Receiver<(Role, Option<Reply>)>,
+/// A process for each party, with every seat open at which it takes part. They end with it, and when
+/// this process dies.
+pub(crate) struct Crew {
+    processes: Vec<Process>,
+    seats: Vec<Seat>,
+    replies: Receiver<(Party, Option<Reply>)>,
     /// The processes map it by the inherited descriptor.
     _arena: Arena,
 }
 
-impl Pair {
-    /// Starts both processes and opens `seats` on both sides. `channels` is where named channels
-    /// are made. To be called from the main thread only: the processes die with the thread that
-    /// started them.
+impl Crew {
+    /// Starts the processes and opens `seats`, none of which needs more than `parties`. `channels` is
+    /// where named channels are made. To be called from the main thread only: the processes die with
+    /// the thread that started them.
     pub(crate) fn start(
-        seats: &[Seat],
+        parties: Parties,
+        seats: Vec<Seat>,
         arena: Arena,
-        cpus: Option<Cpus>,
+        cpus: Option<&Cpus>,
         channels: &Path,
-    ) -> Result<Pair, Fault> {
+    ) -> Result<Crew, Fault> {
         let (sender, replies) = mpsc::channel();
-        let start = |role| {
+        let start = |party| {
             let job = Job {
-                role,
-                cpus,
+                party,
+                cpus: cpus.cloned(),
                 arena_fd: arena.fd(),
                 arena_len: arena.len(),
-                seats: seats.to_vec(),
+                seats: seats.clone(),
             };
             Process::start(&job, channels, sender.clone())
         };
-        let (active, passive) = (start(Role::Active)?, start(Role::Passive)?);
-        let mut pair = Pair { active, passive, replies, _arena: arena };
-        pair.both(&Order::Open, GRACE, "opening the channels", |reply| match reply {
+        let processes = parties.all().map(start).collect::<Result<Vec<_>, _>>()?;
+        let mut crew = Crew { processes, seats, replies, _arena: arena };
+        crew.ask(parties, &Order::Open, GRACE, "opening the channels", |reply| match reply {
             Reply::Opened => Ok(()),
             other => Err(other),
         })?;
-        Ok(pair)
+        Ok(crew)
     }
 
-    /// Watches both cores for `ms`, at the same time.
+    /// Watches the cores of the first sender and the first receiver for `ms`, at the same time.
     pub(crate) fn jitter(&mut self, ms: u64) -> Result<Vec<Jitter>, Fault> {
         let limit = GRACE + Duration::from_millis(ms);
-        self.both(&Order::Jitter { ms }, limit, "watching the cores", |reply| match reply {
+        let order = Order::Jitter { ms };
+        self.ask(Parties::TWO, &order, limit, "watching the cores", |reply| match reply {
             Reply::Jitter(jitter) => Ok(jitter),
             other => Err(other),
         })
     }
 
-    /// Plays one round on a seat; `what` is for errors. Returns both sides' accounts together.
+    /// Plays one round on a seat; `what` is for errors. Returns the accounts of all its parties
+    /// together.
     pub(crate) fn round(
         &mut self,
         seat: usize,
@@ -75,94 +81,89 @@ impl Pair {
     ) -> Result<Outcome, Fault> {
         let deadline = Instant::now() + length * 4 + GRACE;
         let order = Order::Round { seat, micros: length.as_micros() as u64 };
-        let mut sum = Outcome::default();
-        let mut done = 0;
-        // The passive side first: it has to be there when the first message comes.
-        for role in [Role::Passive, Role::Active] {
-            self.process(role).tell(&order)?;
+        let parties = self.seats[seat].parties;
+        let mut done = Vec::with_capacity(parties.all().count());
+        for party in parties.all() {
+            self.process(party).tell(&order)?;
             loop {
                 match self.next(deadline, what)? {
-                    (from, Reply::Ready) if from == role => break,
-                    // The other side may be through before this one has said that it begins.
-                    (_, Reply::Done(outcome)) => {
-                        sum = sum.and(outcome);
-                        done += 1;
-                    }
+                    (from, Reply::Ready) if from == party => break,
+                    // Others may be through before this one has said that it begins.
+                    (_, Reply::Done(outcome)) => done.push(*outcome),
                     (from, other) => return Err(unexpected(from, &other)),
                 }
             }
         }
-        while done < 2 {
+        while done.len() < parties.all().count() {
             match self.next(deadline, what)? {
-                (_, Reply::Done(outcome)) => {
-                    sum = sum.and(outcome);
-                    done += 1;
-                }
+                (_, Reply::Done(outcome)) => done.push(*outcome),
                 (from, other) => return Err(unexpected(from, &other)),
             }
         }
-        Ok(sum)
+        Ok(audit(done.into_iter().fold(Outcome::default(), Outcome::and), parties))
     }
 
-    /// One order to both, one answer from each.
-    fn both<T>(
+    /// One order to each, one answer from each.
+    fn ask<T>(
         &mut self,
+        parties: Parties,
         order: &Order,
         limit: Duration,
         what: &str,
         pick: impl Fn(Reply) -> Result<T, Reply>,
     ) -> Result<Vec<T>, Fault> {
         let deadline = Instant::now() + limit;
-        self.active.tell(order)?;
-        self.passive.tell(order)?;
-        let mut answers = Vec::with_capacity(2);
-        while answers.len() < 2 {
-            let (from, reply) = self.next(deadline, what)?;
-            answers.push(pick(reply).map_err(|other| unexpected(from, &other))?);
+        for party in parties.all() {
+            self.process(party).tell(order)?;
         }
-        Ok(answers)
+        parties
+            .all()
+            .map(|_| {
+                let (from, reply) = self.next(deadline, what)?;
+                pick(reply).map_err(|other| unexpected(from, &other))
+            })
+            .collect()
     }
 
-    fn next(&mut self, deadline: Instant, what: &str) -> Result<(Role, Reply), Fault> {
+    fn next(&mut self, deadline: Instant, what: &str) -> Result<(Party, Reply), Fault> {
         let left = deadline.saturating_duration_since(Instant::now());
         match self.replies.recv_timeout(left) {
-            Ok((role, Some(Reply::Fault(text)))) => {
-                Err(Fault::new(format!("{what}: the {} process says: {text}", name(role))))
+            Ok((party, Some(Reply::Fault(text)))) => {
+                Err(Fault::new(format!("{what}: the process of {party} says: {text}")))
             }
-            Ok((role, Some(reply))) => Ok((role, reply)),
-            Ok((role, None)) => {
-                let how = self.process(role).ended();
-                Err(Fault::new(format!("{what}: the {} process ended: {how}", name(role))))
+            Ok((party, Some(reply))) => Ok((party, reply)),
+            Ok((party, None)) => {
+                let how = self.process(party).ended();
+                Err(Fault::new(format!("{what}: the process of {party} ended: {how}")))
             }
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                 Err(Fault::new(format!(
-                    "{what}: no answer in time, so a message was lost or a side hangs; both \
+                    "{what}: no answer in time, so a message was lost or a party hangs; all \
                      processes were killed. Run this system alone with --systems to see it again"
                 )))
             }
         }
     }
 
-    fn process(&mut self, role: Role) -> &mut Process {
-        match role {
-            Role::Active => &mut self.active,
-            Role::Passive => &mut self.passive,
-        }
+    fn process(&mut self, party: Party) -> &mut Process {
+        let process = self.processes.iter_mut().find(|process| process.party == party);
+        process.expect("the crew was started for all parties of its seats")
     }
 }
 
-fn name(role: Role) -> &'static str {
-    match role {
-        Role::Active => "active",
-        Role::Passive => "passive",
+impl Drop for Crew {
+    /// All of them close their channels at the same time.
+    fn drop(&mut self) {
+        self.processes.iter_mut().for_each(|process| process.orders = None);
     }
 }
 
-fn unexpected(from: Role, reply: &Reply) -> Fault {
-    Fault::new(format!("the {} process answered out of turn: {reply:?}", name(from)))
+fn unexpected(from: Party, reply: &Reply) -> Fault {
+    Fault::new(format!("the process of {from} answered out of turn: {reply:?}"))
 }
 
 struct Process {
+    party: Party,
     child: Child,
     /// Closed to let it go.
     orders: Option<ChildStdin>,
@@ -172,7 +173,7 @@ impl Process {
     fn start(
         job: &Job,
         channels: &Path,
-        replies: Sender<(Role, Option<Reply>)>,
+        replies: Sender<(Party, Option<Reply>)>,
     ) -> Result<Process, Fault> {
         let mut command = Command::new("/proc/self/exe");
         command
@@ -185,22 +186,22 @@ impl Process {
         unsafe { command.pre_exec(move || tie(fd, parent)) };
         let mut child = command
             .spawn()
-            .map_err(|e| Fault::new(format!("can't start a process of the pair: {e}")))?;
+            .map_err(|e| Fault::new(format!("can't start a process of the crew: {e}")))?;
         let (Some(orders), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(Fault::new("a process of the pair came without pipes"));
+            return Err(Fault::new("a process of the crew came without pipes"));
         };
-        let role = job.role;
-        let mut process = Process { child, orders: Some(orders) };
+        let party = job.party;
+        let mut process = Process { party, child, orders: Some(orders) };
         thread::spawn(move || {
             for line in BufReader::new(answers).lines().map_while(Result::ok) {
                 let reply = serde_json::from_str(&line)
                     .unwrap_or_else(|e| Reply::Fault(format!("{e} in its answer: {line}")));
-                if replies.send((role, Some(reply))).is_err() {
+                if replies.send((party, Some(reply))).is_err() {
                     return;
                 }
             }
-            // Nobody listens any more when the pair is being dropped.
-            let _ = replies.send((role, None));
+            // Nobody listens any more when the crew is being dropped.
+            let _ = replies.send((party, None));
         });
         process.write(job)?;
         Ok(process)
@@ -215,7 +216,7 @@ impl Process {
         line.push('\n');
         match self.orders.as_mut().map(|orders| orders.write_all(line.as_bytes())) {
             Some(Ok(())) => Ok(()),
-            _ => Err(Fault::new(format!("a process of the pair ended: {}", self.ended()))),
+            _ => Err(Fault::new(format!("a process of the crew ended: {}", self.ended()))),
         }
     }
 

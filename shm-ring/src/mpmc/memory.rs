@@ -1,0 +1,191 @@
+//! The memory a queue lives in, as the algorithm sees it. `BoxedMemory` is heap memory for tests and
+//! models; mapped memory is in the segment. No algorithm here.
+
+use crate::sync::Word;
+
+/// A shared word: [`Word`], or a model's, that counts each access as a step.
+pub trait SlotWord {
+    /// Reads without ordering anything.
+    fn load_relaxed(&self) -> u64;
+    /// Reads; what the matching release published is visible afterwards.
+    fn load_acquire(&self) -> u64;
+    /// Writes without ordering anything.
+    fn store_relaxed(&self, value: u64);
+    /// Writes, after everything before it.
+    fn store_release(&self, value: u64);
+    /// Writes `new` if the word holds `old`, else returns what it holds. Acquires and releases.
+    fn replace(&self, old: u64, new: u64) -> Result<(), u64>;
+}
+
+impl SlotWord for Word {
+    #[inline(always)]
+    fn load_relaxed(&self) -> u64 {
+        self.load_relaxed()
+    }
+    #[inline(always)]
+    fn load_acquire(&self) -> u64 {
+        self.load_acquire()
+    }
+    #[inline(always)]
+    fn store_relaxed(&self, value: u64) {
+        self.store_relaxed(value);
+    }
+    #[inline(always)]
+    fn store_release(&self, value: u64) {
+        self.store_release(value);
+    }
+    #[inline(always)]
+    fn replace(&self, old: u64, new: u64) -> Result<(), u64> {
+        self.replace(old, new)
+    }
+}
+
+/// What the algorithm needs of the memory under it. All words are zero in a new queue.
+///
+/// # Safety
+/// For as long as the value lives: `slots` is a constant power of two, at least 2; for every index
+/// below it `payload` returns a pointer that is valid for `room` bytes, which overlap no other slot's;
+/// and the queue stays where it is when the value moves.
+pub unsafe trait SlotMemory {
+    /// Its words.
+    type Word: SlotWord;
+    /// How many slots.
+    fn slots(&self) -> u64;
+    /// Bytes that a message may have.
+    fn room(&self) -> u64;
+    /// The senders' word of a slot.
+    fn sent(&self, index: u64) -> &Self::Word;
+    /// The receivers' word of a slot.
+    fn taken(&self, index: u64) -> &Self::Word;
+    /// The message's bytes.
+    fn payload(&self, index: u64) -> *mut u8;
+    /// A ticket at or before the next that a sender will claim.
+    fn tail(&self) -> &Self::Word;
+    /// A ticket at or before the next that a receiver will claim.
+    fn head(&self) -> &Self::Word;
+    /// Counts the sweeps that may have left messages to deliver again.
+    fn returns(&self) -> &Self::Word;
+    /// Counts the messages that died with their receivers.
+    fn dropped(&self) -> &Self::Word;
+    /// Asks for the slot's lines, to be written or read soon. A hint: does nothing by itself.
+    #[inline(always)]
+    fn prefetch(&self, index: u64, access: Access) {
+        let _ = (index, access);
+    }
+    /// Tells a model that the message is written or read between now and the next atomic operation.
+    #[inline(always)]
+    fn touch(&self, index: u64, access: Access) {
+        let _ = (index, access);
+    }
+}
+
+/// What a message is touched for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// By a receiver, before release.
+    Read,
+    /// By a sender, before publication.
+    Write,
+}
+
+#[cfg(any(test, loom, feature = "testing"))]
+pub use boxed::BoxedMemory;
+
+#[cfg(any(test, loom, feature = "testing"))]
+mod boxed {
+    use std::cell::UnsafeCell;
+    use std::sync::Arc;
+
+    use super::{Access, SlotMemory};
+    use crate::sync::Word;
+
+    /// A queue in heap memory that its participants share by cloning.
+    #[derive(Clone, Debug)]
+    pub struct BoxedMemory(Arc<Shared>);
+
+    #[derive(Debug)]
+    struct Shared {
+        room: u64,
+        sent: Box<[Word]>,
+        taken: Box<[Word]>,
+        bytes: Box<[UnsafeCell<u8>]>,
+        #[cfg(loom)]
+        touched: Box<[loom::cell::UnsafeCell<()>]>,
+        tail: Word,
+        head: Word,
+        returns: Word,
+        dropped: Word,
+    }
+
+    // SAFETY: the raw bytes are reached only through the queue's protocol, whose accesses `touch`
+    // reports to loom; that is what the models check.
+    unsafe impl Sync for Shared {}
+    // SAFETY: as above; nothing in it belongs to a thread.
+    unsafe impl Send for Shared {}
+
+    impl BoxedMemory {
+        /// A new queue of `slots` (a power of two, at least 2) messages of at most `room` bytes.
+        pub fn new(slots: u64, room: u64) -> Self {
+            assert!(slots.is_power_of_two() && slots >= 2);
+            let words = || (0..slots).map(|_| Word::new(0)).collect();
+            Self(Arc::new(Shared {
+                room,
+                sent: words(),
+                taken: words(),
+                bytes: (0..slots * room).map(|_| UnsafeCell::new(0)).collect(),
+                #[cfg(loom)]
+                touched: (0..slots).map(|_| loom::cell::UnsafeCell::new(())).collect(),
+                tail: Word::new(0),
+                head: Word::new(0),
+                returns: Word::new(0),
+                dropped: Word::new(0),
+            }))
+        }
+    }
+
+    // SAFETY: the boxed slices live as long as the Arc and never move; slot `index` has bytes
+    // `index * room ..` of `slots * room`.
+    unsafe impl SlotMemory for BoxedMemory {
+        type Word = Word;
+
+        fn slots(&self) -> u64 {
+            self.0.sent.len() as u64
+        }
+        fn room(&self) -> u64 {
+            self.0.room
+        }
+        fn sent(&self, index: u64) -> &Word {
+            &self.0.sent[index as usize]
+        }
+        fn taken(&self, index: u64) -> &Word {
+            &self.0.taken[index as usize]
+        }
+        fn payload(&self, index: u64) -> *mut u8 {
+            self.0.bytes[(index * self.0.room) as usize].get()
+        }
+        fn tail(&self) -> &Word {
+            &self.0.tail
+        }
+        fn head(&self) -> &Word {
+            &self.0.head
+        }
+        fn returns(&self) -> &Word {
+            &self.0.returns
+        }
+        fn dropped(&self) -> &Word {
+            &self.0.dropped
+        }
+        #[cfg(loom)]
+        fn touch(&self, index: u64, access: Access) {
+            let cell = &self.0.touched[index as usize];
+            match access {
+                Access::Read => cell.with(|_| ()),
+                Access::Write => cell.with_mut(|_| ()),
+            }
+        }
+        #[cfg(not(loom))]
+        fn touch(&self, index: u64, _access: Access) {
+            assert!(index < self.slots(), "outside the queue");
+        }
+    }
+}

@@ -1,0 +1,417 @@
+//! The receiver's half: claims messages, shows them, gives their slots back.
+
+use super::memory::{Access, SlotMemory, SlotWord};
+use super::word::{self, Owner, Sent, Taken};
+use super::{Geometry, Holder, STEPS_PER_HINT, back_off, help};
+use crate::error::Fault;
+
+/// How many slots ahead a receiver in a stream asks for what it will read.
+const TAKE_AHEAD: u64 = 8;
+
+/// So many takes in a row are a stream.
+const STREAK: u8 = 3;
+
+/// Why nothing was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TakeError {
+    /// No message; or the next one is not published yet, and by whom it is held up.
+    Empty(Option<Holder>),
+    /// The memory makes no sense.
+    Corrupt(Fault),
+}
+
+impl From<Fault> for TakeError {
+    fn from(fault: Fault) -> Self {
+        Self::Corrupt(fault)
+    }
+}
+
+/// A message that this receiver has claimed, to be read before [`Receiver::release`].
+#[derive(Clone, Copy, Debug)]
+pub struct Message {
+    /// Its bytes.
+    pub payload: *const u8,
+    /// How many.
+    pub len: usize,
+    /// Its place in the queue, from 0; some places are never taken.
+    pub ticket: u64,
+    /// Whether another receiver may have had it before.
+    pub redelivered: bool,
+}
+
+/// The slots that a receiver has claimed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct Held {
+    first: u64,
+    /// Slots; 0: no claim.
+    len: u64,
+    /// Those from the front that were looked at.
+    used: u64,
+    /// The senders' word of the first.
+    word: u64,
+    redelivered: bool,
+}
+
+/// The receiver's half of the algorithm. At most one claim at a time.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Receiver<M> {
+    memory: M,
+    owner: Owner,
+    geometry: Geometry,
+    /// Where a claim begins that this receiver has not made, as far as it knows the next one.
+    next: u64,
+    /// The hint as last seen.
+    hint: u64,
+    /// The number of returns up to which all that was returned has been found.
+    returns: u64,
+    /// Whether there may be more.
+    may_return: bool,
+    /// Takes since the last time that nothing was there, up to [`STREAK`].
+    streak: u8,
+    held: Held,
+}
+
+impl<M: SlotMemory> Receiver<M> {
+    /// A receiver with nothing claimed. `owner` is this participant's alone, and was swept.
+    pub fn new(memory: M, owner: Owner) -> Self {
+        let geometry = Geometry::of(memory.slots());
+        let hint = memory.head().load_relaxed();
+        Self {
+            memory,
+            owner,
+            geometry,
+            next: hint,
+            hint,
+            returns: 0,
+            may_return: true,
+            streak: 0,
+            held: Held::default(),
+        }
+    }
+
+    /// The memory under it.
+    pub fn memory(&self) -> &M {
+        &self.memory
+    }
+
+    /// Messages claimed and not released.
+    #[inline(always)]
+    pub fn held(&self) -> u64 {
+        self.held.len
+    }
+
+    /// Those of them that were looked at.
+    #[inline(always)]
+    pub fn used(&self) -> u64 {
+        self.held.used
+    }
+
+    /// Claims up to `most` messages (at least 1) that are there. Call only with nothing claimed.
+    #[inline(always)]
+    pub fn try_take(&mut self, most: u64) -> Result<(), TakeError> {
+        debug_assert!(self.held.len == 0 && most >= 1);
+        if self.may_return && self.take_returned()? {
+            return Ok(());
+        }
+        let mut failures = 0;
+        let mut taken = 0;
+        for _ in 0..self.geometry.patience() {
+            let first = self.next;
+            let index = self.geometry.index(first);
+            let lap = self.geometry.lap(first);
+            // A21, pairs with R21 in Sender::publish.
+            let found = self.memory.sent(index).load_acquire();
+            let (len, claim) = if word::is_ready(found, lap) {
+                let len = if most == 1 { 1 } else { self.ready_from(first, most) };
+                (len, Taken::Reading { owner: self.owner, run: len })
+            } else if self.is_given_up(first, found, &mut taken)? {
+                (1, Taken::Done)
+            } else {
+                continue;
+            };
+            self.keep_hint(first);
+            match self.memory.taken(index).replace(Taken::Done.word(lap.before()), claim.word(lap))
+            {
+                Ok(()) => {
+                    self.next = first + len;
+                    if self.geometry.moves_hint(first, self.next) {
+                        self.hint = help(self.memory.head(), self.next);
+                        self.notice_returns();
+                    }
+                    if let Taken::Reading { .. } = claim {
+                        self.ask_ahead(first);
+                        crate::fault::point(crate::fault::Point::Taken);
+                        self.held = Held { first, len, used: 0, word: found, redelivered: false };
+                        return Ok(());
+                    }
+                }
+                Err(found) => {
+                    self.step_over(first, found, &mut taken)?;
+                    back_off(failures);
+                    failures += 1;
+                }
+            }
+        }
+        Err(TakeError::Empty(None))
+    }
+
+    /// Looks whether messages of the dead came back since the last look; the next
+    /// [`Self::try_take`] then begins with those. Returns whether some may have.
+    #[inline(always)]
+    pub fn notice_returns(&mut self) -> bool {
+        if self.memory.returns().load_relaxed() != self.returns {
+            self.may_return = true;
+        }
+        self.may_return
+    }
+
+    /// Whether messages came one after the other until just now. Asked once after each such streak.
+    #[inline(always)]
+    pub fn ends_streak(&mut self) -> bool {
+        std::mem::take(&mut self.streak) == STREAK
+    }
+
+    /// Whether there is a message after those claimed, unless another receiver takes it.
+    #[inline]
+    pub fn sees_more(&self) -> bool {
+        let found = self.memory.sent(self.geometry.index(self.next)).load_relaxed();
+        word::is_ready(found, self.geometry.lap(self.next))
+    }
+
+    /// The first message of the claim that was not looked at.
+    #[inline(always)]
+    pub fn message(&self) -> Result<Option<Message>, Fault> {
+        let Held { first, len, used, word, redelivered } = self.held;
+        if used == len {
+            return Ok(None);
+        }
+        let ticket = first + used;
+        let index = self.geometry.index(ticket);
+        let word = if used == 0 { word } else { self.memory.sent(index).load_acquire() };
+        let len = word::ready_len(word);
+        if !word::is_ready(word, self.geometry.lap(ticket)) || len > self.memory.room() {
+            return Err(Fault::Slot);
+        }
+        self.memory.touch(index, Access::Read);
+        let payload = self.memory.payload(index).cast_const();
+        Ok(Some(Message { payload, len: len as usize, ticket, redelivered }))
+    }
+
+    /// Steps over the message that [`Self::message`] showed.
+    #[inline(always)]
+    pub fn advance(&mut self) {
+        debug_assert!(self.held.used < self.held.len);
+        self.held.used += 1;
+    }
+
+    /// Gives back what was stepped over. The rest of the claim stays. Returns how many slots.
+    #[inline(always)]
+    pub fn release(&mut self) -> u64 {
+        let Held { first, len, used, .. } = self.held;
+        if len > 1 {
+            self.release_run();
+        } else if used == 1 {
+            self.memory.touch(self.geometry.index(first), Access::Read);
+            self.store(first, Taken::Done);
+            self.held = Held::default();
+        }
+        used
+    }
+
+    #[cold]
+    fn release_run(&mut self) {
+        let Held { first, len, used, .. } = self.held;
+        if used == 0 {
+            return;
+        }
+        if used < len {
+            // A claim of its own, before the one that covers it ends.
+            let rest = Taken::Reading { owner: self.owner, run: len - used };
+            self.store(first + used, rest);
+        }
+        for ticket in (first..first + used).rev() {
+            self.memory.touch(self.geometry.index(ticket), Access::Read);
+            // The first goes last: until then senders stay before it, and receivers step over all.
+            self.store(ticket, Taken::Done);
+            crate::fault::point(crate::fault::Point::Releasing);
+        }
+        let word = self.memory.sent(self.geometry.index(first + used)).load_acquire();
+        self.held =
+            Held { first: first + used, len: len - used, used: 0, word, redelivered: false };
+        if self.held.len == 0 {
+            self.held = Held::default();
+        }
+    }
+
+    /// Leaves: what was looked at is released, the rest goes to whoever comes. Returns how many went.
+    pub fn give_back(&mut self) -> u64 {
+        self.release();
+        let Held { first, len, .. } = std::mem::take(&mut self.held);
+        for ticket in (first..first + len).rev() {
+            self.store(ticket, Taken::Returned { attempt: 1 });
+        }
+        if len > 0 {
+            announce_returns(&self.memory);
+        }
+        len
+    }
+
+    /// R22, pairs with A22 in Sender::look_ahead.
+    #[inline(always)]
+    fn store(&self, ticket: u64, state: Taken) {
+        let index = self.geometry.index(ticket);
+        self.memory.taken(index).store_release(state.word(self.geometry.lap(ticket)));
+    }
+
+    /// In a stream only: the lines that a receiver which keeps up would ask for are about to be written.
+    #[inline(always)]
+    fn ask_ahead(&mut self, ticket: u64) {
+        if self.streak < STREAK {
+            self.streak += 1;
+        } else {
+            self.memory.prefetch(self.geometry.index(ticket + TAKE_AHEAD), Access::Read);
+        }
+    }
+
+    /// How many messages are there in a row.
+    #[inline]
+    fn ready_from(&self, first: u64, most: u64) -> u64 {
+        let most = most.min(self.geometry.run_max());
+        (1..most)
+            .find(|behind| {
+                let ticket = first + behind;
+                // A21, as in try_take.
+                let found = self.memory.sent(self.geometry.index(ticket)).load_acquire();
+                !word::is_ready(found, self.geometry.lap(ticket))
+            })
+            .unwrap_or(most)
+    }
+
+    /// Whether the slot holds no message and never will in this lap; false: look at `next` again.
+    #[cold]
+    fn is_given_up(&mut self, ticket: u64, found: u64, taken: &mut u32) -> Result<bool, TakeError> {
+        let state = match Sent::read(found) {
+            Ok(state) => state,
+            Err(fault) => return self.pass_over(ticket, fault, taken),
+        };
+        match (word::lap(found).since(self.geometry.lap(ticket)), state) {
+            (0, Sent::Nothing) => Ok(true),
+            (0, Sent::Writing { owner, .. }) => {
+                Err(TakeError::Empty(Some(Holder { owner: Some(owner), ticket, word: found })))
+            }
+            (-1, Sent::Nothing | Sent::Ready { .. }) => Err(TakeError::Empty(None)),
+            (1.., _) => {
+                let found = self.memory.taken(self.geometry.index(ticket)).load_acquire();
+                self.step_over(ticket, found, taken)?;
+                Ok(false)
+            }
+            _ => Err(Fault::Slot.into()),
+        }
+    }
+
+    /// A senders' word that nobody writes: this lap of the slot is over, and that is told once. The slot
+    /// is of use again in the next.
+    #[cold]
+    fn pass_over(&mut self, ticket: u64, fault: Fault, taken: &mut u32) -> Result<bool, TakeError> {
+        let lap = self.geometry.lap(ticket);
+        self.keep_hint(ticket);
+        let own_word = self.memory.taken(self.geometry.index(ticket));
+        match own_word.replace(Taken::Done.word(lap.before()), Taken::Done.word(lap)) {
+            Ok(()) => {
+                self.next = ticket + 1;
+                Err(fault.into())
+            }
+            Err(found) => {
+                self.step_over(ticket, found, taken)?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Moves the hint if a claim at `first` would be too far beyond it.
+    #[inline(always)]
+    fn keep_hint(&mut self, first: u64) {
+        if first.wrapping_sub(self.hint).cast_signed() >= self.geometry.reach.cast_signed() {
+            self.hint = help(self.memory.head(), first);
+        }
+    }
+
+    /// Another receiver has the slot, or had it: on to the next claim.
+    #[cold]
+    fn step_over(&mut self, ticket: u64, found: u64, taken: &mut u32) -> Result<(), TakeError> {
+        let state = match Taken::read(found) {
+            Ok(state) => state,
+            Err(fault) => {
+                // A word that nobody writes: as above.
+                self.keep_hint(ticket);
+                let own_word = self.memory.taken(self.geometry.index(ticket));
+                let done = Taken::Done.word(self.geometry.lap(ticket));
+                if own_word.replace(found, done).is_ok() {
+                    self.next = ticket + 1;
+                }
+                return Err(fault.into());
+            }
+        };
+        match word::lap(found).since(self.geometry.lap(ticket)) {
+            0 => {
+                *taken += 1;
+                self.next += if let Taken::Reading { run, .. } = state { run } else { 1 };
+                if taken.is_multiple_of(STEPS_PER_HINT) {
+                    self.hint = self.memory.head().load_relaxed();
+                    self.next = self.next.max(self.hint);
+                }
+                Ok(())
+            }
+            1.. => {
+                // Others went round. The hint lags by less than a lap, so it is ahead of here.
+                self.hint = self.memory.head().load_relaxed();
+                if self.hint <= self.next {
+                    return Err(Fault::Hint.into());
+                }
+                self.next = self.hint;
+                Ok(())
+            }
+            _ => Err(Fault::Slot.into()),
+        }
+    }
+
+    /// Looks through all slots for a message that came back, and claims it.
+    #[cold]
+    fn take_returned(&mut self) -> Result<bool, TakeError> {
+        // A23, pairs with R23 in announce_returns. Before the look: what comes back later counts
+        // anew.
+        let returns = self.memory.returns().load_acquire();
+        for index in 0..=self.geometry.mask {
+            let own_word = self.memory.taken(index);
+            let found = own_word.load_acquire();
+            // What makes no sense is for those to tell who come to it.
+            let Ok(Taken::Returned { attempt }) = Taken::read(found) else { continue };
+            let lap = word::lap(found);
+            if own_word
+                .replace(found, Taken::Again { owner: self.owner, attempt }.word(lap))
+                .is_err()
+            {
+                continue;
+            }
+            let laps = lap.since(self.geometry.lap(self.next));
+            let first = self.geometry.ticket(index, self.next, laps);
+            // Made visible by whoever claimed it first; A21 again, for this receiver.
+            let word = self.memory.sent(index).load_acquire();
+            self.held = Held { first, len: 1, used: 0, word, redelivered: true };
+            return Ok(true);
+        }
+        self.returns = returns;
+        self.may_return = false;
+        Ok(false)
+    }
+}
+
+/// Tells receivers that messages may have come back. After they have.
+pub(super) fn announce_returns<M: SlotMemory>(memory: &M) {
+    let returns = memory.returns();
+    let mut old = returns.load_relaxed();
+    // R23, pairs with A23 in Receiver::take_returned.
+    while let Err(found) = returns.replace(old, old.wrapping_add(1)) {
+        old = found;
+    }
+}

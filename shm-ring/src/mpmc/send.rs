@@ -1,0 +1,305 @@
+//! The sender's half: claims slots, fills them, publishes them or gives them up.
+
+use super::memory::{Access, SlotMemory, SlotWord};
+use super::word::{self, LEN_MAX, Owner, Sent, Taken};
+use super::{Geometry, Holder, STEPS_PER_HINT, back_off, help};
+use crate::error::Fault;
+
+/// Slots looked at in advance when the known free ones are used up: eight lines of receivers' words,
+/// fetched at once instead of one at a time.
+const LOOK_AHEAD: u64 = 64;
+
+/// How many slots ahead a sender asks for the lines that it will write. A swap waits for all stores
+/// before it, so that without this each message pays for its own misses. Measured at 64 bytes, with 8 and
+/// with 16: one sender to one receiver 17 and 24 M messages a second, two to two 47 and 30 M.
+const SEND_AHEAD: u64 = 8;
+
+/// Why a claim was not granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimError {
+    /// The next slot is in use still; by whom, unless it only seems so because the others are too
+    /// fast for this sender.
+    Full(Option<Holder>),
+    /// The memory makes no sense.
+    Corrupt(Fault),
+}
+
+/// The slots that a sender has claimed and not published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct Run {
+    first: u64,
+    /// Slots; 0: no claim.
+    len: u64,
+    /// Those from the front that hold a message.
+    filled: u64,
+    /// Bytes of the first one's message.
+    first_bytes: u64,
+}
+
+/// The sender's half of the algorithm. At most one claim at a time.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Sender<M> {
+    memory: M,
+    owner: Owner,
+    geometry: Geometry,
+    /// Where a claim begins that this sender has not made, as far as it knows the next one.
+    next: u64,
+    /// The tickets from `next` up to here are known to be free: their last lap is over.
+    free: u64,
+    /// The hint as last seen.
+    hint: u64,
+    run: Run,
+}
+
+impl<M: SlotMemory> Sender<M> {
+    /// A sender with nothing claimed. `owner` is this participant's alone, and was swept.
+    pub fn new(memory: M, owner: Owner) -> Self {
+        let geometry = Geometry::of(memory.slots());
+        let hint = memory.tail().load_relaxed();
+        Self { memory, owner, geometry, next: hint, free: hint, hint, run: Run::default() }
+    }
+
+    /// The memory under it.
+    pub fn memory(&self) -> &M {
+        &self.memory
+    }
+
+    /// Most slots of a claim.
+    pub fn run_max(&self) -> u64 {
+        self.geometry.run_max()
+    }
+
+    /// Slots claimed, filled or not.
+    #[inline(always)]
+    pub fn claimed(&self) -> u64 {
+        self.run.len
+    }
+
+    /// Those that hold a message already.
+    #[inline(always)]
+    pub fn filled(&self) -> u64 {
+        self.run.filled
+    }
+
+    /// Whether the slot after those claimed is known to be free, too.
+    #[inline(always)]
+    pub fn knows_more_room(&self) -> bool {
+        self.next < self.free
+    }
+
+    /// Claims up to `most` slots (at least 1), as many as are free. Call only with nothing claimed.
+    #[inline(always)]
+    pub fn try_claim(&mut self, most: u64) -> Result<(), ClaimError> {
+        debug_assert!(self.run.len == 0 && most >= 1);
+        let mut failures = 0;
+        let mut taken = 0;
+        for _ in 0..self.geometry.patience() {
+            let first = self.next;
+            let lap = self.geometry.lap(first);
+            let index = self.geometry.index(first);
+            let found = self.memory.sent(index).load_acquire();
+            if !word::is_settled(found, lap.before()) {
+                self.step_over(first, found, &mut taken)?;
+                continue;
+            }
+            if first + most > self.free && !self.look_ahead(first)? {
+                continue;
+            }
+            if first.wrapping_sub(self.hint).cast_signed() >= self.geometry.reach.cast_signed() {
+                self.hint = help(self.memory.tail(), first);
+            }
+            let len = most.min(self.free - first).min(self.geometry.run_max());
+            let claim = Sent::Writing { owner: self.owner, run: len }.word(lap);
+            match self.memory.sent(index).replace(found, claim) {
+                Ok(()) => {
+                    crate::fault::point(crate::fault::Point::Claimed);
+                    self.run = Run { first, len, filled: 0, first_bytes: 0 };
+                    self.next = first + len;
+                    if self.geometry.moves_hint(first, self.next) {
+                        self.hint = help(self.memory.tail(), self.next);
+                    }
+                    return Ok(());
+                }
+                Err(_) => {
+                    back_off(failures);
+                    failures += 1;
+                }
+            }
+        }
+        Err(ClaimError::Full(None))
+    }
+
+    /// Where the message goes that is filled next: `room` bytes, nobody else's until publication.
+    /// Call only while fewer are filled than claimed.
+    #[inline(always)]
+    pub fn payload(&self) -> *mut u8 {
+        debug_assert!(self.run.filled < self.run.len);
+        let ticket = self.run.first + self.run.filled;
+        let index = self.geometry.index(ticket);
+        self.memory.prefetch(self.geometry.index(ticket + SEND_AHEAD), Access::Write);
+        self.memory.touch(index, Access::Write);
+        self.memory.payload(index)
+    }
+
+    /// Makes the first `bytes` of [`Self::payload`] a message, to be published with the others.
+    #[inline(always)]
+    pub fn fill(&mut self, bytes: u64) {
+        debug_assert!(self.run.filled < self.run.len && bytes <= LEN_MAX);
+        let ticket = self.run.first + self.run.filled;
+        self.memory.touch(self.geometry.index(ticket), Access::Write);
+        if self.run.filled == 0 {
+            self.run.first_bytes = bytes;
+        } else {
+            // Nobody looks at it before the first one's word says that the claim is over. R21, as
+            // there: a receiver may come here without having looked at that.
+            self.settle(ticket, Sent::Ready { len: bytes });
+        }
+        self.run.filled += 1;
+    }
+
+    /// Publishes what was filled, all of it or, under a crash, nothing. Slots that were claimed beyond
+    /// that are given up. Returns how many messages.
+    #[inline(always)]
+    pub fn publish(&mut self) -> u64 {
+        let Run { first, len, filled, first_bytes } = self.run;
+        if filled < len {
+            self.give_up_rest();
+        }
+        if filled > 0 {
+            crate::fault::point(crate::fault::Point::Publishing);
+            // R21, pairs with A21 in Receiver::try_take. Last: until now the whole claim is this
+            // sender's, or a dead one's.
+            self.settle(first, Sent::Ready { len: first_bytes });
+        }
+        self.run = Run::default();
+        filled
+    }
+
+    /// Gives up what was claimed, filled or not.
+    pub fn abort(&mut self) {
+        self.run.filled = 0;
+        self.publish();
+    }
+
+    #[cold]
+    fn give_up_rest(&mut self) {
+        let Run { first, len, filled, .. } = self.run;
+        for ticket in (first + filled..first + len).rev() {
+            // Of an empty claim that includes the first, which `rev` leaves for last.
+            self.settle(ticket, Sent::Nothing);
+        }
+    }
+
+    #[inline(always)]
+    fn settle(&self, ticket: u64, state: Sent) {
+        let index = self.geometry.index(ticket);
+        self.memory.sent(index).store_release(state.word(self.geometry.lap(ticket)));
+    }
+
+    /// The slot is not to be had in this lap: on to the next claim, or why not.
+    #[cold]
+    fn step_over(&mut self, ticket: u64, found: u64, taken: &mut u32) -> Result<(), ClaimError> {
+        let state = match Sent::read(found) {
+            Ok(state) => state,
+            Err(fault) => return self.mend(ticket, found, fault),
+        };
+        match word::lap(found).since(self.geometry.lap(ticket)) {
+            0 => {
+                *taken += 1;
+                self.next += if let Sent::Writing { run, .. } = state { run } else { 1 };
+                if taken.is_multiple_of(STEPS_PER_HINT) {
+                    self.hint = self.memory.tail().load_relaxed();
+                    self.next = self.next.max(self.hint);
+                }
+                Ok(())
+            }
+            -1 => match state {
+                Sent::Writing { owner, .. } => Err(ClaimError::Full(Some(Holder {
+                    owner: Some(owner),
+                    ticket: ticket.wrapping_sub(self.geometry.mask + 1),
+                    word: found,
+                }))),
+                // Settled after all, which the caller has asked for.
+                Sent::Nothing | Sent::Ready { .. } => Err(ClaimError::Corrupt(Fault::Slot)),
+            },
+            laps if laps > 0 => {
+                // Others went round. The hint lags by less than a lap, so it is ahead of here.
+                self.hint = self.memory.tail().load_relaxed();
+                if self.hint <= self.next {
+                    return Err(ClaimError::Corrupt(Fault::Hint));
+                }
+                self.next = self.hint;
+                Ok(())
+            }
+            _ => Err(ClaimError::Corrupt(Fault::Slot)),
+        }
+    }
+
+    /// A senders' word that nobody writes. Where the receivers are through with the last lap it can't have
+    /// meant anything.
+    #[cold]
+    fn mend(&mut self, ticket: u64, found: u64, fault: Fault) -> Result<(), ClaimError> {
+        let index = self.geometry.index(ticket);
+        let lap = self.geometry.lap(ticket);
+        let taken = self.memory.taken(index).load_acquire();
+        if taken == Taken::Done.word(lap.before()) {
+            // Somebody else may have done so.
+            let _ = self.memory.sent(index).replace(found, Sent::Nothing.word(lap.before()));
+            Ok(())
+        } else if Taken::read(taken).is_ok() && word::lap(taken).since(lap) >= 0 {
+            // They have passed over it in this lap, too.
+            self.next += 1;
+            Ok(())
+        } else {
+            Err(ClaimError::Corrupt(fault))
+        }
+    }
+
+    /// Finds out how many slots from `first` on are free. False: others have used this one meanwhile.
+    #[cold]
+    fn look_ahead(&mut self, first: u64) -> Result<bool, ClaimError> {
+        let end = first + LOOK_AHEAD.min(self.geometry.mask + 1);
+        self.free = first;
+        while self.free < end {
+            let lap = self.geometry.lap(self.free);
+            // A22, pairs with R22 in Receiver::release: whoever read the message is through with it.
+            let found = self.memory.taken(self.geometry.index(self.free)).load_acquire();
+            if found != Taken::Done.word(lap.before()) {
+                if self.free == first {
+                    return self.is_past(first, found);
+                }
+                break;
+            }
+            self.free += 1;
+        }
+        Ok(true)
+    }
+
+    /// A slot that is not free: it is that no more, or not yet.
+    #[cold]
+    fn is_past(&self, ticket: u64, found: u64) -> Result<bool, ClaimError> {
+        let state = match Taken::read(found) {
+            Ok(state) => state,
+            Err(fault) => {
+                // A word that nobody writes. Where the receivers have gone on nobody else comes to it.
+                let last = ticket.wrapping_sub(self.geometry.mask + 1);
+                if self.memory.head().load_relaxed().wrapping_sub(last).cast_signed() > 0 {
+                    let done = Taken::Done.word(self.geometry.lap(ticket).before());
+                    // Somebody else may have done so.
+                    let _ = self.memory.taken(self.geometry.index(ticket)).replace(found, done);
+                }
+                return Err(ClaimError::Corrupt(fault));
+            }
+        };
+        let owner = match (state, word::lap(found).since(self.geometry.lap(ticket))) {
+            // A message of this lap was sent and taken already.
+            (_, 0..) => return Ok(false),
+            (Taken::Reading { owner, .. } | Taken::Again { owner, .. }, -1) => Some(owner),
+            // The lap before is over for the senders, and nobody has taken it.
+            (Taken::Returned { .. }, -1) | (Taken::Done, -2) => None,
+            _ => return Err(ClaimError::Corrupt(Fault::Slot)),
+        };
+        let ticket = ticket.wrapping_sub(self.geometry.mask + 1);
+        Err(ClaimError::Full(Some(Holder { owner, ticket, word: found })))
+    }
+}

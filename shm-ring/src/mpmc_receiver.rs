@@ -1,0 +1,455 @@
+//! The receiving end of an MPMC channel: takes messages, each of which no other receiver gets, and waits
+//! for more.
+//!
+//! The queue itself is `mpmc`, who takes part `party`. Nothing here knows what the bytes mean.
+
+use std::ops::Deref;
+use std::time::{Duration, Instant};
+
+use crate::consumer::BatchMessage;
+use crate::copy::copy_out;
+use crate::counters::Stats;
+use crate::error::{Error, Fault, Peer, RecvError};
+use crate::mpmc::{Message, Receiver, TakeError};
+use crate::options::{Options, Until};
+use crate::party::{Departed, HeldUp, Party, Side};
+use crate::queue::QueueMemory;
+use crate::wait::{self, Nap, ProbeClock, Waiter};
+
+/// Pauses after a streak of messages, before the next look: a receiver that keeps up takes the line from
+/// the sender that is about to write it.
+const LAZY: u32 = 8;
+
+/// The receiving end. Any number per channel, up to 64 senders and receivers together; every method
+/// needs `&mut self`, so one thread at a time each.
+#[derive(Debug)]
+pub struct MpmcReceiver {
+    receiver: Receiver<QueueMemory>,
+    /// Senders that came and left, when last looked at.
+    seen: (u64, u64),
+    /// Senders that had come when their end was told.
+    told: u64,
+    party: Party,
+}
+
+impl MpmcReceiver {
+    /// Opens the channel for receiving, creating it if need be. Allocates, touches the file system, and
+    /// may wait up to ten seconds for others who are just opening or closing the channel.
+    ///
+    /// # Errors
+    /// [`Error`], whose text names the remedy.
+    pub fn open(options: &Options) -> Result<Self, Error> {
+        Party::join(options, Side::Receives).map(Self::new)
+    }
+
+    /// Another receiver on the same channel, for another thread: a participant of its own, which may
+    /// fail as [`Self::open`] may.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn try_clone(&self) -> Result<Self, Error> {
+        self.party.another().map(Self::new)
+    }
+
+    fn new(party: Party) -> Self {
+        let receiver = Receiver::new(party.memory.clone(), party.owner());
+        Self { receiver, seen: (0, 0), told: 0, party }
+    }
+
+    /// The next message, in place. Never blocks, never allocates.
+    ///
+    /// # Errors
+    /// [`RecvError::Empty`]; with `until=last`, how the last sender ended.
+    #[inline(always)]
+    pub fn try_recv(&mut self) -> Result<MpmcReceived<'_>, RecvError> {
+        self.try_take(1)?;
+        MpmcReceived::new(self)
+    }
+
+    /// As [`Self::try_recv`], but waits for a message, or for a sender to come.
+    ///
+    /// # Errors
+    /// Never [`RecvError::Empty`].
+    #[inline(always)]
+    pub fn recv(&mut self) -> Result<MpmcReceived<'_>, RecvError> {
+        self.take(1, None)?;
+        MpmcReceived::new(self)
+    }
+
+    /// As [`Self::recv`], for at most `timeout`.
+    ///
+    /// # Errors
+    /// [`RecvError::Timeout`]; [`Self::held_up`] then tells whether somebody is in the way.
+    #[inline(always)]
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<MpmcReceived<'_>, RecvError> {
+        self.take(1, Some(timeout))?;
+        MpmcReceived::new(self)
+    }
+
+    /// Up to `limit` messages (and no more than 255, or half the queue) that are there, claimed with one
+    /// swap and released together when the batch is dropped. Those that were not looked at stay this
+    /// receiver's, for its next call. Does not wait; a batch is empty only if `limit` is 0.
+    ///
+    /// # Errors
+    /// As [`Self::try_recv`].
+    #[inline(always)]
+    pub fn try_recv_batch(&mut self, limit: usize) -> Result<MpmcBatch<'_>, RecvError> {
+        self.try_take(limit)?;
+        Ok(MpmcBatch { receiver: self, left: limit })
+    }
+
+    /// As [`Self::try_recv_batch`], but waits for the first message, for at most `timeout` if there is
+    /// one.
+    ///
+    /// # Errors
+    /// As [`Self::recv_timeout`].
+    #[inline(always)]
+    pub fn recv_batch(
+        &mut self,
+        limit: usize,
+        timeout: Option<Duration>,
+    ) -> Result<MpmcBatch<'_>, RecvError> {
+        self.take(limit, timeout)?;
+        Ok(MpmcBatch { receiver: self, left: limit })
+    }
+
+    /// A sender, if one is there.
+    pub fn peer(&self) -> Option<Peer> {
+        self.party.any_peer()
+    }
+
+    /// Who has claimed the next message and not published it, as of the last call that found or waited
+    /// for nothing, if that is still so.
+    pub fn held_up(&self) -> Option<HeldUp> {
+        self.party.held_up()
+    }
+
+    /// What the channel has seen. Some hundred loads.
+    pub fn stats(&self) -> Stats {
+        self.party.stats()
+    }
+
+    #[inline(always)]
+    fn try_take(&mut self, most: usize) -> Result<(), RecvError> {
+        self.begin()?;
+        if self.look(most)? { Ok(()) } else { self.nothing_now(most) }
+    }
+
+    #[inline(always)]
+    fn take(&mut self, most: usize, timeout: Option<Duration>) -> Result<(), RecvError> {
+        self.begin()?;
+        if self.look(most)? { Ok(()) } else { self.wait_for_message(most, timeout) }
+    }
+
+    #[inline(always)]
+    fn begin(&mut self) -> Result<(), RecvError> {
+        if self.party.birth.is_foreign() {
+            return Err(RecvError::Forked);
+        }
+        // What a forgotten guard looked at.
+        if self.receiver.used() > 0 {
+            self.release();
+        }
+        Ok(())
+    }
+
+    /// Whether this receiver has a message, or has one now.
+    #[inline(always)]
+    fn look(&mut self, most: usize) -> Result<bool, RecvError> {
+        if self.receiver.held() > 0 {
+            return Ok(true);
+        }
+        let mut taken = self.receiver.try_take(most.max(1) as u64);
+        if let Err(TakeError::Empty(_)) = taken
+            && self.receiver.ends_streak()
+        {
+            for _ in 0..LAZY {
+                std::hint::spin_loop();
+            }
+            taken = self.receiver.try_take(most.max(1) as u64);
+        }
+        match taken {
+            Ok(()) => {
+                if self.party.sleeps_any(Side::Receives) && self.receiver.sees_more() {
+                    self.party.wake(Side::Receives, 1);
+                }
+                Ok(true)
+            }
+            Err(TakeError::Empty(holder)) => {
+                if holder.is_some() {
+                    self.party.note_holder(holder);
+                }
+                Ok(false)
+            }
+            Err(TakeError::Corrupt(fault)) => Err(RecvError::Corrupt(fault)),
+        }
+    }
+
+    /// Returns if there is something after all.
+    #[cold]
+    fn nothing_now(&mut self, most: usize) -> Result<(), RecvError> {
+        let mut waiting = Waiting { receiver: self, most };
+        waiting.glance()?;
+        if waiting.receiver.party.probe_clock.is_due_after_poll() {
+            waiting.probe()?;
+        }
+        if self.receiver.notice_returns() && self.look(most)? {
+            Ok(())
+        } else {
+            Err(RecvError::Empty)
+        }
+    }
+
+    /// Returns when there is a message.
+    #[cold]
+    fn wait_for_message(
+        &mut self,
+        most: usize,
+        timeout: Option<Duration>,
+    ) -> Result<(), RecvError> {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let wait = self.party.wait;
+        if wait::block(&mut Waiting { receiver: self, most }, wait, deadline, 1)? {
+            Ok(())
+        } else {
+            Err(RecvError::Timeout)
+        }
+    }
+
+    #[inline(always)]
+    fn release(&mut self) {
+        let freed = self.receiver.release();
+        if freed > 0 {
+            self.party.counters().received.bump(freed);
+            self.party.wake(Side::Sends, freed);
+        }
+    }
+
+    #[cold]
+    fn corrupt(&mut self, fault: Fault) -> RecvError {
+        // Not to be met again by every call: what can't be shown is passed over.
+        self.receiver.advance();
+        self.release();
+        RecvError::Corrupt(fault)
+    }
+}
+
+impl Drop for MpmcReceiver {
+    /// Leaves. What it claimed and did not show goes to another receiver, flagged. May wait up to two
+    /// seconds for others who are just opening or closing the channel. In a forked child: does nothing.
+    fn drop(&mut self) {
+        if self.party.birth.is_foreign() {
+            return;
+        }
+        self.release();
+        if self.receiver.give_back() > 0 {
+            self.party.wake(Side::Receives, 1);
+        }
+        self.party.leave();
+    }
+}
+
+struct Waiting<'a> {
+    receiver: &'a mut MpmcReceiver,
+    most: usize,
+}
+
+impl Waiting<'_> {
+    /// Tells, once, that no sender is there any more, after the last message.
+    fn tell_end(&mut self) -> Result<(), RecvError> {
+        let (came, _) = self.receiver.party.senders_so_far();
+        if came == self.receiver.told {
+            return Ok(());
+        }
+        let Some(departed) = self.receiver.party.last_sender() else { return Ok(()) };
+        if let Departed::Died(_) = departed {
+            // Its last message may be behind a claim that it left.
+            self.receiver.party.look_for_the_dead();
+        }
+        if self.poll()? {
+            return Ok(());
+        }
+        self.receiver.told = came;
+        Err(match departed {
+            Departed::Left => RecvError::Disconnected,
+            Departed::Died(peer) => RecvError::PeerDied { peer },
+        })
+    }
+}
+
+impl Waiter for Waiting<'_> {
+    type Error = RecvError;
+
+    #[inline(always)]
+    fn poll(&mut self) -> Result<bool, RecvError> {
+        self.receiver.look(self.most)
+    }
+
+    fn glance(&mut self) -> Result<(), RecvError> {
+        self.receiver.receiver.notice_returns();
+        if self.receiver.party.until == Until::Last {
+            let seen = self.receiver.party.senders_so_far();
+            if seen != self.receiver.seen {
+                self.tell_end()?;
+                self.receiver.seen = seen;
+            }
+        }
+        Ok(())
+    }
+
+    fn probe(&mut self) -> Result<(), RecvError> {
+        self.receiver.party.look_for_the_dead();
+        self.receiver.receiver.notice_returns();
+        if self.receiver.party.until == Until::Last {
+            self.tell_end()?;
+        }
+        Ok(())
+    }
+
+    fn announce(&mut self) -> Nap {
+        self.receiver.party.announce();
+        self.receiver.receiver.notice_returns();
+        Nap::unannounced(0)
+    }
+
+    fn sleep(&mut self, _nap: &Nap, timeout: Duration) {
+        self.receiver.party.sleep(timeout);
+    }
+
+    fn awake(&mut self, _nap: &Nap) {
+        self.receiver.party.awake();
+    }
+
+    fn probe_clock(&mut self) -> &mut ProbeClock {
+        &mut self.receiver.party.probe_clock
+    }
+}
+
+/// A message, read in place; dropping it gives its slot back.
+#[derive(Debug)]
+pub struct MpmcReceived<'a> {
+    receiver: &'a mut MpmcReceiver,
+    message: Message,
+}
+
+impl<'a> MpmcReceived<'a> {
+    #[inline(always)]
+    fn new(receiver: &'a mut MpmcReceiver) -> Result<Self, RecvError> {
+        match receiver.receiver.message() {
+            Ok(Some(message)) => Ok(Self { receiver, message }),
+            Ok(None) => Err(RecvError::Empty),
+            Err(fault) => Err(receiver.corrupt(fault)),
+        }
+    }
+
+    /// Whether another receiver, which died, may have seen this message before. It is then out of its
+    /// sender's order.
+    pub fn redelivered(&self) -> bool {
+        self.message.redelivered
+    }
+
+    /// The message's place in the queue, from 0. Grows at each receiver, redeliveries apart; not every
+    /// place is taken.
+    #[inline(always)]
+    pub fn sequence(&self) -> u64 {
+        self.message.ticket
+    }
+
+    /// Bytes of the message.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.message.len
+    }
+
+    /// Whether the message is empty.
+    pub fn is_empty(&self) -> bool {
+        self.message.len == 0
+    }
+
+    /// Copies the front of the message out, as far as `to` has room, for receivers that do not trust the
+    /// senders: other than through `Deref`, the bytes may change meanwhile. Whatever the copy holds
+    /// then, it keeps.
+    pub fn copy_to(&self, to: &mut [u8]) {
+        let len = to.len().min(self.message.len);
+        // SAFETY: the message's bytes stay mapped while `self` lives, and `len` of them are its own.
+        unsafe { copy_out(self.message.payload, &mut to[..len]) };
+    }
+}
+
+impl Deref for MpmcReceived<'_> {
+    type Target = [u8];
+
+    #[inline(always)]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the slot is this receiver's until release, which is when this guard is dropped; its
+        // length was checked against the slot's room. A peer of the same user that breaks the protocol
+        // is outside the trust model; `recv_copy` is for those.
+        unsafe { std::slice::from_raw_parts(self.message.payload, self.message.len) }
+    }
+}
+
+impl Drop for MpmcReceived<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.receiver.party.birth.is_foreign() {
+            return;
+        }
+        if self.message.redelivered {
+            self.receiver.party.counters().redelivered.bump(1);
+        }
+        self.receiver.receiver.advance();
+        self.receiver.release();
+    }
+}
+
+// SAFETY: everything but the raw pointer in `message` is Send, and that points into the mapping which
+// the borrowed receiver, itself Send, keeps.
+unsafe impl Send for MpmcReceived<'_> {}
+
+/// Several messages, released together when it is dropped.
+#[derive(Debug)]
+pub struct MpmcBatch<'a> {
+    receiver: &'a mut MpmcReceiver,
+    left: usize,
+}
+
+impl MpmcBatch<'_> {
+    /// The next message of the batch, if there is one.
+    ///
+    /// # Errors
+    /// [`RecvError::Corrupt`].
+    #[inline(always)]
+    #[allow(clippy::should_implement_trait, reason = "lends, which Iterator can't")]
+    pub fn next(&mut self) -> Result<Option<BatchMessage<'_>>, RecvError> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        if self.receiver.party.birth.is_foreign() {
+            return Err(RecvError::Forked);
+        }
+        match self.receiver.receiver.message() {
+            Ok(Some(Message { payload, len, ticket, redelivered })) => {
+                self.left -= 1;
+                self.receiver.receiver.advance();
+                if redelivered {
+                    self.receiver.party.counters().redelivered.bump(1);
+                }
+                // SAFETY: as in MpmcReceived::deref; released when `self` is dropped, which the result
+                // borrows.
+                let payload = unsafe { std::slice::from_raw_parts(payload, len) };
+                Ok(Some(BatchMessage { payload, sequence: ticket, redelivered }))
+            }
+            Ok(None) => Ok(None),
+            Err(fault) => Err(self.receiver.corrupt(fault)),
+        }
+    }
+}
+
+impl Drop for MpmcBatch<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if !self.receiver.party.birth.is_foreign() {
+            self.receiver.release();
+        }
+    }
+}

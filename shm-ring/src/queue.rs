@@ -1,0 +1,242 @@
+//! The memory of an MPMC channel: one segment for the life of the channel, mapped for writing by all
+//! who take part. Creates, opens and maps it, and hands out the view that the queue runs on.
+//!
+//! What is in the slots is the business of `mpmc`; who takes part that of `party`.
+
+use std::path::Path;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use memmap2::MmapRaw;
+
+use crate::control::Control;
+use crate::error::{Error, ErrorKind};
+use crate::fault::{self, Point};
+use crate::file;
+use crate::layout::{
+    FileHeader, PAGE, QUEUE_LEN, QueuePage, SECTION_QUEUE, SECTION_SLOTS, SECTION_TAKEN,
+    SEGMENT_MAGIC, Section,
+};
+use crate::liveness::Identity;
+use crate::mpmc::{Access, SlotMemory};
+use crate::segment;
+use crate::sync::Word;
+
+/// The number of the segment.
+const NUMBER: u32 = 1;
+
+/// Bytes of a cache line, for hints only.
+const LINE: usize = 64;
+
+/// Bytes of a slot that are asked for in advance: of longer messages the processor sees by itself where
+/// they go on.
+const PREFETCHED: usize = 256;
+
+/// A mapped queue.
+#[derive(Clone, Debug)]
+pub struct QueueMemory {
+    page: NonNull<QueuePage>,
+    taken: NonNull<Word>,
+    slots: NonNull<u8>,
+    count: u64,
+    /// Bytes of a slot.
+    size: usize,
+    /// Where a message starts in its slot.
+    payload_offset: usize,
+    /// What the pointers point into.
+    _mapping: Arc<MmapRaw>,
+}
+
+// SAFETY: the pointers go into a mapping that the Arc keeps; shared words are atomics, payload bytes
+// are handed from one participant to the other by the queue's protocol, and nothing belongs to a thread.
+unsafe impl Send for QueueMemory {}
+// SAFETY: as for Send; `&QueueMemory` gives out atomics and raw pointers only.
+unsafe impl Sync for QueueMemory {}
+
+/// Opens the channel's queue, or builds it if the first to come has not, or died before it had. The
+/// caller holds the directory's lock.
+pub fn open_or_create(control: &Control, who: &Identity) -> Result<QueueMemory, Error> {
+    if let Some(memory) = open(control)? {
+        return Ok(memory);
+    }
+    let header = control.header();
+    let slots = header.capacity / u64::from(header.slot.max(1));
+    let sections = sections(slots, header.capacity);
+    let len = sections[2].offset + sections[2].len;
+    let header = FileHeader {
+        kind: header.kind,
+        capacity: header.capacity,
+        slot: header.slot,
+        flags: header.flags,
+        seats: header.seats,
+        generation: NUMBER.into(),
+        wait: header.wait,
+        record_align: header.record_align,
+        payload_offset: header.payload_offset,
+        schema: header.schema,
+        ..file::blank_header(SEGMENT_MAGIC, &sections, who)
+    };
+    let path = segment::path_of(control.directory(), NUMBER);
+    let file = file::build(control.directory(), header, len)?;
+    fault::point(Point::SegmentBuilt);
+    // If somebody else places one in spite of the lock, that one counts.
+    file::place(&file, &path)?;
+    fault::point(Point::SegmentPlaced);
+    open(control)?.ok_or_else(|| {
+        Error::new(
+            ErrorKind::Busy,
+            format!("opening {}", path.display()),
+            "it went away as soon as it was there",
+            "Try again; if it persists, look which program removes files there",
+        )
+    })
+}
+
+/// Opens the channel's queue. `None`: there is none yet.
+pub fn open(control: &Control) -> Result<Option<QueueMemory>, Error> {
+    let path = segment::path_of(control.directory(), NUMBER);
+    let Some(file) = file::open(&path)? else { return Ok(None) };
+    let header = file::validate(&file, &path, SEGMENT_MAGIC)?;
+    let expected = control.header();
+    let alike = |header: &FileHeader| {
+        let FileHeader { kind, capacity, slot, flags, wait, payload_offset, schema, .. } = *header;
+        (kind, capacity, slot, flags, wait, payload_offset, schema)
+    };
+    if header.generation != u64::from(NUMBER) || alike(&header) != alike(expected) {
+        return Err(file::damaged(&path, "it belongs to another channel"));
+    }
+    QueueMemory::map(&file, &path, &header).map(Some)
+}
+
+fn sections(slots: u64, bytes: u64) -> [Section; 3] {
+    let taken = (slots * 8).next_multiple_of(PAGE);
+    let section = |kind, offset, len| Section { kind, reserved: 0, offset, len };
+    [
+        section(SECTION_QUEUE, PAGE, QUEUE_LEN),
+        section(SECTION_TAKEN, PAGE + QUEUE_LEN, taken),
+        section(SECTION_SLOTS, PAGE + QUEUE_LEN + taken, bytes.next_multiple_of(PAGE)),
+    ]
+}
+
+impl QueueMemory {
+    fn map(file: &crate::fork::OwnFile, path: &Path, header: &FileHeader) -> Result<Self, Error> {
+        let damaged = || {
+            file::damaged(path, "its sections are not where this version of the layout has them")
+        };
+        let count = header.capacity / u64::from(header.slot.max(1));
+        let [page, taken, slots] = sections(count, header.capacity);
+        if header.used_sections() != [page, taken, slots] {
+            return Err(damaged());
+        }
+        let map = file::map(file, path, 0, slots.offset + slots.len, true)?;
+        let at = |section: Section| {
+            NonNull::new(map.as_mut_ptr().wrapping_add(section.offset as usize)).ok_or_else(damaged)
+        };
+        Ok(Self {
+            page: at(page)?.cast(),
+            taken: at(taken)?.cast(),
+            slots: at(slots)?,
+            count,
+            size: header.slot as usize,
+            payload_offset: header.payload_offset.into(),
+            _mapping: Arc::new(map),
+        })
+    }
+
+    /// Everything but slots and their words.
+    #[inline(always)]
+    pub fn page(&self) -> &QueuePage {
+        // SAFETY: `map` checked that the section is there, at a page's beginning, and large enough; it
+        // is made of atomics, so other processes may write it, and any bytes are valid.
+        unsafe { self.page.as_ref() }
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: u64) -> *mut u8 {
+        debug_assert!(index < self.count);
+        self.slots.as_ptr().wrapping_add(index as usize * self.size)
+    }
+}
+
+// SAFETY: `map` checked that `count` words and as many slots of `size` bytes lie inside the mapping,
+// which the Arc keeps in place; `count` was validated as a power of two. A slot is a multiple of 64
+// bytes, its payload begins behind its word and ends with it.
+unsafe impl SlotMemory for QueueMemory {
+    type Word = Word;
+
+    #[inline(always)]
+    fn slots(&self) -> u64 {
+        self.count
+    }
+
+    #[inline(always)]
+    fn room(&self) -> u64 {
+        (self.size - self.payload_offset) as u64
+    }
+
+    #[inline(always)]
+    fn sent(&self, index: u64) -> &Word {
+        // SAFETY: callers mask indices by the count - 1, so that the slot is inside; its first bytes are
+        // its word, 64-aligned; a Word is an atomic, so other processes may write it.
+        unsafe { &*self.slot(index).cast::<Word>() }
+    }
+
+    #[inline(always)]
+    fn taken(&self, index: u64) -> &Word {
+        debug_assert!(index < self.count);
+        // SAFETY: as for `sent`, in an array of `count` words.
+        unsafe { self.taken.add(index as usize).as_ref() }
+    }
+
+    #[inline(always)]
+    fn payload(&self, index: u64) -> *mut u8 {
+        self.slot(index).wrapping_add(self.payload_offset)
+    }
+
+    #[inline(always)]
+    fn tail(&self) -> &Word {
+        &self.page().tail.word
+    }
+
+    #[inline(always)]
+    fn head(&self) -> &Word {
+        &self.page().head.word
+    }
+
+    #[inline(always)]
+    fn returns(&self) -> &Word {
+        &self.page().news.returns
+    }
+
+    #[inline(always)]
+    fn dropped(&self) -> &Word {
+        &self.page().news.dropped
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, index: u64, access: Access) {
+        #[cfg(target_arch = "x86_64")]
+        for line in 0..self.size.min(PREFETCHED) / LINE {
+            let line = self.slot(index).wrapping_add(line * LINE);
+            // SAFETY: a prefetch reads and writes nothing that a program can see, and never faults,
+            // whatever the address; processors without it take it for a nop.
+            #[allow(clippy::pointers_in_nomem_asm_block, reason = "nothing behind it is accessed")]
+            unsafe {
+                match access {
+                    Access::Write => std::arch::asm!(
+                        "prefetchw [{line}]",
+                        line = in(reg) line,
+                        options(nostack, nomem, preserves_flags)
+                    ),
+                    Access::Read => std::arch::asm!(
+                        "prefetcht0 [{line}]",
+                        line = in(reg) line,
+                        options(nostack, nomem, preserves_flags)
+                    ),
+                }
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (index, access);
+    }
+}

@@ -1,0 +1,598 @@
+//! The receiving end of a broadcast that copies messages out: on a channel that overwrites, where they
+//! may change under a reader, and for readers who want the newest message only.
+//!
+//! The ring is `overwrite`; how a reader comes in is told in `subscription`. The end that lends
+//! messages where they lie is `consumer`.
+
+use std::ops::Deref;
+use std::time::{Duration, Instant};
+
+use crate::broadcast;
+use crate::control::{Control, Role};
+use crate::counters::Stats;
+use crate::error::{Error, ErrorKind, Fault, Peer, RecvError};
+use crate::fork::Birth;
+use crate::layout::{CLOSED, FINISHED, RUN_MAX};
+use crate::liveness::Identity;
+use crate::memory::{Boundary, RingMemory};
+use crate::options::{Kind, Options, Wait};
+use crate::overwrite::{Follower, Trouble};
+use crate::recover::{self, End};
+use crate::registry::{self, LockedDirectory};
+use crate::segment::{self, Segment, SegmentMemory, Side};
+use crate::spsc::Message;
+use crate::subscription::{self, Entrance, Subscription};
+use crate::wait::{self, Burst, Nap, ProbeClock, Ringer, Waiter};
+
+/// What a reader wants of a broadcast.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Read {
+    /// Every message, in order.
+    #[default]
+    Every,
+    /// The newest, whenever it looks: all that came before it are passed over in silence.
+    Newest,
+}
+
+/// A receiving end that copies. Every method needs `&mut self`, so one thread at a time.
+#[derive(Debug)]
+pub struct Subscriber {
+    /// The segment that is being read; `None` between incarnations of the producer.
+    current: Option<Current>,
+    birth: Birth,
+    read: Read,
+    /// Whether the producer waits for this end.
+    is_waited_for: bool,
+    sleepy: bool,
+    wait: Wait,
+    ringer: Ringer,
+    burst: Burst,
+    probe_clock: ProbeClock,
+    /// Number of the last segment this end is through with.
+    finished: u32,
+    end: End,
+    control: Control,
+}
+
+#[derive(Debug)]
+struct Current {
+    follower: Follower<SegmentMemory>,
+    number: u32,
+    segment: Segment,
+}
+
+impl Subscriber {
+    /// Opens the channel for receiving, creating it if need be. Allocates, touches the file system,
+    /// and may wait up to ten seconds for others who are just opening or closing the channel.
+    ///
+    /// # Errors
+    /// [`Error`], whose text names the remedy; [`ErrorKind::OptionMismatch`] if the channel is of
+    /// another kind.
+    pub fn open(options: &Options, read: Read) -> Result<Self, Error> {
+        let who = Identity::of_this_process();
+        let (directory, control) = Control::join(options, Role::Consumer, &who)?;
+        Self::begin(directory, control, &who, read)
+    }
+
+    /// As [`Self::open`], of a channel that was opened, under its directory's lock.
+    pub(crate) fn begin(
+        directory: LockedDirectory,
+        control: Control,
+        who: &Identity,
+        read: Read,
+    ) -> Result<Self, Error> {
+        if control.kind() != Kind::Broadcast {
+            let error = subscription::copied_on_another_kind(&control);
+            producer_or_consumer_leaves(&control, directory);
+            return Err(error);
+        }
+        let (place, entrance) = Subscription::begin(&directory, &control, who)?;
+        drop(directory);
+        let wait = control.wait();
+        let sleepy = wait != Wait::Spin;
+        let mut subscriber = Self {
+            current: None,
+            birth: Birth::now(),
+            read,
+            is_waited_for: !control.is_overwritten(),
+            sleepy,
+            wait,
+            ringer: Ringer::new(sleepy),
+            burst: Burst::default(),
+            probe_clock: ProbeClock::start(),
+            finished: place.before(),
+            end: End::Place(place),
+            control,
+        };
+        match entrance {
+            Some(entrance) => subscriber.enter(entrance)?,
+            None => subscriber.open_next()?,
+        }
+        Ok(subscriber)
+    }
+
+    /// The next message, copied. Never blocks; allocates only when a message is longer than any
+    /// before.
+    ///
+    /// # Errors
+    /// [`RecvError::Empty`], [`RecvError::Lagged`], and how the producer ended.
+    #[inline]
+    pub fn try_recv(&mut self) -> Result<ReceivedCopy<'_>, RecvError> {
+        let message = self.message(Patience::None)?;
+        Ok(ReceivedCopy { subscriber: self, message })
+    }
+
+    /// As [`Self::try_recv`], but waits for a message, or for a producer to come.
+    ///
+    /// # Errors
+    /// Never [`RecvError::Empty`].
+    #[inline]
+    pub fn recv(&mut self) -> Result<ReceivedCopy<'_>, RecvError> {
+        let message = self.message(Patience::Until(None))?;
+        Ok(ReceivedCopy { subscriber: self, message })
+    }
+
+    /// As [`Self::recv`], for at most `timeout`.
+    ///
+    /// # Errors
+    /// [`RecvError::Timeout`].
+    #[inline]
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<ReceivedCopy<'_>, RecvError> {
+        let message = self.message(Patience::Until(Some(timeout)))?;
+        Ok(ReceivedCopy { subscriber: self, message })
+    }
+
+    /// Up to `limit` messages (and no more than 2^20) that are there. Does not wait; a batch is empty
+    /// only if `limit` is 0.
+    ///
+    /// # Errors
+    /// As [`Self::try_recv`].
+    #[inline]
+    pub fn try_recv_batch(&mut self, limit: usize) -> Result<CopiedBatch<'_>, RecvError> {
+        self.message(Patience::None)?;
+        Ok(CopiedBatch { subscriber: self, left: limit.min(RUN_MAX as usize) })
+    }
+
+    /// As [`Self::try_recv_batch`], but waits for the first message, for at most `timeout` if there
+    /// is one.
+    ///
+    /// # Errors
+    /// As [`Self::recv_timeout`].
+    #[inline]
+    pub fn recv_batch(
+        &mut self,
+        limit: usize,
+        timeout: Option<Duration>,
+    ) -> Result<CopiedBatch<'_>, RecvError> {
+        self.message(Patience::Until(timeout))?;
+        Ok(CopiedBatch { subscriber: self, left: limit.min(RUN_MAX as usize) })
+    }
+
+    /// The producer of the segment that is being read, if there is one.
+    pub fn peer(&self) -> Option<Peer> {
+        self.current.as_ref().map(|current| Peer { pid: current.segment.header().creator_pid })
+    }
+
+    /// What the segment that is being read has seen; zeros between two producers.
+    pub fn stats(&self) -> Stats {
+        match &self.current {
+            Some(current) => Stats::read(current.follower.memory()),
+            None => Stats::default(),
+        }
+    }
+
+    #[inline]
+    fn message(&mut self, patience: Patience) -> Result<Message, RecvError> {
+        if self.birth.is_foreign() {
+            return Err(RecvError::Forked);
+        }
+        loop {
+            if let Some(message) = self.look()? {
+                return Ok(message);
+            }
+            match patience {
+                Patience::None => self.nothing_now()?,
+                Patience::Until(timeout) => self.wait_for_message(timeout)?,
+            }
+        }
+    }
+
+    /// The next message, if it is there.
+    #[inline]
+    fn look(&mut self) -> Result<Option<Message>, RecvError> {
+        loop {
+            let Some(current) = &mut self.current else {
+                if self.look_for_producer()? {
+                    continue;
+                }
+                return Ok(None);
+            };
+            return match current.follower.peek() {
+                Ok(None) => {
+                    if current.follower.holds_any() {
+                        self.release();
+                    }
+                    Ok(None)
+                }
+                Ok(message) => Ok(message),
+                Err(Trouble::Lagged(missed)) => {
+                    current.follower.release();
+                    Err(RecvError::Lagged { missed })
+                }
+                Err(Trouble::Fault(fault)) => Err(self.poison(fault)),
+            };
+        }
+    }
+
+    /// Whether there is a segment to read now.
+    #[cold]
+    fn look_for_producer(&mut self) -> Result<bool, RecvError> {
+        if self.control.producer().latest.number.load_relaxed() <= self.finished {
+            return Ok(false);
+        }
+        match self.open_next() {
+            Ok(()) => Ok(self.current.is_some()),
+            Err(error) => Err(RecvError::Open(error.kind())),
+        }
+    }
+
+    /// Returns if there is something after all.
+    #[cold]
+    fn nothing_now(&mut self) -> Result<(), RecvError> {
+        self.glance()?;
+        if self.probe_clock.is_due_after_poll() {
+            self.probe()?;
+        }
+        // The look at how the producer ended may have come after one more message.
+        if self.poll()? { Ok(()) } else { Err(RecvError::Empty) }
+    }
+
+    /// Returns when there is a message.
+    #[cold]
+    fn wait_for_message(&mut self, timeout: Option<Duration>) -> Result<(), RecvError> {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let seen = self.current.as_ref().map_or(0, |current| current.follower.received());
+        let pauses = self.burst.pauses(seen);
+        if wait::block(self, self.wait, deadline, pauses)? {
+            Ok(())
+        } else {
+            Err(RecvError::Timeout)
+        }
+    }
+
+    /// Opens the oldest segment that this end is not through with, if there is one.
+    fn open_next(&mut self) -> Result<(), Error> {
+        // A8, pairs with R8 in producer::new_segment: the segment of that number has its name.
+        let latest = self.control.producer().latest.number.load_acquire();
+        for number in registry::segments(self.control.directory())? {
+            if number <= self.finished {
+                continue;
+            }
+            match Segment::open(&self.control, number, Side::Consumer(self.place().page())) {
+                // A new producer deleted it: all were through with it.
+                Ok(None) => {}
+                Ok(Some(segment)) => {
+                    self.attach(number, segment, Boundary::default());
+                    return Ok(());
+                }
+                Err(error) => {
+                    // What is wrong with the file stays wrong; what this process lacks may come.
+                    if !matches!(error.kind(), ErrorKind::Io | ErrorKind::Permission) {
+                        self.finished = number;
+                    }
+                    return Err(error);
+                }
+            }
+            self.finished = number;
+        }
+        // All up to `latest` had their names before the listing: what is not there is gone.
+        self.finished = self.finished.max(latest);
+        Ok(())
+    }
+
+    /// Starts reading the segment that was being written when this reader came.
+    fn enter(&mut self, entrance: Entrance) -> Result<(), Error> {
+        let Entrance { number, segment, start } = entrance;
+        let corrupt = |fault| segment::corrupt(self.control.directory(), number, fault);
+        let history = self.control.header().history;
+        // Who wants the newest is shown the last message there is, whatever the others get.
+        let history = if self.read == Read::Newest { history.max(1) } else { history };
+        if self.is_waited_for {
+            let memory = segment.memory();
+            let place = broadcast::walk(&memory, segment.geometry(), start, history);
+            // The follower begins with records, and counts from there.
+            let place = place.map_err(corrupt)?;
+            self.attach(number, segment, place);
+        } else {
+            let mut follower = Follower::new(segment.memory(), segment.geometry(), start);
+            follower.rewind(history).map_err(corrupt)?;
+            self.attach_at(number, segment, follower);
+        }
+        Ok(())
+    }
+
+    fn attach(&mut self, number: u32, segment: Segment, start: Boundary) {
+        let follower = Follower::new(segment.memory(), segment.geometry(), start);
+        self.attach_at(number, segment, follower);
+    }
+
+    fn attach_at(&mut self, number: u32, segment: Segment, mut follower: Follower<SegmentMemory>) {
+        if self.read == Read::Newest {
+            follower.want_newest();
+        }
+        let page = follower.memory().consumer();
+        if self.sleepy {
+            wait::attach(&page.bell);
+        }
+        page.progress.attached.store_release(1);
+        self.ringer = Ringer::new(self.sleepy);
+        self.current = Some(Current { follower, number, segment });
+    }
+
+    /// Asks the kernel after the producer, and tells its end if nothing is left to receive.
+    fn probe_producer(&mut self) -> Result<(), RecvError> {
+        let Some(current) = &self.current else { return Ok(()) };
+        if current.segment.producer_is_alive() {
+            return Ok(());
+        }
+        let peer = Peer { pid: current.segment.header().creator_pid };
+        // It is gone; it may have closed, and may have sent until a moment ago.
+        let closed = current.follower.memory().producer().end.state.load_acquire() == CLOSED;
+        if self.look()?.is_none() {
+            let reason =
+                if closed { RecvError::Disconnected } else { RecvError::PeerDied { peer } };
+            return Err(self.finish(reason));
+        }
+        Ok(())
+    }
+
+    /// Leaves a segment for good and tells why.
+    fn finish(&mut self, reason: RecvError) -> RecvError {
+        if let Some(current) = self.current.take() {
+            let page = current.follower.memory().consumer();
+            page.progress.attached.store_relaxed(0);
+            // R10, pairs with A10 in recover: who sees it may delete the file.
+            page.end.state.store_release(FINISHED);
+            self.finished = current.number;
+        }
+        reason
+    }
+
+    #[cold]
+    fn poison(&mut self, fault: Fault) -> RecvError {
+        if let Some(current) = &self.current {
+            current.follower.memory().consumer().end.poisoned.store_release(fault as u64);
+        }
+        self.ring();
+        self.finish(RecvError::Corrupt(fault))
+    }
+
+    #[inline]
+    fn release(&mut self) {
+        let Some(current) = &mut self.current else { return };
+        current.follower.release();
+        if self.is_waited_for && current.follower.publish_head() {
+            self.ring();
+        }
+    }
+
+    /// After every publication of the head.
+    fn ring(&mut self) {
+        if self.sleepy
+            && let Some(current) = &self.current
+        {
+            let memory = current.follower.memory();
+            if self.ringer.ring(&memory.consumer().bell, &memory.producer().bell) {
+                memory.consumer().progress.wakes.bump(1);
+            }
+        }
+    }
+
+    fn place(&self) -> &Subscription {
+        match &self.end {
+            End::Place(place) => place,
+            End::Role(_) => unreachable!("a subscriber has a place"),
+        }
+    }
+}
+
+/// How long a verb may wait.
+#[derive(Clone, Copy)]
+enum Patience {
+    None,
+    Until(Option<Duration>),
+}
+
+/// Gives the role back that opening a channel of another kind took.
+fn producer_or_consumer_leaves(control: &Control, directory: LockedDirectory) {
+    let end = End::Role(Role::Consumer);
+    end.leave(control);
+    drop(directory);
+    recover::clear_if_last(control, &end);
+}
+
+impl Drop for Subscriber {
+    /// Leaves. May wait up to two seconds for others who are just opening or closing the channel. In a
+    /// forked child: does nothing.
+    fn drop(&mut self) {
+        if self.birth.is_foreign() {
+            return;
+        }
+        if let Some(current) = &self.current {
+            current.follower.memory().consumer().progress.attached.store_release(0);
+        }
+        self.end.leave(&self.control);
+        self.ring();
+        recover::clear_if_last(&self.control, &self.end);
+    }
+}
+
+impl Waiter for Subscriber {
+    type Error = RecvError;
+
+    #[inline]
+    fn poll(&mut self) -> Result<bool, RecvError> {
+        Ok(self.look()?.is_some())
+    }
+
+    fn glance(&mut self) -> Result<(), RecvError> {
+        let Some(current) = &self.current else { return Ok(()) };
+        let memory = current.follower.memory();
+        let end = &memory.producer().end;
+        if end.poisoned.load_relaxed() != 0 || self.place().is_expelled(memory) {
+            return Err(self.poison(Fault::Poisoned));
+        }
+        // A9, pairs with R9 in the producers' drop: if there is nothing now, there never will be.
+        if end.state.load_acquire() == CLOSED && self.look()?.is_none() {
+            return Err(self.finish(RecvError::Disconnected));
+        }
+        // A successor is there already: ask at once how this one ended.
+        let latest = self.control.producer().latest.number.load_relaxed();
+        if self.current.as_ref().is_some_and(|current| current.number < latest) {
+            return self.probe_producer();
+        }
+        Ok(())
+    }
+
+    fn probe(&mut self) -> Result<(), RecvError> {
+        self.probe_producer()
+    }
+
+    fn announce(&mut self) -> Nap {
+        match &self.current {
+            Some(current) => {
+                let memory = current.follower.memory();
+                memory.consumer().progress.parks.bump(1);
+                wait::announce(&memory.consumer().bell, &memory.producer().bell)
+            }
+            None => Nap::unannounced(self.control.producer().latest.number.load_acquire()),
+        }
+    }
+
+    fn sleep(&mut self, nap: &Nap, timeout: Duration) {
+        match &self.current {
+            Some(current) if nap.is_announced() => {
+                wait::sleep(nap, &current.follower.memory().producer().bell, timeout);
+            }
+            // A producer came between the announcement and now: look at its ring first.
+            Some(_) => {}
+            None => wait::sleep_unannounced(nap, &self.control.producer().latest.number, timeout),
+        }
+    }
+
+    fn awake(&mut self, nap: &Nap) {
+        // The segment in which the flag went up may have come to its end meanwhile.
+        if let Some(current) = self.current.as_ref().filter(|_| nap.is_announced()) {
+            wait::awake(nap, &current.follower.memory().consumer().bell);
+        }
+    }
+
+    fn probe_clock(&mut self) -> &mut ProbeClock {
+        &mut self.probe_clock
+    }
+}
+
+/// A message, copied. Dropping it goes on to the next.
+#[derive(Debug)]
+pub struct ReceivedCopy<'a> {
+    subscriber: &'a mut Subscriber,
+    message: Message,
+}
+
+impl ReceivedCopy<'_> {
+    /// Number of the message in its segment, from 0.
+    #[inline]
+    pub fn sequence(&self) -> u64 {
+        self.message.sequence
+    }
+
+    /// Bytes of the message.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.message.len
+    }
+
+    /// Whether the message is empty.
+    pub fn is_empty(&self) -> bool {
+        self.message.len == 0
+    }
+}
+
+impl Deref for ReceivedCopy<'_> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the follower's own copy of so many bytes, which it keeps until its next look, and
+        // that needs the subscriber, which this guard borrows.
+        unsafe { std::slice::from_raw_parts(self.message.payload, self.message.len) }
+    }
+}
+
+impl Drop for ReceivedCopy<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.subscriber.birth.is_foreign() {
+            return;
+        }
+        if let Some(current) = &mut self.subscriber.current {
+            current.follower.advance();
+        }
+        self.subscriber.release();
+    }
+}
+
+// SAFETY: everything but the raw pointer in `message` is Send, and that points into the copy which
+// the borrowed subscriber, itself Send, keeps.
+unsafe impl Send for ReceivedCopy<'_> {}
+
+/// Several messages, copied one after the other.
+#[derive(Debug)]
+pub struct CopiedBatch<'a> {
+    subscriber: &'a mut Subscriber,
+    left: usize,
+}
+
+/// A message of a [`CopiedBatch`].
+#[derive(Clone, Copy, Debug)]
+pub struct CopiedMessage<'b> {
+    /// Its bytes.
+    pub payload: &'b [u8],
+    /// Its number in its segment, from 0.
+    pub sequence: u64,
+}
+
+impl CopiedBatch<'_> {
+    /// The next message of the batch, if there is one.
+    ///
+    /// # Errors
+    /// [`RecvError::Lagged`], after which the batch goes on; [`RecvError::Corrupt`]; the end of a
+    /// producer is left to the next call on the subscriber.
+    #[inline]
+    #[allow(clippy::should_implement_trait, reason = "lends, which Iterator can't")]
+    pub fn next(&mut self) -> Result<Option<CopiedMessage<'_>>, RecvError> {
+        if self.subscriber.birth.is_foreign() {
+            return Err(RecvError::Forked);
+        }
+        if self.left == 0 || self.subscriber.current.is_none() {
+            return Ok(None);
+        }
+        let Some(message) = self.subscriber.look()? else { return Ok(None) };
+        self.left -= 1;
+        if let Some(current) = &mut self.subscriber.current {
+            current.follower.advance();
+        }
+        // SAFETY: as in ReceivedCopy::deref; the copy stays until the next look, which needs `self`.
+        let payload = unsafe { std::slice::from_raw_parts(message.payload, message.len) };
+        Ok(Some(CopiedMessage { payload, sequence: message.sequence }))
+    }
+}
+
+impl Drop for CopiedBatch<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.subscriber.birth.is_foreign() {
+            self.subscriber.release();
+        }
+    }
+}

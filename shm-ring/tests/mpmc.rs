@@ -1,0 +1,351 @@
+//! What an MPMC channel promises to those who use it, within one process: who joins and leaves, what comes
+//! again, what is refused, what is told. Deaths are in `mpmc_kill.rs`.
+
+#![cfg(not(loom))]
+
+mod common;
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use common::scratch::Scratch;
+use common::{PATIENCE, channel};
+use ringway_shm::{
+    ErrorKind, Kind, MpmcReceiver, MpmcSender, Options, Producer, RecvError, Redeliver, SendError,
+    Until, Wait,
+};
+
+fn options(scratch: &Scratch, slots: u64) -> Options {
+    Options {
+        directory: Some(scratch.channels()),
+        kind: Some(Kind::Mpmc),
+        slots: Some(slots),
+        slot: Some(64),
+        ..Options::new("queue", channel::schema())
+    }
+}
+
+fn send(sender: &mut MpmcSender, bytes: &[u8]) {
+    let mut claim = sender.claim_timeout(bytes.len(), PATIENCE).unwrap();
+    claim.copy_from_slice(bytes);
+    claim.commit().unwrap();
+}
+
+#[track_caller]
+fn take(receiver: &mut MpmcReceiver) -> Vec<u8> {
+    let message = receiver.recv_timeout(PATIENCE).unwrap();
+    assert!(!message.redelivered());
+    message.to_vec()
+}
+
+#[test]
+fn messages_arrive_in_order_and_the_channel_goes_away() {
+    let scratch = Scratch::new();
+    let options = options(&scratch, 4);
+    let mut sender = MpmcSender::open(&options).unwrap();
+    let mut receiver = MpmcReceiver::open(&options).unwrap();
+    assert_eq!(sender.max_len(), 56);
+    for number in 0..1000_u64 {
+        send(&mut sender, &number.to_le_bytes());
+        let message = receiver.recv().unwrap();
+        assert_eq!((&*message, message.sequence()), (&number.to_le_bytes()[..], number));
+    }
+    let stats = sender.stats();
+    assert_eq!((stats.sent, stats.received, stats.depth, stats.bytes), (1000, 1000, 0, 8000));
+    drop((sender, receiver));
+    scratch.assert_no_channels();
+}
+
+#[test]
+fn what_is_not_received_stays() {
+    let scratch = Scratch::new();
+    let options = options(&scratch, 4);
+    send(&mut MpmcSender::open(&options).unwrap(), b"kept");
+    assert_eq!(take(&mut MpmcReceiver::open(&options).unwrap()), b"kept");
+    scratch.assert_no_channels();
+}
+
+#[test]
+fn a_full_queue_says_so_and_who_is_there() {
+    let scratch = Scratch::new();
+    let options = options(&scratch, 4);
+    let mut sender = MpmcSender::open(&options).unwrap();
+    for number in 0..4 {
+        send(&mut sender, &[number]);
+    }
+    assert_eq!(sender.try_claim(1).unwrap_err(), SendError::Full { peer: None, lag: None });
+    let mut receiver = MpmcReceiver::open(&options).unwrap();
+    let own = std::process::id();
+    let Err(SendError::Timeout { peer: Some(peer), .. }) =
+        sender.claim_timeout(1, Duration::from_millis(1)).map(drop)
+    else {
+        panic!("no time-out")
+    };
+    assert_eq!(peer.pid, own);
+    let held = receiver.recv().unwrap();
+    assert!(sender.try_claim(1).is_err());
+    let in_the_way = sender.held_up().unwrap();
+    assert_eq!((in_the_way.peer.unwrap().pid, in_the_way.ticket), (own, 0));
+    drop(held);
+    assert_eq!(sender.held_up(), None);
+    send(&mut sender, &[4]);
+    for number in 1..5 {
+        assert_eq!(take(&mut receiver), [number]);
+    }
+}
+
+/// A claim that is held keeps what comes later waiting, and its holder is named with its age.
+#[test]
+fn a_slow_claimant_is_named() {
+    let scratch = Scratch::new();
+    let options = options(&scratch, 8);
+    let mut slow = MpmcSender::open(&options).unwrap();
+    let mut other = slow.try_clone().unwrap();
+    let mut receiver = MpmcReceiver::open(&options).unwrap();
+    let claim = slow.claim(1).unwrap();
+    send(&mut other, b"later");
+    for _ in 0..2 {
+        let timeout = receiver.recv_timeout(Duration::from_millis(2)).map(drop);
+        assert_eq!(timeout.unwrap_err(), RecvError::Timeout);
+    }
+    let in_the_way = receiver.held_up().unwrap();
+    assert_eq!(in_the_way.peer.unwrap().pid, std::process::id());
+    assert!(in_the_way.since >= Duration::from_millis(2), "{in_the_way:?}");
+    drop(claim);
+    assert_eq!(receiver.held_up(), None);
+    assert_eq!(take(&mut receiver), b"later");
+}
+
+#[test]
+fn batches_are_claimed_whole() {
+    let scratch = Scratch::new();
+    let options = options(&scratch, 16);
+    let mut sender = MpmcSender::open(&options).unwrap();
+    let mut receiver = MpmcReceiver::open(&options).unwrap();
+    for round in 0..10_u8 {
+        sender.reserve(6).unwrap();
+        for number in 0..5 {
+            let mut claim = sender.try_claim(2).unwrap();
+            claim.copy_from_slice(&[round, number]);
+            claim.queue().unwrap();
+        }
+        assert_eq!(receiver.try_recv().unwrap_err(), RecvError::Empty);
+        sender.flush().unwrap();
+        assert_eq!(sender.publications(), u64::from(round) + 1);
+        // Two, then three: what a batch does not look at stays this receiver's.
+        let mut number = 0;
+        for limit in [2, 8] {
+            let mut batch = receiver.try_recv_batch(5).unwrap();
+            for _ in 0..limit {
+                let Some(message) = batch.next().unwrap() else { break };
+                assert_eq!(message.payload, [round, number]);
+                number += 1;
+            }
+        }
+        assert_eq!(number, 5);
+        assert_eq!(receiver.try_recv().unwrap_err(), RecvError::Empty);
+    }
+}
+
+#[test]
+fn forgetting_guards_loses_nothing() {
+    let scratch = Scratch::new();
+    let options = options(&scratch, 4);
+    let mut sender = MpmcSender::open(&options).unwrap();
+    let mut receiver = MpmcReceiver::open(&options).unwrap();
+    std::mem::forget(sender.claim(8).unwrap());
+    send(&mut sender, b"one");
+    std::mem::forget(receiver.recv().unwrap());
+    assert_eq!(take(&mut receiver), b"one");
+    send(&mut sender, b"two");
+    assert_eq!(take(&mut receiver), b"two");
+}
+
+/// What a receiver claimed and did not look at goes to another one, flagged.
+#[test]
+fn a_receiver_that_leaves_gives_back_what_it_claimed() {
+    let scratch = Scratch::new();
+    let options = options(&scratch, 16);
+    let mut sender = MpmcSender::open(&options).unwrap();
+    for number in 0..6 {
+        send(&mut sender, &[number]);
+    }
+    let mut leaving = MpmcReceiver::open(&options).unwrap();
+    let mut batch = leaving.try_recv_batch(4).unwrap();
+    assert_eq!(batch.next().unwrap().unwrap().payload, [0]);
+    drop(batch);
+    drop(leaving);
+    let mut receiver = MpmcReceiver::open(&options).unwrap();
+    let mut got = vec![];
+    while let Ok(message) = receiver.try_recv() {
+        got.push((message[0], message.redelivered()));
+    }
+    got.sort_unstable();
+    assert_eq!(got, [(1, true), (2, true), (3, true), (4, false), (5, false)]);
+}
+
+#[test]
+fn the_end_is_told_once_if_that_was_asked_for() {
+    let scratch = Scratch::new();
+    let options = Options { until: Some(Until::Last), ..options(&scratch, 8) };
+    let mut receiver = MpmcReceiver::open(&options).unwrap();
+    let mut other = receiver.try_clone().unwrap();
+    assert_eq!(receiver.try_recv().unwrap_err(), RecvError::Empty);
+    for round in 0..3 {
+        let mut first = MpmcSender::open(&options).unwrap();
+        let mut last = first.try_clone().unwrap();
+        send(&mut first, &[round]);
+        drop(first);
+        assert_eq!(take(&mut receiver), [round]);
+        assert_eq!(receiver.try_recv().unwrap_err(), RecvError::Empty);
+        send(&mut last, &[round]);
+        drop(last);
+        assert_eq!(take(&mut receiver), [round]);
+        for receiver in [&mut receiver, &mut other] {
+            let told = receiver.recv_timeout(PATIENCE).map(drop);
+            assert_eq!(told.unwrap_err(), RecvError::Disconnected);
+            assert_eq!(receiver.try_recv().unwrap_err(), RecvError::Empty);
+        }
+    }
+    drop((receiver, other));
+    scratch.assert_no_channels();
+}
+
+#[test]
+fn many_at_once_lose_and_double_nothing() {
+    const EACH: u64 = 3000;
+    for (wait, slots) in
+        [(Wait::Spin, 8), (Wait::Adaptive, 64), (Wait::Park, 4), (Wait::Adaptive, 2)]
+    {
+        let scratch = Scratch::new();
+        let options =
+            Options { wait: Some(wait), until: Some(Until::Last), ..options(&scratch, slots) };
+        let receiver = MpmcReceiver::open(&options).unwrap();
+        let receivers: Vec<_> = (0..3)
+            .map(|index| {
+                let mut receiver = receiver.try_clone().unwrap();
+                std::thread::spawn(move || {
+                    let mut got: Vec<(u64, u64)> = vec![];
+                    let word = |bytes: &[u8], at: usize| {
+                        u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
+                    };
+                    loop {
+                        let mut batch = match receiver.recv_batch(1 + 3 * index, Some(PATIENCE)) {
+                            Ok(batch) => batch,
+                            Err(RecvError::Disconnected) => return got,
+                            Err(error) => panic!("{error}"),
+                        };
+                        while let Some(message) = batch.next().unwrap() {
+                            assert!(!message.redelivered);
+                            got.push((word(message.payload, 0), word(message.payload, 8)));
+                        }
+                    }
+                })
+            })
+            .collect();
+        let sender = MpmcSender::open(&options).unwrap();
+        let senders: Vec<_> = (0..3_u64)
+            .map(|from| {
+                let mut sender = sender.try_clone().unwrap();
+                std::thread::spawn(move || {
+                    for number in 0..EACH {
+                        if number % 7 == from {
+                            sender.reserve(3).unwrap();
+                        }
+                        let mut claim = sender.claim_timeout(16, PATIENCE).unwrap();
+                        claim[..8].copy_from_slice(&from.to_le_bytes());
+                        claim[8..].copy_from_slice(&number.to_le_bytes());
+                        if number % 7 < 2 { claim.queue() } else { claim.commit() }.unwrap();
+                    }
+                })
+            })
+            .collect();
+        drop(sender);
+        for sender in senders {
+            sender.join().unwrap();
+        }
+        let mut all = HashSet::new();
+        for receiver in receivers {
+            let mut last: HashMap<u64, u64> = HashMap::new();
+            for (from, number) in receiver.join().unwrap() {
+                assert!(all.insert((from, number)), "{number} of {from} came twice");
+                let before = last.insert(from, number);
+                assert!(before.is_none_or(|before| before < number), "{from}: out of order");
+            }
+        }
+        assert_eq!(all.len() as u64, 3 * EACH, "{wait}, {slots} slots");
+        drop(receiver);
+        scratch.assert_no_channels();
+    }
+}
+
+// --------------------------------------------------------------------------------------- bad input
+
+#[test]
+fn a_message_too_large_is_refused() {
+    let scratch = Scratch::new();
+    let mut sender = MpmcSender::open(&options(&scratch, 4)).unwrap();
+    assert_eq!(sender.try_claim(57).unwrap_err(), SendError::TooLarge { len: 57, max: 56 });
+    sender.try_claim(56).unwrap().commit().unwrap();
+    assert_eq!(MpmcReceiver::open(&options(&scratch, 4)).unwrap().recv().unwrap().len(), 56);
+}
+
+#[test]
+fn other_options_are_refused_with_both_sides_printed() {
+    let scratch = Scratch::new();
+    let given = options(&scratch, 4);
+    let _sender = MpmcSender::open(&given).unwrap();
+    for (other, text) in [
+        (Options { slots: Some(8), ..given.clone() }, "slots=8"),
+        (Options { slot: Some(128), ..given.clone() }, "slot=128"),
+        (Options { redeliver: Some(Redeliver::Drop), ..given.clone() }, "redeliver=drop"),
+        (Options { until: Some(Until::Last), ..given.clone() }, "until=last"),
+        (Options { wait: Some(Wait::Park), ..given.clone() }, "wait=park"),
+    ] {
+        let error = MpmcReceiver::open(&other).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OptionMismatch, "{error}");
+        assert!(error.to_string().contains(text), "{error}");
+        assert!(error.to_string().contains("slots=4"), "{error}");
+    }
+    // As it is.
+    let left_open = Options { slots: None, slot: None, ..given.clone() };
+    MpmcReceiver::open(&left_open).unwrap();
+    let spsc = Options { kind: None, slots: None, slot: None, ..given };
+    let error = Producer::open(&Options { kind: Some(Kind::Spsc), ..spsc }).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OptionMismatch, "{error}");
+}
+
+#[test]
+fn values_that_no_queue_has_are_refused() {
+    let scratch = Scratch::new();
+    let given = options(&scratch, 4);
+    for (bad, remedy) in [
+        (Options { slots: Some(0), ..given.clone() }, "slots=2"),
+        (Options { slots: Some(5), ..given.clone() }, "slots=8"),
+        (Options { slot: Some(100), ..given.clone() }, "slot=128"),
+        (Options { slot: Some(0), ..given.clone() }, "slot=64"),
+        (Options { slot: Some(u32::MAX), ..given.clone() }, "slot=1048512"),
+        (Options { slots: Some(1 << 24), slot: Some(1 << 19), ..given.clone() }, "slots=8192"),
+        (Options { capacity: Some(1 << 20), ..given.clone() }, "slots=4096&slot=256"),
+    ] {
+        let error = MpmcSender::open(&bad).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BadOption, "{error}");
+        assert!(error.to_string().contains(remedy), "{error}");
+    }
+    scratch.assert_no_channels();
+}
+
+#[test]
+fn a_participant_too_many_is_refused_and_the_others_go_on() {
+    let scratch = Scratch::new();
+    let options = options(&scratch, 4);
+    let mut sender = MpmcSender::open(&options).unwrap();
+    let mut receivers: Vec<_> = (0..63).map(|_| MpmcReceiver::open(&options).unwrap()).collect();
+    let error = sender.try_clone().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::RoleTaken, "{error}");
+    assert!(error.to_string().contains("64"), "{error}");
+    send(&mut sender, b"on");
+    assert_eq!(take(&mut receivers[40]), b"on");
+    drop(receivers.pop());
+    sender.try_clone().unwrap();
+}
