@@ -178,6 +178,7 @@ fn publish(arguments: &[String]) {
                 body::fill(&mut claim, incarnation, index);
                 if publish { claim.commit() } else { claim.queue() }
             }),
+            Sending::Shared(_) => panic!("not a broadcast's"),
         };
         match sent {
             Ok(()) => {
@@ -276,6 +277,7 @@ fn take(end: &mut Receiving) -> Result<Found, RecvError> {
             let message = end.recv_timeout(timeout)?;
             found(&message, message.sequence())
         }
+        Receiving::Shared(_) => panic!("not a broadcast's"),
     })
 }
 
