@@ -1,0 +1,188 @@
+//! The backend that runs everywhere: plain non-blocking sends and receives, tried at each turn, and
+//! `epoll` to sleep on.
+//!
+//! A spinning caller never calls epoll: a receive that finds nothing costs less than asking whether
+//! it would. The kernel holds no span between two calls.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+use super::{Backend, Completion, Errno, Kind, Leak, Slots, recv_now, send_now};
+use crate::fork::OwnSocket;
+use crate::mirror::Span;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Epoll {
+    epoll: OwnedFd,
+    socket: Option<OwnSocket>,
+    waiting: Slots,
+    sent: Option<Result<usize, Errno>>,
+    received: Option<Result<usize, Errno>>,
+    /// Whether the kernel takes time-outs in nanoseconds (`epoll_pwait2`, Linux 5.11).
+    fine: bool,
+}
+
+impl Epoll {
+    /// A backend without a socket. One system call.
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENFILE`, `ENOMEM`.
+    pub fn new() -> Result<Self, Errno> {
+        // SAFETY: no pointers; the result is checked.
+        let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        if fd < 0 {
+            return Err(Errno::last());
+        }
+        // SAFETY: just opened, and nobody else knows of it.
+        let epoll = unsafe { OwnedFd::from_raw_fd(fd) };
+        let (waiting, sent, received) = (Slots::default(), None, None);
+        Ok(Self { epoll, socket: None, waiting, sent, received, fine: true })
+    }
+
+    fn add(&self, fd: BorrowedFd<'_>, events: i32) {
+        let mut event = libc::epoll_event { events: events.cast_unsigned(), u64: 0 };
+        // SAFETY: both descriptors are open, and the event is a live value. It fails for lack of
+        // memory or because it is there already: then parks end by their time-out.
+        unsafe {
+            libc::epoll_ctl(
+                self.epoll.as_raw_fd(),
+                libc::EPOLL_CTL_ADD,
+                fd.as_raw_fd(),
+                &raw mut event,
+            );
+        }
+    }
+}
+
+impl Backend for Epoll {
+    fn attach(&mut self, socket: OwnSocket) {
+        // Edge-triggered for both directions, once and for all: before each sleep a turn has found
+        // the end of what was there, so the next edge is the next news.
+        self.add(socket.as_fd(), libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET);
+        self.waiting = Slots::default();
+        (self.sent, self.received) = (None, None);
+        self.socket = Some(socket);
+    }
+
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.socket.as_ref().map(AsFd::as_fd)
+    }
+
+    fn detach(&mut self) -> Result<Option<OwnSocket>, Leak> {
+        self.waiting = Slots::default();
+        (self.sent, self.received) = (None, None);
+        let socket = self.socket.take();
+        if let Some(socket) = &socket {
+            // SAFETY: open descriptors; no event is passed. A socket that was never added (no
+            // memory) is not there to be removed.
+            unsafe {
+                libc::epoll_ctl(
+                    self.epoll.as_raw_fd(),
+                    libc::EPOLL_CTL_DEL,
+                    socket.as_raw_fd(),
+                    std::ptr::null_mut(),
+                );
+            }
+        }
+        Ok(socket)
+    }
+
+    #[inline(always)]
+    unsafe fn submit(&mut self, kind: Kind, span: Span) {
+        debug_assert!(!self.is_outstanding(kind), "one {kind:?} at a time");
+        if self.socket.is_some() {
+            *self.waiting.of(kind) = Some(span);
+        }
+    }
+
+    #[inline(always)]
+    fn is_outstanding(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Send => self.waiting.send.is_some() || self.sent.is_some(),
+            Kind::Recv => self.waiting.recv.is_some() || self.received.is_some(),
+        }
+    }
+
+    #[inline(always)]
+    fn recall(&mut self, kind: Kind) -> bool {
+        *self.waiting.of(kind) = None;
+        !self.is_outstanding(kind)
+    }
+
+    #[inline(always)]
+    fn turn(&mut self) {
+        let Some(socket) = &self.socket else { return };
+        if let Some(span) = self.waiting.send {
+            // SAFETY: submitted and not given back, so by `submit` it may be sent from.
+            match unsafe { send_now(socket, span) } {
+                Err(errno) if errno.is_later() => {}
+                result => {
+                    self.sent = Some(result);
+                    self.waiting.send = None;
+                }
+            }
+        }
+        if let Some(span) = self.waiting.recv {
+            // SAFETY: submitted and not given back, so by `submit` it may be received into.
+            match unsafe { recv_now(socket, span) } {
+                Err(errno) if errno.is_later() => {}
+                result => {
+                    self.received = Some(result);
+                    self.waiting.recv = None;
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn complete(&mut self) -> Option<Completion> {
+        if let Some(result) = self.sent.take() {
+            return Some(Completion { kind: Kind::Send, result });
+        }
+        let result = self.received.take()?;
+        Some(Completion { kind: Kind::Recv, result })
+    }
+
+    fn park(&mut self, timeout: Duration) {
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; 8];
+        if self.fine {
+            let limit = libc::timespec {
+                tv_sec: timeout.as_secs().min(i32::MAX as u64).cast_signed(),
+                tv_nsec: timeout.subsec_nanos().into(),
+            };
+            // SAFETY: the array has room for as many events as told, the time is a live value, and
+            // no signal mask is passed.
+            let result = unsafe {
+                libc::syscall(
+                    libc::SYS_epoll_pwait2,
+                    self.epoll.as_raw_fd(),
+                    events.as_mut_ptr(),
+                    events.len() as libc::c_int,
+                    &raw const limit,
+                    std::ptr::null::<libc::sigset_t>(),
+                    0_usize,
+                )
+            };
+            // An interrupted sleep is a short one.
+            if result >= 0 || Errno::last().0 == libc::EINTR {
+                return;
+            }
+            self.fine = false;
+        }
+        let milliseconds = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX).max(1);
+        // SAFETY: the array has room for as many events as told.
+        unsafe {
+            libc::epoll_wait(
+                self.epoll.as_raw_fd(),
+                events.as_mut_ptr(),
+                events.len() as libc::c_int,
+                milliseconds,
+            );
+        }
+    }
+
+    fn watch(&mut self, fd: BorrowedFd<'_>) {
+        self.add(fd, libc::EPOLLIN);
+    }
+}

@@ -1,0 +1,520 @@
+//! The sending end: messages of bytes, written in place into the send ring.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use crate::backend::{Backend, Epoll};
+use crate::connection::{Connection, Peer, Trouble};
+use crate::error::Error;
+use crate::frame::{HEADER_LEN, frame_len};
+use crate::options::Options;
+use crate::session::{CONTROL_ROOM, Death, End, NoRoom, Sending, Session, Unacknowledged};
+use crate::stats::Stats;
+
+/// The sending end of a channel. Every method needs `&mut self`, so one thread at a time; the
+/// handle may move between threads.
+///
+/// The caller's own calls drive the socket: what the kernel does not take at once stays in the ring
+/// and leaves with the next call of any kind, and acknowledgements are read by calls as well. While
+/// nobody calls, nothing happens.
+#[derive(Debug)]
+pub struct NetSender<B: Backend = Epoll> {
+    connection: Connection<Sending, B>,
+    /// Position up to which acknowledgements need not be looked for.
+    look_at: u64,
+    flushes: u64,
+    queued: bool,
+    total: Total,
+    linger: Duration,
+}
+
+/// Over all sessions.
+#[derive(Clone, Copy, Debug, Default)]
+struct Total {
+    messages: u64,
+    bytes: u64,
+    lost: u64,
+    full_waits: u64,
+}
+
+/// Why a message was not sent. The message is still the caller's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// No room, and the call does not wait.
+    #[error("the ring is full; {}", Waiting(.peer))]
+    Full {
+        /// The receiver, if one is or was connected in this session.
+        peer: Option<Peer>,
+    },
+    /// No room came within the time allowed.
+    #[error("timed out: the ring stayed full; {}", Waiting(.peer))]
+    Timeout {
+        /// The receiver, if one is or was connected in this session.
+        peer: Option<Peer>,
+    },
+    /// The message can never fit.
+    #[error(
+        "a message of {len} bytes is larger than the channel takes ({max} bytes, half its \
+         capacity less a header); open both ends with a larger `capacity`"
+    )]
+    TooLarge {
+        /// Bytes of the message.
+        len: usize,
+        /// Most bytes that a message on this channel may have.
+        max: usize,
+    },
+    /// The receiver closed. Told once; the next call waits for another.
+    #[error(
+        "the receiver has closed{}; the next call waits for another receiver", Lost(.lost)
+    )]
+    Disconnected {
+        /// Messages that it had not released. They are gone.
+        lost: u64,
+    },
+    /// The receiver is gone for good. Told once; the next call waits for another.
+    #[error("the receiver ({peer}) is gone, {death}{}; the next call goes on", Lost(.lost))]
+    PeerDied {
+        /// Who.
+        peer: Peer,
+        /// Why it is taken for gone.
+        death: Death,
+        /// Messages that it had not released. They are gone.
+        lost: u64,
+    },
+    /// A receiver is there, and the two ends do not fit together. Told once per attempt.
+    #[error("no session came about, {death}{}; make both ends fit", Lost(.lost))]
+    Refused {
+        /// Why.
+        death: Death,
+        /// Messages that were waiting to be sent. They are gone.
+        lost: u64,
+    },
+    /// This process is a fork of the one that opened the handle.
+    #[error("this handle was opened before fork(); open the channel again in the child")]
+    Forked,
+}
+
+struct Waiting<'a>(&'a Option<Peer>);
+
+impl fmt::Display for Waiting<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(peer) => write!(f, "the receiver ({peer}) has not made room"),
+            None => f.write_str("no receiver has come"),
+        }
+    }
+}
+
+struct Lost<'a>(&'a u64);
+
+impl fmt::Display for Lost<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            count => write!(f, "; {count} messages that it had not released are lost"),
+        }
+    }
+}
+
+/// What a close could not wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the receiver did not confirm {} messages ({} bytes) in time; it may have some of them",
+    .unacknowledged.messages, .unacknowledged.bytes
+)]
+pub struct CloseError {
+    /// What was not acknowledged.
+    pub unacknowledged: Unacknowledged,
+}
+
+impl NetSender {
+    /// Opens the sending end: resolves the host, and binds or begins to connect. Does not wait for
+    /// the other end. Allocates.
+    ///
+    /// # Errors
+    /// [`Error`], whose text names the remedy.
+    pub fn open(options: &Options) -> Result<Self, Error> {
+        let backend = Epoll::new().map_err(|errno| {
+            Error::io("opening epoll", std::io::Error::from_raw_os_error(errno.0))
+        })?;
+        Ok(Self::with(Connection::open(options, backend)?, options))
+    }
+}
+
+impl<B: Backend> NetSender<B> {
+    pub(crate) fn with(connection: Connection<Sending, B>, options: &Options) -> Self {
+        let total = Total::default();
+        let linger = options.linger;
+        Self { connection, look_at: 0, flushes: 0, queued: false, total, linger }
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn connection_mut(&mut self) -> &mut Connection<Sending, B> {
+        &mut self.connection
+    }
+
+    /// Longest message, in bytes: half the capacity less a header.
+    #[inline(always)]
+    pub fn max_len(&self) -> usize {
+        self.connection.session.body_max() as usize
+    }
+
+    /// Room for a message of `len` bytes, written in place. Never blocks, never allocates.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    #[inline(always)]
+    pub fn try_claim(&mut self, len: usize) -> Result<Claim<'_, B>, SendError> {
+        self.usable()?;
+        if !has_room(&self.connection.session, len) {
+            self.no_room_now(len)?;
+        }
+        Ok(self.granted(len))
+    }
+
+    /// As [`Self::try_claim`], but waits for room. What was queued leaves meanwhile.
+    ///
+    /// # Errors
+    /// Never [`SendError::Full`].
+    #[inline(always)]
+    pub fn claim(&mut self, len: usize) -> Result<Claim<'_, B>, SendError> {
+        self.usable()?;
+        if !has_room(&self.connection.session, len) {
+            self.wait_for_room(len, None)?;
+        }
+        Ok(self.granted(len))
+    }
+
+    /// As [`Self::claim`], for at most `timeout`.
+    ///
+    /// # Errors
+    /// [`SendError::Timeout`], which names the receiver that made no room.
+    #[inline(always)]
+    pub fn claim_timeout(
+        &mut self,
+        len: usize,
+        timeout: Duration,
+    ) -> Result<Claim<'_, B>, SendError> {
+        self.usable()?;
+        if !has_room(&self.connection.session, len) {
+            self.wait_for_room(len, Some(timeout))?;
+        }
+        Ok(self.granted(len))
+    }
+
+    /// Whatever room is free, up to the longest message: for writers that learn the length of a
+    /// message by writing it. Commit with [`Claim::commit_len`]. `None` says nothing but that
+    /// [`Self::try_claim`] has to look further.
+    ///
+    /// # Errors
+    /// [`SendError::Forked`], and how a session ended.
+    #[inline(always)]
+    pub fn claim_run(&mut self) -> Result<Option<Claim<'_, B>>, SendError> {
+        self.usable()?;
+        // Everything in the ring is in multiples of 16, and so is the room.
+        let room = (self.connection.session.room() as usize).saturating_sub(RESERVE + HEADER_LEN);
+        if room == 0 {
+            return Ok(None);
+        }
+        Ok(Some(self.granted(room.min(self.max_len()))))
+    }
+
+    /// Sends what was queued, as far as the kernel takes it now. Never blocks.
+    ///
+    /// # Errors
+    /// [`SendError::Forked`], and how a session ended.
+    #[inline(always)]
+    pub fn flush(&mut self) -> Result<(), SendError> {
+        self.usable()?;
+        if std::mem::take(&mut self.queued) {
+            self.flushes += 1;
+        }
+        self.publish();
+        Ok(())
+    }
+
+    /// Flushes so far that had something queued.
+    pub fn publications(&self) -> u64 {
+        self.flushes
+    }
+
+    /// The receiver of this session, if there was a handshake.
+    pub fn peer(&self) -> Option<Peer> {
+        self.connection.peer()
+    }
+
+    /// Where it listens, or from where it is connected.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.connection.local_addr()
+    }
+
+    /// Why there was no connection, when there last was none.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.connection.trouble()
+    }
+
+    /// Which backend moves the bytes.
+    pub fn backend(&self) -> &'static str {
+        "epoll"
+    }
+
+    /// Counters. Walks through what is unacknowledged, and makes no system call.
+    pub fn stats(&self) -> Stats {
+        let waiting = self.unacknowledged().messages;
+        Stats {
+            messages: self.total.messages,
+            bytes: self.total.bytes,
+            released: self.total.messages - self.total.lost - waiting,
+            lost: self.total.lost,
+            full_waits: self.total.full_waits,
+            ..self.connection.stats()
+        }
+    }
+
+    /// Messages that were committed and that the receiving application has not released.
+    pub fn unacknowledged(&self) -> Unacknowledged {
+        self.connection.session.unacknowledged(&*self.connection.ring)
+    }
+
+    /// Sends everything and waits until the receiving application has released it all.
+    ///
+    /// # Errors
+    /// [`CloseError`] tells what was not acknowledged by then.
+    pub fn close(mut self, timeout: Duration) -> Result<(), CloseError> {
+        let unacknowledged = self.unacknowledged();
+        if self.connection.is_foreign() {
+            return Err(CloseError { unacknowledged });
+        }
+        let ended = self.connection.close(timeout);
+        self.linger = Duration::ZERO;
+        let unacknowledged = self.unacknowledged();
+        if ended && unacknowledged.messages == 0 {
+            Ok(())
+        } else {
+            Err(CloseError { unacknowledged })
+        }
+    }
+
+    #[inline(always)]
+    fn usable(&mut self) -> Result<(), SendError> {
+        if self.connection.is_foreign() {
+            return Err(SendError::Forked);
+        }
+        if is_over(&self.connection.session) { Err(self.ended()) } else { Ok(()) }
+    }
+
+    /// Tells how the session ended, and begins the next one.
+    #[cold]
+    fn ended(&mut self) -> SendError {
+        let session = &self.connection.session;
+        let (end, established) = (session.end(), session.is_established());
+        let peer = self.connection.peer();
+        let lost = self.unacknowledged().messages;
+        self.total.lost += lost;
+        self.connection.start_over();
+        (self.look_at, self.queued) = (0, false);
+        match (end, peer) {
+            (Some(End::Died(death)), Some(peer)) if established => {
+                SendError::PeerDied { peer, death, lost }
+            }
+            (Some(End::Died(death)), _) => SendError::Refused { death, lost },
+            (Some(End::Closed) | None, _) => SendError::Disconnected { lost },
+        }
+    }
+
+    #[inline(always)]
+    fn granted(&mut self, len: usize) -> Claim<'_, B> {
+        let at = self.connection.session.tail() + HEADER_LEN as u64;
+        let payload = self.connection.ring.span(at, len).start;
+        Claim { sender: self, payload, room: len }
+    }
+
+    #[cold]
+    fn no_room_now(&mut self, len: usize) -> Result<(), SendError> {
+        if let Err(NoRoom::TooLarge { max }) = self.connection.session.check_room(len) {
+            return Err(SendError::TooLarge { len, max: max as usize });
+        }
+        // What was queued is published: else the receiver could make no room.
+        self.flushes += u64::from(std::mem::take(&mut self.queued));
+        self.connection.step();
+        self.connection.tend_sometimes();
+        self.connection.push();
+        self.usable()?;
+        if has_room(&self.connection.session, len) {
+            return Ok(());
+        }
+        self.total.full_waits += 1;
+        Err(SendError::Full { peer: self.peer() })
+    }
+
+    #[cold]
+    fn wait_for_room(&mut self, len: usize, timeout: Option<Duration>) -> Result<(), SendError> {
+        match self.no_room_now(len) {
+            Err(SendError::Full { .. }) => {}
+            result => return result,
+        }
+        let came = self.connection.wait(timeout, |connection| {
+            has_room(&connection.session, len) || is_over(&connection.session)
+        });
+        self.usable()?;
+        if came { Ok(()) } else { Err(SendError::Timeout { peer: self.peer() }) }
+    }
+
+    /// After every publication.
+    #[inline(always)]
+    fn publish(&mut self) {
+        if self.connection.session.tail() >= self.look_at {
+            self.look_for_acknowledgements();
+        }
+        self.connection.tend_sometimes();
+        if !self.connection.session.is_up() {
+            // Somebody may be at the door, who was not there a moment ago.
+            self.connection.step();
+        }
+        self.connection.push();
+    }
+
+    /// Every quarter of a ring, so that room is known before it is needed.
+    #[cold]
+    fn look_for_acknowledgements(&mut self) {
+        self.connection.pull();
+        let session = &self.connection.session;
+        self.look_at = session.tail() + (self.connection.ring.capacity() / 4) as u64;
+    }
+}
+
+impl<B: Backend> Drop for NetSender<B> {
+    /// Sends what was queued and says that this was all. Waits until the receiver's host has it, for
+    /// at most the options' `linger`; whether the receiver reads it, [`Self::close`] tells.
+    fn drop(&mut self) {
+        if !self.connection.is_foreign() && !self.linger.is_zero() {
+            self.connection.leave(self.linger);
+        }
+    }
+}
+
+/// Bytes of the send ring that stay free, as a receive ring of the same size keeps them for control
+/// frames: so whatever fits in here fits over there, and a receiver that takes everything out need
+/// not wait for this end to be called once more.
+const RESERVE: usize = CONTROL_ROOM as usize;
+
+/// Whether a message of that length may be written now.
+#[inline(always)]
+fn has_room(session: &Session<Sending>, len: usize) -> bool {
+    // The room is a multiple of 16, as frames are.
+    len <= session.body_max() as usize && len + RESERVE + HEADER_LEN <= session.room() as usize
+}
+
+/// Whether nothing will be acknowledged any more: the session has ended, or the receiver has closed
+/// and gone without waiting for the last words.
+#[inline(always)]
+fn is_over(session: &Session<Sending>) -> bool {
+    session.end().is_some() || (!session.is_up() && session.is_peer_closed())
+}
+
+/// Room for one message. Write it through `DerefMut`, then commit or queue; dropping it aborts, and
+/// nobody sees that it was. The bytes hold whatever was there before.
+#[derive(Debug)]
+#[must_use = "a claim that is dropped is aborted"]
+pub struct Claim<'a, B: Backend = Epoll> {
+    sender: &'a mut NetSender<B>,
+    payload: *mut u8,
+    room: usize,
+}
+
+// SAFETY: the pointer goes into the ring that the borrowed sender, itself Send, keeps.
+unsafe impl<B: Backend + Send> Send for Claim<'_, B> {}
+
+impl<'a, B: Backend> Claim<'a, B> {
+    /// Sends the message, with everything queued before it, as far as the kernel takes it now.
+    ///
+    /// # Errors
+    /// [`SendError::Forked`]: the room is the parent's.
+    #[inline(always)]
+    pub fn commit(self) -> Result<(), SendError> {
+        let len = self.room;
+        self.commit_len(len)
+    }
+
+    /// As [`Self::commit`], the first `len` bytes; more than claimed counts as all.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    #[inline(always)]
+    pub fn commit_len(self, len: usize) -> Result<(), SendError> {
+        let sender = self.finish(len)?;
+        if std::mem::take(&mut sender.queued) {
+            sender.flushes += 1;
+        }
+        sender.publish();
+        Ok(())
+    }
+
+    /// Keeps the message back until [`NetSender::flush`] or the next commit; it leaves earlier if
+    /// some call waits for room.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    #[inline(always)]
+    pub fn queue(self) -> Result<(), SendError> {
+        let len = self.room;
+        self.queue_len(len)
+    }
+
+    /// As [`Self::queue`], with the first `len` bytes only.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    #[inline(always)]
+    pub fn queue_len(self, len: usize) -> Result<(), SendError> {
+        let sender = self.finish(len)?;
+        sender.queued = true;
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn finish(self, len: usize) -> Result<&'a mut NetSender<B>, SendError> {
+        let Claim { sender, payload, room } = self;
+        if sender.connection.is_foreign() {
+            return Err(SendError::Forked);
+        }
+        let len = len.min(room);
+        let connection = &mut sender.connection;
+        let at = connection.session.tail();
+        let header = connection.session.commit(len);
+        let padding = frame_len(len as u32) as usize - HEADER_LEN - len;
+        let start = connection.ring.span(at, HEADER_LEN).start;
+        // SAFETY: the frame lies behind the tail, in room that the session has just checked. It is
+        // this claim's alone: nothing of it was sent, and nothing of it is acknowledged.
+        unsafe {
+            start.cast::<[u8; HEADER_LEN]>().write(header);
+            payload.add(len).write_bytes(0, padding);
+        }
+        connection.messages += 1;
+        sender.total.messages += 1;
+        sender.total.bytes += len as u64;
+        Ok(sender)
+    }
+}
+
+impl<B: Backend> Deref for Claim<'_, B> {
+    type Target = [u8];
+
+    #[inline(always)]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: behind the tail of the send ring, in room that was checked; only this claim, which
+        // borrows the sender, knows of it.
+        unsafe { std::slice::from_raw_parts(self.payload, self.room) }
+    }
+}
+
+impl<B: Backend> DerefMut for Claim<'_, B> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`.
+        unsafe { std::slice::from_raw_parts_mut(self.payload, self.room) }
+    }
+}

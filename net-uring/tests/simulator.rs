@@ -1,0 +1,317 @@
+//! Two sessions over byte streams that break, in a world whose every event comes from a seed: each
+//! message once and in order, whatever is cut, stalled, delayed or dialed twice; no memory beyond
+//! the rings; no way to get stuck.
+//!
+//! A failure names the cut and the seed. `cargo test -p ringway-net --test simulator -- --nocapture`
+//! prints how much was tried.
+
+#[path = "simulator/node.rs"]
+mod node;
+#[path = "simulator/rng.rs"]
+mod rng;
+#[path = "simulator/wire.rs"]
+mod wire;
+#[path = "simulator/world.rs"]
+mod world;
+
+use std::fmt::Debug;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use node::{App, MS, Node, Script, config};
+use ringway_net::session::{End, Half, Receiving, Sending, Side};
+use rng::Rng;
+use wire::{Cut, SIDES, Side as By};
+use world::{Weather, World};
+
+const CONNECTOR: Side = Side::Connector { session: *b"a session's name", seed: 7 };
+
+/// Lengths around every edge of the padding, and one message of nothing.
+fn script(receiver_closes: bool) -> Script {
+    Script {
+        messages: 7,
+        len: |number| [8, 0, 17, 32, 15, 16, 1][number as usize % 7],
+        receiver_closes_after: if receiver_closes { 5 } else { u64::MAX },
+        hold: 1,
+    }
+}
+
+/// Runs one conversation, and says what it was when it fails.
+fn told<T>(what: impl Debug, run: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        eprintln!("failed: {what:?}");
+        resume_unwind(panic)
+    })
+}
+
+trait Ends: Sized {
+    fn sender(&self) -> &Node<Sending>;
+    fn receiver(&self) -> &Node<Receiving>;
+}
+
+impl Ends for World<Sending, Receiving> {
+    fn sender(&self) -> &Node<Sending> {
+        &self.connector
+    }
+    fn receiver(&self) -> &Node<Receiving> {
+        &self.binder
+    }
+}
+
+impl Ends for World<Receiving, Sending> {
+    fn sender(&self) -> &Node<Sending> {
+        &self.binder
+    }
+    fn receiver(&self) -> &Node<Receiving> {
+        &self.connector
+    }
+}
+
+/// A whole life, from the first dial to the end on both sides, and what must have come of it.
+fn converse<C: Half, B: Half>(
+    script: &Script,
+    capacity: u64,
+    weather: &Weather,
+    cuts: &[Cut],
+    seed: u64,
+) -> World<C, B>
+where
+    Node<C>: App,
+    Node<B>: App,
+    World<C, B>: Ends,
+{
+    let [connector, binder] = [CONNECTOR, Side::Binder].map(|side| {
+        let mut config = config(side, capacity);
+        // In the worst weather ends are stopped for minutes while they try to resume.
+        config.timing.resume_ns = 7_200_000 * MS;
+        config
+    });
+    let (connector, binder) = (Node::new(connector), Node::new(binder));
+    let mut world = World::new(connector, binder, weather.clone(), cuts, seed);
+    world.run(script, World::is_closed);
+    let (sender, receiver) = (world.sender(), world.receiver());
+    assert_eq!((sender.end(), receiver.end()), (Some(End::Closed), Some(End::Closed)));
+    // That they came in order and whole was checked as they were read.
+    let lost = sender.session.unacknowledged(&sender.memory);
+    assert_eq!(receiver.released + lost.messages, sender.count, "{}", world.describe());
+    if script.receiver_closes_after == u64::MAX {
+        assert_eq!((receiver.count, lost.messages), (script.messages, 0));
+    } else {
+        assert_eq!(receiver.released, script.receiver_closes_after);
+    }
+    let counters = [sender.session.counters(), receiver.session.counters()];
+    assert!(counters.iter().all(|counters| counters.violations == 0), "{counters:?}");
+    world
+}
+
+/// Every byte of the conversation, by either writer, is once the last that arrives.
+fn every_byte<C: Half, B: Half>(receiver_closes: bool) -> u64
+where
+    Node<C>: App,
+    Node<B>: App,
+    World<C, B>: Ends,
+{
+    let script = script(receiver_closes);
+    let converse = |cuts: &[Cut], weather: &Weather, seed| {
+        told((receiver_closes, cuts, seed), || converse::<C, B>(&script, 4096, weather, cuts, seed))
+    };
+    let whole = converse(&[], &Weather::FINE, 1);
+    assert_eq!(whole.dials, 1);
+    let mut cuts = 0;
+    for (writer, total) in SIDES.into_iter().zip(whole.first_delivered) {
+        assert!(total >= 240 + 16, "{writer:?} said {total} bytes");
+        for after in 0..=total {
+            for drains in [false, true] {
+                let cut = Cut { writer, after, drains };
+                let world = converse(&[cut], &Weather::FINE, 1);
+                // Of the last frame, the bye, nobody waits for a repetition.
+                let last = after + 16 >= total;
+                assert!(world.dials == 2 || last, "{cut:?}: {} dials", world.dials);
+                // The same in small pieces.
+                let pieces = Weather { pipe: 64, piece: 24, ..Weather::FINE };
+                converse(&[cut], &pieces, after);
+                cuts += 2;
+            }
+        }
+    }
+    cuts
+}
+
+#[test]
+fn a_cut_at_every_byte_loses_nothing() {
+    let cuts = [
+        every_byte::<Sending, Receiving>(false),
+        every_byte::<Sending, Receiving>(true),
+        every_byte::<Receiving, Sending>(false),
+        every_byte::<Receiving, Sending>(true),
+    ];
+    println!("cut at every byte: {} conversations {cuts:?}", cuts.iter().sum::<u64>());
+}
+
+/// The connection that repairs the first cut is cut as well, at any of its bytes.
+fn two_cuts<C: Half, B: Half>() -> u64
+where
+    Node<C>: App,
+    Node<B>: App,
+    World<C, B>: Ends,
+{
+    let script = script(false);
+    let mut cuts = 0;
+    let mut rng = Rng::new(0);
+    for first in 0..700 {
+        for second in (first % 13..700).step_by(13) {
+            let pair = [first, second].map(|after| Cut {
+                writer: SIDES[rng.range(0, 1) as usize],
+                after,
+                drains: rng.one_in(2),
+            });
+            told(pair, || converse::<C, B>(&script, 4096, &Weather::FINE, &pair, first));
+            cuts += 1;
+        }
+    }
+    cuts
+}
+
+#[test]
+fn a_cut_during_the_repair_of_a_cut_loses_nothing() {
+    let cuts = [two_cuts::<Sending, Receiving>(), two_cuts::<Receiving, Sending>()];
+    println!("two cuts: {} conversations {cuts:?}", cuts.iter().sum::<u64>());
+}
+
+/// What a seed of the rough test does.
+fn rough(seed: u64) -> (Script, u64, Weather) {
+    let mut rng = Rng::new(seed ^ 0x5eed);
+    let lens: [fn(u64) -> usize; 4] = [
+        |_| 8,
+        |number| number as usize * 7 % 300,
+        // The longest that a ring of one page takes, among others.
+        |number| if number % 5 == 0 { 2032 } else { number as usize % 64 },
+        |number| 1000 + number as usize % 1000,
+    ];
+    let messages = rng.range(1, 120);
+    let script = Script {
+        messages,
+        len: lens[rng.range(0, 3) as usize],
+        receiver_closes_after: if rng.one_in(4) { rng.range(1, messages) } else { u64::MAX },
+        hold: rng.range(1, 3),
+    };
+    let weather = Weather {
+        pipe: [20, 300, 5000][rng.range(0, 2) as usize],
+        piece: [1, 17, 300, 4000][rng.range(0, 3) as usize].max(if messages > 40 { 17 } else { 1 }),
+        dial_fails: rng.range(0, 6),
+        severs: [0, 20, 100, 1000][rng.range(0, 3) as usize],
+        stalls: [0, 100, 400][rng.range(0, 2) as usize],
+        troubles: rng.range(0, 60),
+    };
+    (script, 4096 << rng.range(0, 1), weather)
+}
+
+/// Seeds of [`rough`]; `RINGWAY_SEEDS=FROM..TO` asks for others.
+fn seeds() -> std::ops::Range<u64> {
+    let Ok(text) = std::env::var("RINGWAY_SEEDS") else { return 0..3000 };
+    let (from, to) = text.split_once("..").expect("RINGWAY_SEEDS=FROM..TO");
+    from.parse().expect("a number")..to.parse().expect("a number")
+}
+
+#[test]
+fn rough_weather_loses_nothing() {
+    let (mut dials, mut resumes, mut again, mut steps, mut waiting) = (0, 0, 0, 0, 0);
+    let mut hang_ups = 0;
+    for seed in seeds() {
+        let (script, capacity, weather) = rough(seed);
+        let (counters, run) = told((seed, &script, &weather), || match seed % 2 {
+            0 => summary(converse::<Sending, Receiving>(&script, capacity, &weather, &[], seed)),
+            _ => summary(converse::<Receiving, Sending>(&script, capacity, &weather, &[], seed)),
+        });
+        dials += run[0];
+        steps += run[1];
+        waiting = waiting.max(run[2]);
+        hang_ups += run[3];
+        resumes += counters.resumes;
+        again += counters.resent_bytes;
+    }
+    println!(
+        "rough weather: seeds {:?}, {dials} dials, {resumes} resumes, {again} bytes sent again, \
+         {hang_ups} hang-ups, at most {waiting} dialed at once, {steps} steps",
+        seeds()
+    );
+    assert!(resumes > 0 && again > 0 && waiting > 1, "the weather was fine");
+}
+
+/// A conversation in rough weather, in the middle of which one end is killed and starts anew. 1 if
+/// there was a session to be lost.
+fn killed<C: Half, B: Half>(seed: u64) -> u64
+where
+    Node<C>: App<Other = Node<B>>,
+    Node<B>: App<Other = Node<C>>,
+    World<C, B>: Ends,
+{
+    let (script, capacity, weather) = rough(seed);
+    let mut rng = Rng::new(seed);
+    let mut names = 0;
+    let mut connector = || {
+        names += 1;
+        let side = Side::Connector { session: [names; 16], seed };
+        Node::<C>::new(config(side, capacity))
+    };
+    let binder = || Node::<B>::new(config(Side::Binder, capacity));
+    let mut world = World::new(connector(), binder(), weather, &[], seed);
+    let moment = rng.range(1, 3000);
+    world.run(&script, |world| world.steps >= moment || world.is_closed());
+    let known;
+    if rng.one_in(2) {
+        known = world.connector.session.is_established() && !world.is_over(By::Connector);
+        let dead = world.restart_binder(binder());
+        world.run(&script, |world| world.is_over(By::Connector));
+        if known {
+            world.connector.survived(&dead, &script);
+        }
+        if !world.is_closed() {
+            world.restart_connector(connector());
+        }
+    } else {
+        known = world.binder.session.is_established() && !world.is_over(By::Binder);
+        let dead = world.restart_connector(connector());
+        world.run(&script, |world| world.is_over(By::Binder));
+        if known {
+            world.binder.survived(&dead, &script);
+        }
+        if !world.is_closed() {
+            world.restart_binder(binder());
+        }
+    }
+    // What comes next begins at 0 and is whole, unless the weather kills it, or the survivor had
+    // been through with its successor already.
+    world.run(&script, |world| {
+        let (connector, binder) = (world.is_over(By::Connector), world.is_over(By::Binder));
+        binder || (connector && !world.binder.session.is_established())
+    });
+    let ends = [world.sender().end(), world.receiver().end()];
+    if ends == [Some(End::Closed); 2] && script.receiver_closes_after == u64::MAX {
+        assert_eq!(world.receiver().count, script.messages);
+    }
+    known.into()
+}
+
+#[test]
+fn a_death_is_told_and_what_was_acknowledged_was_had() {
+    let mut lost = 0;
+    for seed in seeds() {
+        lost += told(seed, || match seed % 2 {
+            0 => killed::<Sending, Receiving>(seed),
+            _ => killed::<Receiving, Sending>(seed),
+        });
+    }
+    println!("deaths: seeds {:?}, {lost} sessions lost", seeds());
+    assert!(lost > 0);
+}
+
+fn summary<C: Half, B: Half>(world: World<C, B>) -> (ringway_net::session::Counters, [u64; 4])
+where
+    Node<C>: App,
+    Node<B>: App,
+    World<C, B>: Ends,
+{
+    let counters = world.sender().session.counters();
+    let waiting = world.most_waiting as u64;
+    (counters, [world.dials, world.steps, waiting, world.hang_ups.len() as u64])
+}
