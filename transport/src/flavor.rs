@@ -51,8 +51,34 @@ pub(crate) trait Outlet {
 
 /// Room for one message.
 pub(crate) trait Room: DerefMut<Target = [u8]> {
+    /// The first `len` bytes of it.
     fn finish(self, len: usize, publish: Publish) -> Result<(), SendError>;
+    /// All of it, whose size in the ring is known already.
+    fn finish_whole(self, publish: Publish) -> Result<(), SendError>;
 }
+
+macro_rules! room {
+    ($($claim:ident)*) => {$(
+        impl Room for $claim<'_> {
+            #[inline(always)]
+            fn finish(self, len: usize, publish: Publish) -> Result<(), SendError> {
+                match publish {
+                    Publish::Now => self.commit_len(len),
+                    Publish::Later => self.queue_len(len),
+                }
+            }
+
+            #[inline(always)]
+            fn finish_whole(self, publish: Publish) -> Result<(), SendError> {
+                match publish {
+                    Publish::Now => self.commit(),
+                    Publish::Later => self.queue(),
+                }
+            }
+        }
+    )*};
+}
+room!(Claim Copied MpmcClaim);
 
 /// Room for many messages.
 pub(crate) trait ArrayRoom {
@@ -114,16 +140,6 @@ impl Outlet for Producer {
     }
 }
 
-impl Room for Claim<'_> {
-    #[inline(always)]
-    fn finish(self, len: usize, publish: Publish) -> Result<(), SendError> {
-        match publish {
-            Publish::Now => self.commit_len(len),
-            Publish::Later => self.queue_len(len),
-        }
-    }
-}
-
 impl ArrayRoom for ArrayClaim<'_> {
     #[inline(always)]
     fn bytes(&mut self) -> &mut [u8] {
@@ -173,16 +189,6 @@ impl Outlet for Publisher {
 
     fn publications(&self) -> u64 {
         self.publications()
-    }
-}
-
-impl Room for Copied<'_> {
-    #[inline(always)]
-    fn finish(self, len: usize, publish: Publish) -> Result<(), SendError> {
-        match publish {
-            Publish::Now => self.commit_len(len),
-            Publish::Later => self.queue_len(len),
-        }
     }
 }
 
@@ -256,16 +262,6 @@ impl Outlet for MpmcSender {
     }
 }
 
-impl Room for MpmcClaim<'_> {
-    #[inline(always)]
-    fn finish(self, len: usize, publish: Publish) -> Result<(), SendError> {
-        match publish {
-            Publish::Now => self.commit_len(len),
-            Publish::Later => self.queue_len(len),
-        }
-    }
-}
-
 /// Nothing: slots are apart.
 pub(crate) enum NoArray {}
 
@@ -294,6 +290,15 @@ impl Room for AnyClaim<'_> {
             Self::InPlace(claim) => claim.finish(len, publish),
             Self::Copied(claim) => claim.finish(len, publish),
             Self::Shared(claim) => claim.finish(len, publish),
+        }
+    }
+
+    #[inline(always)]
+    fn finish_whole(self, publish: Publish) -> Result<(), SendError> {
+        match self {
+            Self::InPlace(claim) => claim.finish_whole(publish),
+            Self::Copied(claim) => claim.finish_whole(publish),
+            Self::Shared(claim) => claim.finish_whole(publish),
         }
     }
 }
