@@ -87,6 +87,8 @@ impl Template {
         match &mut sender {
             Sending::InPlace(end) => end.try_claim_array(24, 5)?.queue(5)?,
             Sending::Copied(end) => end.claim_array(24, 5)?.queue(5)?,
+            // Has no arrays.
+            Sending::Shared(_) => {}
         }
         put(&mut sender, 20)?;
         // Of a broadcast, whose last one clears all away, what is there now.
@@ -184,6 +186,7 @@ fn put(sender: &mut Sending, len: usize) -> Result<(), SendError> {
     match sender {
         Sending::InPlace(end) => end.try_claim(len)?.commit(),
         Sending::Copied(end) => end.claim(len)?.commit(),
+        Sending::Shared(end) => end.try_claim(len)?.commit(),
     }
 }
 
@@ -192,13 +195,14 @@ fn take(receiver: &mut Receiving) -> Result<u8, RecvError> {
     match receiver {
         Receiving::InPlace(end) => end.try_recv().map(|message| sum(&message)),
         Receiving::Copied(end) => end.try_recv().map(|message| sum(&message)),
+        Receiving::Shared(end) => end.try_recv().map(|message| sum(&message)),
     }
 }
 
 fn receive(receiver: &mut Receiving) {
     match receiver {
         Receiving::InPlace(end) => receive_in_place(end),
-        Receiving::Copied(_) => {
+        Receiving::Copied(_) | Receiving::Shared(_) => {
             for _ in 0..MESSAGES {
                 if std::hint::black_box(take(receiver)) == Err(RecvError::Empty) {
                     break;
@@ -229,7 +233,7 @@ fn receive_in_place(consumer: &mut Consumer) {
 fn send(sender: &mut Sending, input: &mut Input<'_>) {
     let producer = match sender {
         Sending::InPlace(end) => end,
-        Sending::Copied(_) => {
+        Sending::Copied(_) | Sending::Shared(_) => {
             for _ in 0..MESSAGES {
                 if put(sender, usize::from(input.byte()) * 8).is_err() {
                     break;

@@ -259,7 +259,10 @@ fn step(
         if header.sequence() != sequence & SEQUENCE_MASK {
             return Err(Fault::Sequence);
         }
-        return Ok(Some(Boundary { position: position + size, sequence: sequence + count }));
+        return Ok(Some(Boundary {
+            position: position + size,
+            sequence: sequence.wrapping_add(count),
+        }));
     }
 }
 

@@ -343,7 +343,10 @@ impl<M: RingMemory> Writer<M> {
         }
         let withheld = RecordHeader(self.withheld).sequence();
         let queued = self.sequence().wrapping_sub(withheld) & SEQUENCE_MASK;
-        Boundary { position: self.oldest_withheld(), sequence: self.sequence() - queued }
+        Boundary {
+            position: self.oldest_withheld(),
+            sequence: self.sequence().wrapping_sub(queued),
+        }
     }
 
     fn oldest_withheld(&self) -> u64 {

@@ -173,7 +173,7 @@ const SPIN_FOR: Duration = Duration::from_micros(50);
 ///
 /// Each look takes the line from the writer. One pause is best for a round trip. But a reader who is
 /// as fast as the writer would take every line while it is being written, and both would go at the
-/// pace of cache misses: 8-byte messages at 60 million a second instead of 300. So it waits in
+/// pace of cache misses: 8-byte messages at 60 million a second instead of 220. So it waits in
 /// proportion to what it has just seen, as many pauses as messages. A message after a burst is late
 /// by a few times what the burst took, at most.
 #[derive(Debug, Default)]
@@ -182,8 +182,8 @@ pub struct Burst {
     before: u64,
 }
 
-/// Most pauses before the second look: 0.7 us where a pause takes 11 ns. 8 gave 24 % of what 64 give,
-/// 256 gave 115 % (`ringway-bench stream --size 8 --capacity 1MiB --systems ringway-shm-raw`).
+/// Most pauses before the second look: 0.7 us where a pause takes 11 ns. 8 gave less than a
+/// third of what 64 give, 256 an eighth to a quarter more (`ringway-bench stream --size 8 --capacity 1MiB --systems ringway-shm-raw`).
 const PAUSES_MAX: u64 = 64;
 
 /// A writer who finds no room is in the middle of a stream in any case.

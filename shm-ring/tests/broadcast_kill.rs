@@ -65,6 +65,7 @@ fn received(end: &mut Receiving) -> Result<u64, RecvError> {
             assert_eq!(message.sequence(), index);
             Ok(index)
         }
+        Receiving::Shared(_) => panic!("not a broadcast's"),
     }
 }
 
@@ -80,6 +81,7 @@ fn publish(arguments: &[String]) {
         match &mut end {
             Sending::InPlace(end) => end.flush().unwrap(),
             Sending::Copied(end) => end.flush().unwrap(),
+            Sending::Shared(_) => panic!("not a broadcast's"),
         }
         say("sent");
         hear();
@@ -101,6 +103,7 @@ fn queue(end: &mut Sending, incarnation: u64, index: u64) {
             body::fill(&mut claim, incarnation, index);
             claim.queue().unwrap();
         }
+        Sending::Shared(_) => panic!("not a broadcast's"),
     }
 }
 

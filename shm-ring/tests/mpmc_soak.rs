@@ -1,7 +1,7 @@
 //! Senders and receivers of one MPMC channel come and go, are killed and stopped at random moments, for
 //! as long as it is asked for; then everything is accounted for.
 //!
-//! `RINGWAY_SOAK_SECONDS` says how long (default 30), `RINGWAY_SOAK_SEED` repeats a sequence of kills (not
+//! `RINGWAY_SOAK_SECONDS` says how long (default 15), `RINGWAY_SOAK_SEED` repeats a sequence of kills (not
 //! the moments). What must hold at the end: each message that a sender knew to be committed came; what
 //! came twice was flagged the second time; at each receiver each sender's messages came in order,
 //! redeliveries apart; nobody waited for more than a bounded time while somebody lived.
@@ -150,7 +150,7 @@ fn unexpected(tally: &Tally, what: &str) {
 
 #[test]
 fn everybody_may_die() {
-    let seconds = std::env::var("RINGWAY_SOAK_SECONDS").map_or(30, |text| text.parse().unwrap());
+    let seconds = std::env::var("RINGWAY_SOAK_SECONDS").map_or(15, |text| text.parse().unwrap());
     let seed = std::env::var("RINGWAY_SOAK_SEED")
         .map_or_else(|_| std::process::id().into(), |text| text.parse().unwrap());
     println!("seed {seed}");

@@ -33,7 +33,7 @@ fn one_by_one() {
         let Some(claim) = with_room(writer.try_claim(len)) else { return 0 };
         // SAFETY: `len` bytes were claimed and nothing else refers to them until they are committed.
         fill(unsafe { slice::from_raw_parts_mut(writer.payload(&claim), len) }, sequence);
-        writer.commit(claim, len, Publish::Now);
+        writer.commit(claim, Publish::Now);
         1
     });
 }
@@ -54,7 +54,7 @@ fn in_batches() {
         // SAFETY: as above.
         fill(unsafe { slice::from_raw_parts_mut(writer.payload(&claim), len) }, sequence);
         let last = sequence % 5 == 4 || sequence + 1 == MESSAGES;
-        writer.commit(claim, len, if last { Publish::Now } else { Publish::Later });
+        writer.commit(claim, if last { Publish::Now } else { Publish::Later });
         1
     });
 }
@@ -114,12 +114,16 @@ fn receive(mut reader: Reader<BoxedMemory>) {
                 assert_eq!(message.sequence, next);
                 // SAFETY: peeked and not released.
                 check(unsafe { slice::from_raw_parts(message.payload, message.len) }, next);
-                reader.advance();
-                next += 1;
-                // One by one, and several at once.
-                if next % 3 != 0 {
-                    reader.release();
+                // Three one by one, then three at once.
+                if next % 6 < 3 {
+                    reader.consume();
+                } else {
+                    reader.advance(1);
+                    if next % 6 == 5 {
+                        reader.release();
+                    }
                 }
+                next += 1;
             }
             None => {
                 reader.release();

@@ -111,7 +111,7 @@ impl Pair {
                     // SAFETY: peeked and not released.
                     let bytes = unsafe { std::slice::from_raw_parts(message.payload, message.len) };
                     assert_eq!(bytes, self.visible.pop_front().expect("a message too many"));
-                    if count % 2 == 0 {
+                    if count.is_multiple_of(2) {
                         self.reader.advance(1);
                     } else {
                         self.reader.consume();

@@ -42,7 +42,7 @@ const STRIDE: &str = "RINGWAY_SWEEP_STRIDE";
 const SETTLING: Duration = Duration::from_millis(60);
 
 /// Verbs that move messages: a few thousand instructions, when they are not optimised.
-const SHORT: (u64, u64) = (53, u64::MAX);
+const SHORT: (u64, u64) = (151, u64::MAX);
 /// Verbs that open and close: a hundred times as many, and a hundred system calls among them.
 const LONG: (u64, u64) = (499, 1000);
 

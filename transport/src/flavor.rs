@@ -57,8 +57,36 @@ pub(crate) trait Outlet {
 pub(crate) trait Room: DerefMut<Target = [u8]> {
     type Error: Into<SendError>;
 
+    /// The first `len` bytes of it.
     fn finish(self, len: usize, publish: Publish) -> Result<(), Self::Error>;
+    /// All of it, whose size in the ring is known already.
+    fn finish_whole(self, publish: Publish) -> Result<(), Self::Error>;
 }
+
+macro_rules! room {
+    ($($claim:ident)*) => {$(
+        impl Room for $claim<'_> {
+            type Error = ShmSendError;
+
+            #[inline(always)]
+            fn finish(self, len: usize, publish: Publish) -> Result<(), ShmSendError> {
+                match publish {
+                    Publish::Now => self.commit_len(len),
+                    Publish::Later => self.queue_len(len),
+                }
+            }
+
+            #[inline(always)]
+            fn finish_whole(self, publish: Publish) -> Result<(), ShmSendError> {
+                match publish {
+                    Publish::Now => self.commit(),
+                    Publish::Later => self.queue(),
+                }
+            }
+        }
+    )*};
+}
+room!(Claim Copied MpmcClaim);
 
 /// Room for many messages.
 pub(crate) trait ArrayRoom {
@@ -123,18 +151,6 @@ impl Outlet for Producer {
     }
 }
 
-impl Room for Claim<'_> {
-    type Error = ShmSendError;
-
-    #[inline(always)]
-    fn finish(self, len: usize, publish: Publish) -> Result<(), ShmSendError> {
-        match publish {
-            Publish::Now => self.commit_len(len),
-            Publish::Later => self.queue_len(len),
-        }
-    }
-}
-
 impl ArrayRoom for ArrayClaim<'_> {
     type Error = ShmSendError;
 
@@ -187,18 +203,6 @@ impl Outlet for Publisher {
 
     fn publications(&self) -> u64 {
         self.publications()
-    }
-}
-
-impl Room for Copied<'_> {
-    type Error = ShmSendError;
-
-    #[inline(always)]
-    fn finish(self, len: usize, publish: Publish) -> Result<(), ShmSendError> {
-        match publish {
-            Publish::Now => self.commit_len(len),
-            Publish::Later => self.queue_len(len),
-        }
     }
 }
 
@@ -275,18 +279,6 @@ impl Outlet for MpmcSender {
     }
 }
 
-impl Room for MpmcClaim<'_> {
-    type Error = ShmSendError;
-
-    #[inline(always)]
-    fn finish(self, len: usize, publish: Publish) -> Result<(), ShmSendError> {
-        match publish {
-            Publish::Now => self.commit_len(len),
-            Publish::Later => self.queue_len(len),
-        }
-    }
-}
-
 /// Nothing: slots are apart.
 pub(crate) enum NoArray {}
 
@@ -321,6 +313,16 @@ impl Room for AnyClaim<'_> {
             Self::Copied(claim) => Ok(claim.finish(len, publish)?),
             Self::Shared(claim) => Ok(claim.finish(len, publish)?),
             Self::Remote(claim) => Ok(claim.finish(len, publish)?),
+        }
+    }
+
+    #[inline(always)]
+    fn finish_whole(self, publish: Publish) -> Result<(), SendError> {
+        match self {
+            Self::InPlace(claim) => Ok(claim.finish_whole(publish)?),
+            Self::Copied(claim) => Ok(claim.finish_whole(publish)?),
+            Self::Shared(claim) => Ok(claim.finish_whole(publish)?),
+            Self::Remote(claim) => Ok(claim.finish_whole(publish)?),
         }
     }
 }

@@ -251,8 +251,7 @@ impl Claim<'_> {
     /// [`SendError::Forked`]: the room is the parent's.
     #[inline(always)]
     pub fn commit(self) -> Result<(), SendError> {
-        let len = self.0.len();
-        Ok(self.0.finish(len, Publish::Now)?)
+        Ok(self.0.finish_whole(Publish::Now)?)
     }
 
     /// Publishes the first `len` bytes only; more than claimed counts as all.
@@ -270,8 +269,7 @@ impl Claim<'_> {
     /// As [`Self::commit`].
     #[inline(always)]
     pub fn queue(self) -> Result<(), SendError> {
-        let len = self.0.len();
-        Ok(self.0.finish(len, Publish::Later)?)
+        Ok(self.0.finish_whole(Publish::Later)?)
     }
 
     /// As [`Self::queue`], with the first `len` bytes only.

@@ -162,6 +162,11 @@ impl Room for ringway_net::Claim<'_> {
             Publish::Later => self.queue_len(len),
         }
     }
+
+    fn finish_whole(self, publish: Publish) -> Result<(), Self::Error> {
+        let len = self.len();
+        self.finish(len, publish)
+    }
 }
 
 /// Nothing: every message goes by itself.

@@ -134,7 +134,7 @@ impl Verb for Act {
         match self {
             Self::OpenSender | Self::OpenReceiver | Self::DropSender | Self::DropReceiver => LONG,
             Self::Sweep => (3 * LONG.0, u64::MAX),
-            _ => (2 * SHORT.0, SHORT.1),
+            _ => SHORT,
         }
     }
 
