@@ -165,6 +165,20 @@ impl<B: Backend> NetReceiver<B> {
         Ok(Batch { receiver: self, left: limit.min(BATCH_MAX) })
     }
 
+    /// Gives back the message that was received last and whose guard was forgotten: what dropping the
+    /// guard would have done.
+    pub fn give_back(&mut self) {
+        if let Some(frame) = self.peek() {
+            drop(Received { receiver: self, frame });
+        }
+    }
+
+    /// A batch that was forgotten, to go on with, for `limit` more messages.
+    #[inline(always)]
+    pub fn batch_again(&mut self, limit: usize) -> Batch<'_, B> {
+        Batch { receiver: self, left: limit }
+    }
+
     /// The sender of this session, if there was a handshake.
     pub fn peer(&self) -> Option<Peer> {
         self.connection.peer()
@@ -374,8 +388,7 @@ impl<B: Backend> Deref for Received<'_, B> {
 }
 
 impl<B: Backend> Drop for Received<'_, B> {
-    // Out of line, beside the system call: in a caller that knows several media, the others' way is shorter.
-    #[inline(never)]
+    #[inline]
     fn drop(&mut self) {
         if self.receiver.connection.is_foreign() {
             return;
@@ -427,8 +440,7 @@ impl<B: Backend> Batch<'_, B> {
 }
 
 impl<B: Backend> Drop for Batch<'_, B> {
-    // Out of line, beside the system call: in a caller that knows several media, the others' way is shorter.
-    #[inline(never)]
+    #[inline]
     fn drop(&mut self) {
         if !self.receiver.connection.is_foreign() {
             self.receiver.release();

@@ -9,16 +9,16 @@ use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use ringway_net::NetSender;
 use ringway_shm::{ErrorKind, HeldUp, Stats};
 use rkyv::util::AlignedVec;
 
 use crate::cpu_latency::CpuLatency;
+use crate::elsewhere;
 use crate::error::{BatchError, Error, Peer, RecvError, SendError};
-use crate::flavor::{AnyBatch, AnyClaim, ArrayRoom, Guard, Inlet, Outlet, Room};
+use crate::flavor::{AnyBatch, AnyClaim, ArrayRoom, Guard, Outlet, Receiving, Room, Sending};
 use crate::message::{Batch, Borrowed, Claim, Message, Received, Scratch};
 use crate::options::Builder;
-use crate::remote::{self, Medium, Receiving, Sending};
+use crate::remote::{self, Medium};
 
 /// Opens the sending end of the channel at `address`, such as `shm://ticks?capacity=4MiB&wait=spin`,
 /// or `tcp://10.0.0.2:7000/ticks` between hosts. Either end may be opened first. Allocates and touches
@@ -48,8 +48,8 @@ pub fn remove(address: &str) -> Result<bool, Error> {
     Builder::new(address)?.remove()
 }
 
-/// The one `match` on what flavor an end has. The bodies are the same, but for what goes to another
-/// host, unless all are given: that one is out of line, for the others have no time to jump over it.
+/// The `match` on what flavor an end has, for verbs that are not in a hurry. The bodies are the same,
+/// unless several are given.
 macro_rules! each {
     ($kind:ident, $end:expr, $name:ident => $body:expr) => {
         each!($kind, $end, $name => $body, $body)
@@ -60,9 +60,9 @@ macro_rules! each {
     ($kind:ident, $end:expr, $name:ident => $in_place:expr, $copied:expr, $shared:expr, $remote:expr) => {
         match $end {
             $kind::InPlace($name) => $in_place,
-            $kind::Copied($name) => $copied,
-            $kind::Shared($name) => $shared,
-            $kind::Remote($name) => $remote,
+            $kind::Elsewhere(elsewhere::$kind::Copied($name)) => $copied,
+            $kind::Elsewhere(elsewhere::$kind::Shared($name)) => $shared,
+            $kind::Elsewhere(elsewhere::$kind::Remote($name)) => $remote,
         }
     };
 }
@@ -93,6 +93,11 @@ pub(crate) enum Patience {
 }
 
 impl Patience {
+    /// How long it is until then.
+    pub(crate) fn left(deadline: Instant) -> Duration {
+        deadline.saturating_duration_since(Instant::now())
+    }
+
     /// Time-outs beyond what the clock can count are for ever.
     fn until(timeout: Duration) -> Self {
         Instant::now().checked_add(timeout).map_or(Self::Forever, Self::Until)
@@ -246,9 +251,11 @@ impl<T: Message + ?Sized> Sender<T> {
     /// # Errors
     /// As for opening; [`crate::ErrorKind::RoleTaken`] where a channel has one sender only.
     pub fn try_clone(&self) -> Result<Self, Error> {
-        let Sending::Shared(end) = &self.end else { return Err(one_only("sender")) };
+        let Sending::Elsewhere(elsewhere::Sending::Shared(end)) = &self.end else {
+            return Err(one_only("sender"));
+        };
         Ok(Self {
-            end: Sending::Shared(end.try_clone()?),
+            end: Sending::Elsewhere(elsewhere::Sending::Shared(end.try_clone()?)),
             scratch: Scratch::default(),
             // The other handle holds what is to be held for the process.
             _cpu_latency: None,
@@ -259,7 +266,7 @@ impl<T: Message + ?Sized> Sender<T> {
     /// Of an MPMC channel: who kept the last call that found no room, or waited for it, from going on,
     /// if that still does. It may be slow or stopped; if it dies, the channel goes on within 150 ms.
     pub fn held_up(&self) -> Option<HeldUp> {
-        let Sending::Shared(end) = &self.end else { return None };
+        let Sending::Elsewhere(elsewhere::Sending::Shared(end)) = &self.end else { return None };
         end.held_up()
     }
 
@@ -271,26 +278,24 @@ impl<T: Message + ?Sized> Sender<T> {
 
     /// Of a channel between hosts: what the connection has done.
     pub fn net_stats(&self) -> Option<ringway_net::Stats> {
-        let Sending::Remote(end) = &self.end else { return None };
+        let Sending::Elsewhere(elsewhere::Sending::Remote(end)) = &self.end else { return None };
         Some(end.stats())
     }
 
     /// Of a channel between hosts: where this end listens, or from where it is connected. Tells what
     /// became of port 0.
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        let Sending::Remote(end) = &self.end else { return None };
+        let Sending::Elsewhere(elsewhere::Sending::Remote(end)) = &self.end else { return None };
         end.local_addr()
     }
 
     #[inline(always)]
     fn put(&mut self, message: &T, patience: Patience, publish: Publish) -> Result<(), SendError> {
         let scratch = &mut self.scratch;
-        each!(
-            Sending,
-            &mut self.end,
-            end => put(end, scratch, message, patience, publish, QUEUED),
-            put_remote(end, scratch, message, patience, publish)
-        )
+        match &mut self.end {
+            Sending::InPlace(end) => put(end, scratch, message, patience, publish, QUEUED),
+            Sending::Elsewhere(end) => put_elsewhere(end, scratch, message, patience, publish),
+        }
     }
 
     fn put_batch<M: Borrow<T>>(
@@ -332,24 +337,28 @@ fn put<E: Outlet, T: Message + ?Sized>(
         }
         None => scratch.encode(message, &mut [])?,
     };
-    put_elsewhere(end, scratch, message, len, patience, publish)
+    put_again(end, scratch, message, len, patience, publish)
 }
 
-/// As [`put`], to another host.
-#[cold]
+/// As [`put`], out of the caller's line.
 #[inline(never)]
-fn put_remote<T: Message + ?Sized>(
-    end: &mut NetSender,
+fn put_elsewhere<T: Message + ?Sized>(
+    end: &mut elsewhere::Sending,
     scratch: &mut Scratch,
     message: &T,
     patience: Patience,
     publish: Publish,
 ) -> Result<(), SendError> {
-    put(end, scratch, message, patience, publish, QUEUED)
+    use elsewhere::Sending;
+    match end {
+        Sending::Copied(end) => put(end, scratch, message, patience, publish, QUEUED),
+        Sending::Shared(end) => put(end, scratch, message, patience, publish, QUEUED),
+        Sending::Remote(end) => put(end.as_mut(), scratch, message, patience, publish, QUEUED),
+    }
 }
 
 #[cold]
-fn put_elsewhere<E: Outlet, T: Message + ?Sized>(
+fn put_again<E: Outlet, T: Message + ?Sized>(
     end: &mut E,
     scratch: &mut Scratch,
     message: &T,
@@ -482,14 +491,7 @@ impl Sender<[u8]> {
 
     #[inline(always)]
     fn room(&mut self, len: usize, patience: Patience) -> Result<Claim<'_>, SendError> {
-        Ok(Claim(each!(
-            Sending,
-            &mut self.end,
-            end => AnyClaim::InPlace(Outlet::claim(end, len, patience)?),
-            AnyClaim::Copied(Outlet::claim(end, len, patience)?),
-            AnyClaim::Shared(Outlet::claim(end, len, patience)?),
-            AnyClaim::Remote(Outlet::claim(end.as_mut(), len, patience)?)
-        )))
+        AnyClaim::of(&mut self.end, len, patience).map(Claim)
     }
 }
 
@@ -595,7 +597,7 @@ impl<T: Message + ?Sized> Receiver<T> {
     /// # Errors
     /// As [`Self::try_recv`].
     pub fn try_recv_copy(&mut self) -> Result<Borrowed<'_, T>, RecvError> {
-        copy_out(receive(&mut self.end, Patience::None)?, &mut self.copy)
+        copy_out(Guard::receive(&mut self.end, Patience::None)?, &mut self.copy)
     }
 
     /// As [`Self::try_recv_copy`], but waits.
@@ -603,7 +605,7 @@ impl<T: Message + ?Sized> Receiver<T> {
     /// # Errors
     /// As [`Self::recv`].
     pub fn recv_copy(&mut self) -> Result<Borrowed<'_, T>, RecvError> {
-        copy_out(receive(&mut self.end, Patience::Forever)?, &mut self.copy)
+        copy_out(Guard::receive(&mut self.end, Patience::Forever)?, &mut self.copy)
     }
 
     /// As [`Self::recv_copy`], for at most `timeout`.
@@ -611,7 +613,7 @@ impl<T: Message + ?Sized> Receiver<T> {
     /// # Errors
     /// As [`Self::recv_timeout`].
     pub fn recv_copy_timeout(&mut self, timeout: Duration) -> Result<Borrowed<'_, T>, RecvError> {
-        copy_out(receive(&mut self.end, Patience::Within(timeout))?, &mut self.copy)
+        copy_out(Guard::receive(&mut self.end, Patience::Within(timeout))?, &mut self.copy)
     }
 
     /// The sender whose messages are being read, if there is one.
@@ -625,9 +627,11 @@ impl<T: Message + ?Sized> Receiver<T> {
     /// As for opening; [`crate::ErrorKind::RoleTaken`] where this is no MPMC channel: open another
     /// receiver of a broadcast as the first.
     pub fn try_clone(&self) -> Result<Self, Error> {
-        let Receiving::Shared(end) = &self.end else { return Err(one_only("receiver")) };
+        let Receiving::Elsewhere(elsewhere::Receiving::Shared(end)) = &self.end else {
+            return Err(one_only("receiver"));
+        };
         Ok(Self {
-            end: Receiving::Shared(end.try_clone()?),
+            end: Receiving::Elsewhere(elsewhere::Receiving::Shared(end.try_clone()?)),
             copy: AlignedVec::new(),
             _cpu_latency: None,
             _type: PhantomData,
@@ -637,7 +641,9 @@ impl<T: Message + ?Sized> Receiver<T> {
     /// Of an MPMC channel: who has claimed the next message and not published it, as of the last call
     /// that found or waited for nothing, if that is still so.
     pub fn held_up(&self) -> Option<HeldUp> {
-        let Receiving::Shared(end) = &self.end else { return None };
+        let Receiving::Elsewhere(elsewhere::Receiving::Shared(end)) = &self.end else {
+            return None;
+        };
         end.held_up()
     }
 
@@ -649,20 +655,24 @@ impl<T: Message + ?Sized> Receiver<T> {
 
     /// Of a channel between hosts: what the connection has done.
     pub fn net_stats(&self) -> Option<ringway_net::Stats> {
-        let Receiving::Remote(end) = &self.end else { return None };
+        let Receiving::Elsewhere(elsewhere::Receiving::Remote(end)) = &self.end else {
+            return None;
+        };
         Some(end.stats())
     }
 
     /// Of a channel between hosts: where this end listens, or from where it is connected. Tells what
     /// became of port 0.
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        let Receiving::Remote(end) = &self.end else { return None };
+        let Receiving::Elsewhere(elsewhere::Receiving::Remote(end)) = &self.end else {
+            return None;
+        };
         end.local_addr()
     }
 
     #[inline(always)]
     fn receive(&mut self, patience: Patience) -> Result<Guard<'_>, RecvError> {
-        receive(&mut self.end, patience)
+        Guard::receive(&mut self.end, patience)
     }
 
     #[inline(always)]
@@ -671,8 +681,7 @@ impl<T: Message + ?Sized> Receiver<T> {
         limit: usize,
         patience: Patience,
     ) -> Result<Batch<'_, T>, RecvError> {
-        let batch: AnyBatch<'_> =
-            each!(Receiving, &mut self.end, end => end.receive_batch(limit, patience)?);
+        let batch = AnyBatch::receive(&mut self.end, limit, patience)?;
         Ok(Batch { batch, _type: PhantomData })
     }
 }
@@ -686,13 +695,8 @@ fn one_only(end: &str) -> Error {
     ))
 }
 
-#[inline(always)]
-fn receive(end: &mut Receiving, patience: Patience) -> Result<Guard<'_>, RecvError> {
-    each!(Receiving, end, end => end.receive(patience))
-}
-
 fn copy_out<'a, T: Message + ?Sized>(
-    guard: Guard<'_>,
+    mut guard: Guard<'_>,
     copy: &'a mut AlignedVec,
 ) -> Result<Borrowed<'a, T>, RecvError> {
     let (sequence, redelivered) = (guard.sequence(), guard.redelivered());

@@ -1,23 +1,36 @@
 //! What the ends of a channel have in common, whatever the ring under them does: the verbs that
-//! [`crate::Sender`] and [`crate::Receiver`] are made of. Which flavor a channel has is matched in
-//! `channel`, and nowhere else.
+//! [`crate::Sender`] and [`crate::Receiver`] are made of. The ring of one writer is beside everything
+//! else, which is `elsewhere`, so that its verbs are as short as if there were nothing else.
 //!
 //! Nothing here knows what the bytes mean.
 
-use std::ops::{Deref, DerefMut};
-use std::time::Instant;
-
 use ringway_shm::{
     ArrayClaim, BatchMessage, BatchRun, Claim, Consumer, Copied, CopiedArray, MpmcClaim,
-    MpmcReceived, MpmcReceiver, MpmcSender, Producer, Publisher, Received, ReceivedCopy,
-    SendError as ShmSendError, Subscriber,
+    MpmcSender, Producer, Publisher, Received, SendError as ShmSendError,
 };
+use std::ops::{Deref, DerefMut};
 
 use crate::channel::{Patience, Publish};
+use crate::elsewhere;
 use crate::error::{RecvError, SendError};
-use crate::remote;
 
 /// A sending end.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "one for each channel, and behind no pointer")]
+pub(crate) enum Sending {
+    InPlace(Producer),
+    Elsewhere(elsewhere::Sending),
+}
+
+/// A receiving end.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "one for each channel, and behind no pointer")]
+pub(crate) enum Receiving {
+    InPlace(Consumer),
+    Elsewhere(elsewhere::Receiving),
+}
+
+/// The verbs of a sending end.
 pub(crate) trait Outlet {
     /// Why not, in the medium's words: an error is translated where it is handed out.
     type Error: Into<SendError>;
@@ -112,9 +125,7 @@ impl Outlet for Producer {
             Patience::None => self.try_claim(len),
             Patience::Forever => self.claim(len),
             Patience::Within(timeout) => self.claim_timeout(len, timeout),
-            Patience::Until(deadline) => {
-                self.claim_timeout(len, deadline.saturating_duration_since(Instant::now()))
-            }
+            Patience::Until(deadline) => self.claim_timeout(len, Patience::left(deadline)),
         }
     }
 
@@ -130,7 +141,7 @@ impl Outlet for Producer {
             Patience::Forever => self.claim_array(len, count),
             Patience::Within(timeout) => self.claim_array_timeout(len, count, timeout),
             Patience::Until(deadline) => {
-                let left = deadline.saturating_duration_since(Instant::now());
+                let left = Patience::left(deadline);
                 self.claim_array_timeout(len, count, left)
             }
         }
@@ -248,9 +259,7 @@ impl Outlet for MpmcSender {
             Patience::None => self.try_claim(len),
             Patience::Forever => self.claim(len),
             Patience::Within(timeout) => self.claim_timeout(len, timeout),
-            Patience::Until(deadline) => {
-                self.claim_timeout(len, deadline.saturating_duration_since(Instant::now()))
-            }
+            Patience::Until(deadline) => self.claim_timeout(len, Patience::left(deadline)),
         }
     }
 
@@ -294,35 +303,57 @@ impl ArrayRoom for NoArray {
     }
 }
 
-/// Room in a ring, or beside one.
+/// Room for one message, in the ring or elsewhere: where it is stands outside of whose it is, so that
+/// writing need not ask.
 #[derive(Debug)]
-pub(crate) enum AnyClaim<'a> {
-    InPlace(Claim<'a>),
-    Copied(Copied<'a>),
-    Shared(MpmcClaim<'a>),
-    Remote(ringway_net::Claim<'a>),
+pub(crate) struct AnyClaim<'a> {
+    room: *mut u8,
+    len: usize,
+    whose: Whose<'a>,
 }
 
-impl Room for AnyClaim<'_> {
-    type Error = SendError;
+#[derive(Debug)]
+enum Whose<'a> {
+    InPlace(Claim<'a>),
+    Elsewhere(elsewhere::Claim<'a>),
+}
+
+// SAFETY: the pointer goes where the claim's does, which is Send.
+unsafe impl Send for AnyClaim<'_> {}
+
+impl<'a> AnyClaim<'a> {
+    #[inline(always)]
+    pub(crate) fn of(
+        end: &'a mut Sending,
+        len: usize,
+        patience: Patience,
+    ) -> Result<Self, SendError> {
+        let (room, whose) = match end {
+            Sending::InPlace(end) => {
+                let mut claim = Outlet::claim(end, len, patience)?;
+                (claim.as_mut_ptr(), Whose::InPlace(claim))
+            }
+            Sending::Elsewhere(end) => {
+                let (room, claim) = elsewhere::Claim::open(end, len, patience)?;
+                (room, Whose::Elsewhere(claim))
+            }
+        };
+        Ok(Self { room, len, whose })
+    }
 
     #[inline(always)]
-    fn finish(self, len: usize, publish: Publish) -> Result<(), SendError> {
-        match self {
-            Self::InPlace(claim) => Ok(claim.finish(len, publish)?),
-            Self::Copied(claim) => Ok(claim.finish(len, publish)?),
-            Self::Shared(claim) => Ok(claim.finish(len, publish)?),
-            Self::Remote(claim) => Ok(claim.finish(len, publish)?),
+    pub(crate) fn finish(self, len: usize, publish: Publish) -> Result<(), SendError> {
+        match self.whose {
+            Whose::InPlace(claim) => Ok(claim.finish(len, publish)?),
+            Whose::Elsewhere(claim) => claim.finish(len, publish),
         }
     }
 
     #[inline(always)]
-    fn finish_whole(self, publish: Publish) -> Result<(), SendError> {
-        match self {
-            Self::InPlace(claim) => Ok(claim.finish_whole(publish)?),
-            Self::Copied(claim) => Ok(claim.finish_whole(publish)?),
-            Self::Shared(claim) => Ok(claim.finish_whole(publish)?),
-            Self::Remote(claim) => Ok(claim.finish_whole(publish)?),
+    pub(crate) fn finish_whole(self, publish: Publish) -> Result<(), SendError> {
+        match self.whose {
+            Whose::InPlace(claim) => Ok(claim.finish_whole(publish)?),
+            Whose::Elsewhere(claim) => claim.finish(self.len, publish),
         }
     }
 }
@@ -332,44 +363,44 @@ impl Deref for AnyClaim<'_> {
 
     #[inline(always)]
     fn deref(&self) -> &[u8] {
-        match self {
-            Self::InPlace(claim) => claim,
-            Self::Copied(claim) => claim,
-            Self::Shared(claim) => claim,
-            Self::Remote(claim) => claim,
-        }
+        // SAFETY: whose it is granted `len` bytes there, to this claim alone, which keeps them.
+        unsafe { std::slice::from_raw_parts(self.room, self.len) }
     }
 }
 
 impl DerefMut for AnyClaim<'_> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut [u8] {
-        match self {
-            Self::InPlace(claim) => claim,
-            Self::Copied(claim) => claim,
-            Self::Shared(claim) => claim,
-            Self::Remote(claim) => claim,
-        }
+        // SAFETY: as in `deref`; what is claimed is to be written.
+        unsafe { std::slice::from_raw_parts_mut(self.room, self.len) }
     }
 }
 
-/// A received message, in a ring or copied out of one.
+/// A received message, in the ring or elsewhere.
 #[derive(Debug)]
 pub(crate) enum Guard<'a> {
     InPlace(Received<'a>),
-    Copied(ReceivedCopy<'a>),
-    Shared(MpmcReceived<'a>),
-    Remote(ringway_net::Received<'a>),
+    Elsewhere(elsewhere::Received<'a>),
 }
 
-impl Guard<'_> {
+impl<'a> Guard<'a> {
+    #[inline(always)]
+    pub(crate) fn receive(end: &'a mut Receiving, patience: Patience) -> Result<Self, RecvError> {
+        Ok(match end {
+            Receiving::InPlace(end) => Self::InPlace(match patience {
+                Patience::None => end.try_recv()?,
+                Patience::Forever => end.recv()?,
+                Patience::Within(timeout) => end.recv_timeout(timeout)?,
+                Patience::Until(deadline) => end.recv_timeout(Patience::left(deadline))?,
+            }),
+            Receiving::Elsewhere(end) => Self::Elsewhere(elsewhere::Received::take(end, patience)?),
+        })
+    }
+
     pub(crate) fn redelivered(&self) -> bool {
         match self {
             Self::InPlace(guard) => guard.redelivered(),
-            Self::Copied(_) => false,
-            // A receiver that died took its session with it: nothing comes again.
-            Self::Remote(_) => false,
-            Self::Shared(guard) => guard.redelivered(),
+            Self::Elsewhere(guard) => guard.redelivered(),
         }
     }
 
@@ -377,22 +408,15 @@ impl Guard<'_> {
     pub(crate) fn sequence(&self) -> u64 {
         match self {
             Self::InPlace(guard) => guard.sequence(),
-            Self::Copied(guard) => guard.sequence(),
-            Self::Shared(guard) => guard.sequence(),
-            Self::Remote(guard) => guard.sequence(),
+            Self::Elsewhere(guard) => guard.sequence(),
         }
     }
 
     /// See [`Received::copy_to`]; what is a copy already is copied as it is.
-    pub(crate) fn copy_to(&self, to: &mut [u8]) {
+    pub(crate) fn copy_to(&mut self, to: &mut [u8]) {
         match self {
             Self::InPlace(guard) => guard.copy_to(to),
-            Self::Shared(guard) => guard.copy_to(to),
-            Self::Remote(guard) => guard.copy_to(to),
-            Self::Copied(guard) => {
-                let len = to.len().min(guard.len());
-                to[..len].copy_from_slice(&guard[..len]);
-            }
+            Self::Elsewhere(guard) => guard.copy_to(to),
         }
     }
 }
@@ -404,9 +428,7 @@ impl Deref for Guard<'_> {
     fn deref(&self) -> &[u8] {
         match self {
             Self::InPlace(guard) => guard,
-            Self::Copied(guard) => guard,
-            Self::Shared(guard) => guard,
-            Self::Remote(guard) => guard,
+            Self::Elsewhere(guard) => guard,
         }
     }
 }
@@ -415,95 +437,44 @@ impl Deref for Guard<'_> {
 #[derive(Debug)]
 pub(crate) enum AnyBatch<'a> {
     InPlace(ringway_shm::Batch<'a>),
-    Copied(ringway_shm::CopiedBatch<'a>),
-    Shared(ringway_shm::MpmcBatch<'a>),
-    Remote(ringway_net::Batch<'a>),
+    Elsewhere(elsewhere::Batch<'a>),
 }
 
-impl AnyBatch<'_> {
+impl<'a> AnyBatch<'a> {
+    #[inline(always)]
+    pub(crate) fn receive(
+        end: &'a mut Receiving,
+        limit: usize,
+        patience: Patience,
+    ) -> Result<Self, RecvError> {
+        Ok(match end {
+            Receiving::InPlace(end) => Self::InPlace(match patience {
+                Patience::None => end.try_recv_batch(limit)?,
+                Patience::Forever => end.recv_batch(limit, None)?,
+                Patience::Within(timeout) => end.recv_batch(limit, Some(timeout))?,
+                Patience::Until(deadline) => {
+                    end.recv_batch(limit, Some(Patience::left(deadline)))?
+                }
+            }),
+            Receiving::Elsewhere(end) => {
+                Self::Elsewhere(elsewhere::Batch::take(end, limit, patience)?)
+            }
+        })
+    }
+
     #[inline(always)]
     pub(crate) fn next(&mut self) -> Result<Option<BatchMessage<'_>>, RecvError> {
         match self {
             Self::InPlace(batch) => Ok(batch.next()?),
-            Self::Shared(batch) => Ok(batch.next()?),
-            Self::Remote(batch) => remote::next(batch),
-            Self::Copied(batch) => Ok(batch.next()?.map(|message| BatchMessage {
-                payload: message.payload,
-                sequence: message.sequence,
-                redelivered: false,
-            })),
+            Self::Elsewhere(batch) => batch.next(),
         }
     }
 
-    /// A copy is a run of one, and so is a slot.
     #[inline(always)]
     pub(crate) fn next_run(&mut self) -> Result<Option<BatchRun<'_>>, RecvError> {
         match self {
             Self::InPlace(batch) => Ok(batch.next_run()?),
-            Self::Remote(batch) => remote::next_run(batch),
-            Self::Shared(batch) => Ok(batch.next()?.map(|message| BatchRun {
-                payload: message.payload,
-                len: message.payload.len(),
-                count: 1,
-                sequence: message.sequence,
-                redelivered: message.redelivered,
-            })),
-            Self::Copied(batch) => Ok(batch.next()?.map(|message| BatchRun {
-                payload: message.payload,
-                len: message.payload.len(),
-                count: 1,
-                sequence: message.sequence,
-                redelivered: false,
-            })),
+            Self::Elsewhere(batch) => batch.next_run(),
         }
     }
 }
-
-/// A receiving end.
-pub(crate) trait Inlet {
-    fn receive(&mut self, patience: Patience) -> Result<Guard<'_>, RecvError>;
-    fn receive_batch(
-        &mut self,
-        limit: usize,
-        patience: Patience,
-    ) -> Result<AnyBatch<'_>, RecvError>;
-}
-
-macro_rules! inlet {
-    ($end:ident, $flavor:ident) => {
-        impl Inlet for $end {
-            #[inline(always)]
-            fn receive(&mut self, patience: Patience) -> Result<Guard<'_>, RecvError> {
-                Ok(Guard::$flavor(match patience {
-                    Patience::None => self.try_recv()?,
-                    Patience::Forever => self.recv()?,
-                    Patience::Within(timeout) => self.recv_timeout(timeout)?,
-                    Patience::Until(deadline) => {
-                        self.recv_timeout(deadline.saturating_duration_since(Instant::now()))?
-                    }
-                }))
-            }
-
-            #[inline(always)]
-            fn receive_batch(
-                &mut self,
-                limit: usize,
-                patience: Patience,
-            ) -> Result<AnyBatch<'_>, RecvError> {
-                Ok(AnyBatch::$flavor(match patience {
-                    Patience::None => self.try_recv_batch(limit)?,
-                    Patience::Forever => self.recv_batch(limit, None)?,
-                    Patience::Within(timeout) => self.recv_batch(limit, Some(timeout))?,
-                    Patience::Until(deadline) => {
-                        let left = deadline.saturating_duration_since(Instant::now());
-                        self.recv_batch(limit, Some(left))?
-                    }
-                }))
-            }
-        }
-    };
-}
-
-inlet!(Consumer, InPlace);
-inlet!(Subscriber, Copied);
-inlet!(MpmcReceiver, Shared);

@@ -66,6 +66,7 @@ mod address;
 mod channel;
 mod cpu_latency;
 mod describe;
+mod elsewhere;
 mod error;
 mod flavor;
 mod message;

@@ -1,20 +1,15 @@
 //! The ends of a channel between hosts as a flavor beside those in shared memory, and which of them all
-//! an address asks for. Everything of it is out of line: in the verbs it stands beside rings that have
-//! no time to jump over it.
+//! an address asks for.
 //!
 //! Nothing here knows what the bytes mean.
 
-use std::time::Instant;
-
 use ringway_net::{NetReceiver, NetSender};
-use ringway_shm::{
-    BatchMessage, BatchRun, Consumer, MpmcReceiver, MpmcSender, Producer, Publisher, Read, Stats,
-    Subscriber,
-};
+use ringway_shm::{Read, Stats};
 
 use crate::channel::{Patience, Publish};
-use crate::error::{Error, RecvError};
-use crate::flavor::{AnyBatch, ArrayRoom, Guard, Inlet, Outlet, Room};
+use crate::elsewhere;
+use crate::error::Error;
+use crate::flavor::{ArrayRoom, Outlet, Receiving, Room, Sending};
 
 /// What an end is opened with.
 #[derive(Clone, Debug)]
@@ -24,34 +19,21 @@ pub(crate) enum Medium {
     Net(Box<ringway_net::Options>),
 }
 
-/// A sending end.
-#[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "the ends in shared memory are behind no pointer")]
-pub(crate) enum Sending {
-    InPlace(Producer),
-    Copied(Publisher),
-    Shared(MpmcSender),
-    Remote(Box<NetSender>),
-}
-
-/// A receiving end.
-#[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "the ends in shared memory are behind no pointer")]
-pub(crate) enum Receiving {
-    InPlace(Consumer),
-    Copied(Subscriber),
-    Shared(MpmcReceiver),
-    Remote(Box<NetReceiver>),
-}
-
 pub(crate) fn sending(medium: &Medium) -> Result<Sending, Error> {
     Ok(match medium {
         Medium::Shm(options, _) => match ringway_shm::sending(options)? {
             ringway_shm::Sending::InPlace(end) => Sending::InPlace(end),
-            ringway_shm::Sending::Copied(end) => Sending::Copied(end),
-            ringway_shm::Sending::Shared(end) => Sending::Shared(end),
+            ringway_shm::Sending::Copied(end) => {
+                Sending::Elsewhere(elsewhere::Sending::Copied(end))
+            }
+            ringway_shm::Sending::Shared(end) => {
+                Sending::Elsewhere(elsewhere::Sending::Shared(end))
+            }
         },
-        Medium::Net(options) => Sending::Remote(Box::new(NetSender::open(options)?)),
+        Medium::Net(options) => {
+            let end = Box::new(NetSender::open(options)?);
+            Sending::Elsewhere(elsewhere::Sending::Remote(end))
+        }
     })
 }
 
@@ -59,10 +41,17 @@ pub(crate) fn receiving(medium: &Medium) -> Result<Receiving, Error> {
     Ok(match medium {
         Medium::Shm(options, read) => match ringway_shm::receiving(options, *read)? {
             ringway_shm::Receiving::InPlace(end) => Receiving::InPlace(end),
-            ringway_shm::Receiving::Copied(end) => Receiving::Copied(end),
-            ringway_shm::Receiving::Shared(end) => Receiving::Shared(end),
+            ringway_shm::Receiving::Copied(end) => {
+                Receiving::Elsewhere(elsewhere::Receiving::Copied(end))
+            }
+            ringway_shm::Receiving::Shared(end) => {
+                Receiving::Elsewhere(elsewhere::Receiving::Shared(end))
+            }
         },
-        Medium::Net(options) => Receiving::Remote(Box::new(NetReceiver::open(options)?)),
+        Medium::Net(options) => {
+            let end = Box::new(NetReceiver::open(options)?);
+            Receiving::Elsewhere(elsewhere::Receiving::Remote(end))
+        }
     })
 }
 
@@ -113,16 +102,13 @@ impl Outlet for NetSender {
         self.claim_run()
     }
 
-    #[cold]
-    #[inline(never)]
+    #[inline(always)]
     fn claim(&mut self, len: usize, patience: Patience) -> Result<Self::Claim<'_>, Self::Error> {
         match patience {
             Patience::None => self.try_claim(len),
             Patience::Forever => self.claim(len),
             Patience::Within(timeout) => self.claim_timeout(len, timeout),
-            Patience::Until(deadline) => {
-                self.claim_timeout(len, deadline.saturating_duration_since(Instant::now()))
-            }
+            Patience::Until(deadline) => self.claim_timeout(len, Patience::left(deadline)),
         }
     }
 
@@ -136,8 +122,7 @@ impl Outlet for NetSender {
         Err(ringway_net::SendError::TooLarge { len, max: self.max_len() })
     }
 
-    #[cold]
-    #[inline(never)]
+    #[inline(always)]
     fn flush(&mut self) -> Result<(), Self::Error> {
         self.flush()
     }
@@ -154,8 +139,7 @@ impl Outlet for NetSender {
 impl Room for ringway_net::Claim<'_> {
     type Error = ringway_net::SendError;
 
-    #[cold]
-    #[inline(never)]
+    #[inline(always)]
     fn finish(self, len: usize, publish: Publish) -> Result<(), Self::Error> {
         match publish {
             Publish::Now => self.commit_len(len),
@@ -182,64 +166,4 @@ impl ArrayRoom for NoArray {
     fn queue(self, _count: usize) -> Result<(), Self::Error> {
         match self {}
     }
-}
-
-impl Inlet for Box<NetReceiver> {
-    #[cold]
-    #[inline(never)]
-    fn receive(&mut self, patience: Patience) -> Result<Guard<'_>, RecvError> {
-        Ok(Guard::Remote(match patience {
-            Patience::None => self.try_recv()?,
-            Patience::Forever => self.recv()?,
-            Patience::Within(timeout) => self.recv_timeout(timeout)?,
-            Patience::Until(deadline) => {
-                self.recv_timeout(deadline.saturating_duration_since(Instant::now()))?
-            }
-        }))
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn receive_batch(
-        &mut self,
-        limit: usize,
-        patience: Patience,
-    ) -> Result<AnyBatch<'_>, RecvError> {
-        Ok(AnyBatch::Remote(match patience {
-            Patience::None => self.try_recv_batch(limit)?,
-            Patience::Forever => self.recv_batch(limit, None)?,
-            Patience::Within(timeout) => self.recv_batch(limit, Some(timeout))?,
-            Patience::Until(deadline) => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                self.recv_batch(limit, Some(left))?
-            }
-        }))
-    }
-}
-
-#[cold]
-#[inline(never)]
-pub(crate) fn next<'b>(
-    batch: &'b mut ringway_net::Batch<'_>,
-) -> Result<Option<BatchMessage<'b>>, RecvError> {
-    Ok(batch.next()?.map(|message| BatchMessage {
-        payload: message.payload,
-        sequence: message.sequence,
-        redelivered: false,
-    }))
-}
-
-/// A message is a run of one.
-#[cold]
-#[inline(never)]
-pub(crate) fn next_run<'b>(
-    batch: &'b mut ringway_net::Batch<'_>,
-) -> Result<Option<BatchRun<'b>>, RecvError> {
-    Ok(batch.next()?.map(|message| BatchRun {
-        payload: message.payload,
-        len: message.payload.len(),
-        count: 1,
-        sequence: message.sequence,
-        redelivered: false,
-    }))
 }
