@@ -59,7 +59,7 @@ fn subscribe(
 ) -> Result<(), String> {
     let mut receiver =
         ringway::receiver::<Message>(&options.address).map_err(|error| error.to_string())?;
-    line.tell(&News::Ready);
+    line.tell(&News::Ready { listens: receiver.local_addr() });
     match drain(&mut receiver, leash, line, tally) {
         Err(RecvError::Disconnected) => Ok(()),
         Err(error) => Err(format!("cannot receive: {error}")),
