@@ -33,8 +33,6 @@ pub(super) enum News {
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Sent {
     pub(super) sent: u64,
-    /// Payload bytes in the ring's form.
-    pub(super) bytes: u64,
     /// Messages in the ring now.
     pub(super) depth: u64,
     /// Most bytes that were in the ring, with headers and padding.
@@ -51,6 +49,8 @@ pub(super) struct Sent {
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Received {
     pub(super) received: u64,
+    /// Bytes of them, as serialised.
+    pub(super) bytes: u64,
     /// Messages that a jump of the sequence passed over.
     pub(super) missing: u64,
     /// Messages whose sequence had come before.

@@ -216,7 +216,6 @@ impl Stream<'_> {
         let net = self.sender.net_stats().unwrap_or_default();
         self.line.tell(&News::Sent(Sent {
             sent: self.next,
-            bytes: stats.bytes,
             depth: stats.depth,
             depth_max_bytes: stats.depth_max_bytes,
             full_waits: stats.full_waits,

@@ -138,10 +138,10 @@ impl Report {
             lost,
             altered: received.altered,
             repeated: received.repeated,
-            payload_bytes: sent.bytes,
+            payload_bytes: received.bytes,
             streaming_seconds,
             messages_per_second: per_second(latency_messages),
-            bytes_per_second: per_second(sent.bytes),
+            bytes_per_second: per_second(received.bytes),
             latency_messages,
             latency,
             opening_ns: received.opening_ns,
@@ -313,9 +313,10 @@ mod tests {
     fn good() -> Findings {
         Findings {
             source: Some("a test".into()),
-            sent: Sent { sent: 10_001, bytes: 2_000_000, ..Sent::default() },
+            sent: Sent { sent: 10_001, ..Sent::default() },
             received: Received {
                 received: 10_001,
+                bytes: 2_000_000,
                 first_sent_ns: 1_000_000_000,
                 last_received_ns: 3_000_000_000,
                 opening_ns: 250_000,
