@@ -76,7 +76,7 @@ mod remote;
 pub use address::{Address, AddressError, AddressProblem, Host, Scheme, ShmOptions, SizeError};
 pub use channel::{Receiver, Sender, Sent, receiver, remove, sender};
 pub use describe::{Describe, Schema, SchemaWriter, VariantWriter};
-pub use error::{BatchError, Error, ErrorKind, Lag, Peer, RecvError, SendError};
+pub use error::{BatchError, CloseError, Error, ErrorKind, Lag, Peer, RecvError, SendError};
 pub use message::{Batch, Borrowed, Claim, Message, Received};
 pub use options::Builder;
 pub use ringway_net::session::Death;
