@@ -53,6 +53,11 @@ impl<T: AsRawFd> Own<T> {
         Ok(Self { fd: ManuallyDrop::new(fd), birth })
     }
 
+    /// Whether this process is a fork of the one that opened it.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.birth.is_foreign()
+    }
+
     /// What it owns. It must stay the same descriptor.
     #[inline(always)]
     pub(crate) fn get_mut(&mut self) -> &mut T {

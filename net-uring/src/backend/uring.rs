@@ -5,14 +5,16 @@
 //! costs less than the same by way of two queues.
 //!
 //! **Who owns the memory.** Between two calls of this backend the kernel holds nothing of it: what a
-//! park has posted is reaped, or cancelled and then reaped, before it returns. So an endpoint may
-//! move to another thread, whose first park builds a ring of its own; so a detach has nothing to
-//! wait for; so a drop is sound anywhere. Should the kernel not give a request back, though the
-//! socket was shut down under it, then the ring is forgotten, the next detach is a [`Leak`], and the
-//! endpoint goes on with plain calls.
+//! park has posted is reaped, or cancelled and then reaped, before it returns. So a ring need not
+//! belong to an endpoint: each thread has one, for all of its endpoints, since a ring takes only its
+//! own thread's requests and counts as locked memory (8 KiB). So an endpoint may move to another
+//! thread, which sleeps in that thread's ring; so a detach has nothing to wait for, and a drop is
+//! sound anywhere. Should the kernel not give a request back, though the socket was shut down under
+//! it, then the ring is forgotten, the next detach is a [`Leak`], and plain calls go on.
 
 mod ring;
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Once;
 use std::time::{Duration, Instant};
@@ -36,8 +38,6 @@ const DRAIN_LOOK: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Uring {
     calls: Calls,
-    /// `None`: the system took it away; plain calls go on.
-    ring: Option<Box<Ring>>,
     /// An epoll of what is watched.
     doors: Option<OwnedFd>,
     /// The kernel has kept a span.
@@ -45,56 +45,55 @@ pub struct Uring {
 }
 
 impl Uring {
-    /// A backend without a socket, for the calling thread; another thread's first park makes a new
-    /// ring. A handful of system calls.
+    /// A backend without a socket. A handful of system calls, the first time on a thread.
     ///
     /// # Errors
-    /// `EPERM`, `ENOSYS`, `EINVAL`: io_uring is not to be had here. `EMFILE`, `ENFILE`, `ENOMEM`.
+    /// `EPERM`, `ENOSYS`, `EINVAL`: io_uring is not to be had here. `EMFILE`, `ENFILE`, `ENOMEM`
+    /// (which may be the limit of locked memory).
     pub fn new() -> Result<Self, Errno> {
-        let ring = Some(Box::new(Ring::new()?));
-        Ok(Self { calls: Calls::default(), ring, doors: None, leaked: false })
+        // On a thread that is ending there is nothing to ask: its parks poll.
+        RING.try_with(|slot| slot.borrow_mut().open()).unwrap_or(Ok(()))?;
+        Ok(Self { calls: Calls::default(), doors: None, leaked: false })
     }
 
-    /// Requests that the kernel holds. Between two calls there are none, unless it kept some.
-    pub fn in_flight(&self) -> usize {
-        self.ring.as_ref().map_or(0, |ring| ring.outstanding())
-    }
-
-    /// Completions that the kernel had no room for. Always 0.
-    pub fn overflows(&mut self) -> u32 {
-        self.ring.as_mut().map_or(0, |ring| ring.overflows())
-    }
-
-    /// Sleeps in the ring. False: there is none.
+    /// Sleeps in the thread's ring. False: it has none.
     fn park_in_ring(&mut self, timeout: Duration) -> bool {
-        // Once more after a move between threads.
-        for _ in 0..2 {
-            if !self.post() {
-                return false;
-            }
-            let Some(ring) = &mut self.ring else { return false };
+        let parked = RING.try_with(|slot| {
+            let mut slot = slot.borrow_mut();
+            let Some(ring) = slot.ring() else { return false };
+            self.post(ring);
             let entered = ring.enter(1, Some(timeout));
-            self.gather();
-            match entered {
-                Ok(()) => {
-                    self.drain();
-                    return true;
+            self.gather(ring);
+            self.drain(ring);
+            let kept = ring.is_in_flight();
+            if kept {
+                self.leaked = true;
+                // Whoever waits for a completion hangs up, and with that detaches.
+                for kind in [Kind::Send, Kind::Recv] {
+                    if self.calls.is_waiting(kind) {
+                        self.calls.settle(kind, Err(Errno(libc::EIO)));
+                    }
                 }
-                Err(errno) => self.refused(errno),
             }
-        }
-        false
+            if kept || entered.is_err() {
+                // What was posted and not taken goes with it.
+                *slot = Slot::Lost;
+                say_lost(entered.err().unwrap_or(Errno(libc::EBUSY)));
+            }
+            entered.is_ok()
+        });
+        parked.unwrap_or(false)
     }
 
-    /// Posts what a park waits for. False: there is no ring.
-    fn post(&mut self) -> bool {
-        let Some(ring) = &mut self.ring else { return false };
+    /// Posts what a park waits for.
+    fn post(&mut self, ring: &mut Ring) {
         let waiting = &self.calls.waiting;
         if let Some(socket) = &self.calls.socket {
             let fd = socket.as_raw_fd();
             if let Some(span) = waiting.send {
-                // SAFETY: submitted and not given back, and that stays so until `drain` has had
-                // it reaped: no other method runs before the park returns.
+                // SAFETY: submitted and not given back, and that stays so until `drain` has had it
+                // reaped: no other method runs before the park returns. If `drain` fails, the span
+                // is never given back (`leaked`).
                 unsafe { ring.post_send(fd, span) };
             }
             if let Some(span) = waiting.recv {
@@ -108,12 +107,10 @@ impl Uring {
         if let Some(doors) = &self.doors {
             ring.post_wait(Job::Door, doors.as_raw_fd(), libc::POLLIN);
         }
-        true
     }
 
     /// Takes what has completed.
-    fn gather(&mut self) {
-        let Some(ring) = &mut self.ring else { return };
+    fn gather(&mut self, ring: &mut Ring) {
         while let Some((job, result)) = ring.reap() {
             match job {
                 Job::Send => self.calls.settle(Kind::Send, result),
@@ -124,9 +121,8 @@ impl Uring {
     }
 
     /// Takes back whatever has not completed.
-    fn drain(&mut self) {
+    fn drain(&mut self, ring: &mut Ring) {
         for last in [false, true] {
-            let Some(ring) = &mut self.ring else { return };
             if !ring.is_in_flight() {
                 return;
             }
@@ -136,52 +132,14 @@ impl Uring {
             }
             ring.cancel_all();
             let start = Instant::now();
-            while let Some(ring) = &mut self.ring
-                && ring.is_in_flight()
-                && start.elapsed() < DRAIN
-            {
+            while ring.is_in_flight() && start.elapsed() < DRAIN {
                 let entered = ring.enter(ring.outstanding(), Some(DRAIN_LOOK));
-                self.gather();
-                if entered.is_err_and(|errno| !errno.is_later()) {
+                self.gather(ring);
+                if entered.is_err() {
                     break;
                 }
             }
         }
-        if self.ring.as_ref().is_some_and(|ring| ring.is_in_flight()) {
-            self.kept();
-        }
-    }
-
-    /// The ring would not take what was posted.
-    #[cold]
-    fn refused(&mut self, errno: Errno) {
-        self.drain();
-        // Dropped before there is another, so that the thread has one at the most. What was posted
-        // and not taken goes with it.
-        self.ring = None;
-        if errno.0 == libc::EEXIST && !self.leaked {
-            match Ring::new() {
-                Ok(ring) => self.ring = Some(Box::new(ring)),
-                Err(errno) => say_lost(errno),
-            }
-        } else {
-            say_lost(errno);
-        }
-    }
-
-    /// The kernel kept a span.
-    #[cold]
-    fn kept(&mut self) {
-        // Forgotten, not closed (Ring's Drop).
-        self.ring = None;
-        self.leaked = true;
-        // Whoever waits for a completion hangs up, and with that detaches.
-        for kind in [Kind::Send, Kind::Recv] {
-            if self.calls.is_waiting(kind) {
-                self.calls.settle(kind, Err(Errno(libc::EIO)));
-            }
-        }
-        say_lost(Errno(libc::EBUSY));
     }
 
     /// Sleeps without a ring.
@@ -286,14 +244,59 @@ impl Backend for Uring {
     }
 }
 
-/// Says once per process that endpoints which had a ring go on without.
+thread_local! {
+    static RING: RefCell<Slot> = const { RefCell::new(Slot::Untried) };
+}
+
+/// A thread's ring.
+enum Slot {
+    Untried,
+    Here(Box<Ring>),
+    /// The system took it away, or had none for this thread: parks poll.
+    Lost,
+}
+
+impl Slot {
+    /// Makes the ring, if it isn't there.
+    fn open(&mut self) -> Result<(), Errno> {
+        if !matches!(self, Self::Here(ring) if !ring.is_foreign()) {
+            *self = Self::Here(Box::new(Ring::new()?));
+        }
+        Ok(())
+    }
+
+    /// The ring, which is made now if this is the thread's first park.
+    fn ring(&mut self) -> Option<&mut Ring> {
+        if !matches!(self, Self::Lost)
+            && let Err(errno) = self.open()
+        {
+            say_lost(errno);
+            *self = Self::Lost;
+        }
+        match self {
+            Self::Here(ring) => Some(ring),
+            Self::Untried | Self::Lost => None,
+        }
+    }
+}
+
+/// Requests of the calling thread that the kernel holds: between two calls none, unless it kept
+/// some. And completions that it had no room for: none, ever.
+pub fn in_flight_and_overflows() -> (usize, u32) {
+    RING.with(|slot| match &mut *slot.borrow_mut() {
+        Slot::Here(ring) => (ring.outstanding(), ring.overflows()),
+        Slot::Untried | Slot::Lost => (0, 0),
+    })
+}
+
+/// Says once per process that parks which should be in a ring are not.
 #[cold]
 fn say_lost(errno: Errno) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         eprintln!(
-            "ringway: io_uring was taken away from this process ({errno}); its connections go on \
-             with plain calls and poll(2)"
+            "ringway: a thread has no io_uring to sleep in ({errno}), though there was one when its \
+             connection was opened; it goes on with poll(2)"
         );
     });
 }

@@ -70,7 +70,7 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// A ring for the calling thread. Three system calls and two mappings.
+    /// A ring for the calling thread; no other may enter it. Half a dozen system calls.
     ///
     /// # Errors
     /// `EPERM`, `ENOSYS`, `EINVAL`: not here. Others for lack of memory or descriptors.
@@ -143,8 +143,7 @@ impl Ring {
     /// that time is over; or shorter.
     ///
     /// # Errors
-    /// `EEXIST`: the ring belongs to another thread. Other refusals as they come. What the kernel
-    /// did not take is then not in flight.
+    /// What the kernel refuses with. What it did not take is then not in flight.
     pub fn enter(&mut self, want: usize, wait: Option<Duration>) -> Result<(), Errno> {
         // Fewer are taken only when memory is short for a moment.
         for _ in 0..8 {
@@ -197,6 +196,11 @@ impl Ring {
     /// Whether the kernel has requests of this ring.
     pub fn is_in_flight(&self) -> bool {
         self.outstanding() > self.unsubmitted
+    }
+
+    /// Whether this process is a fork of the one that made the ring.
+    pub fn is_foreign(&self) -> bool {
+        self.uring.is_foreign()
     }
 
     /// Completions that found the queue full: none, ever.
