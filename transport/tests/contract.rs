@@ -96,7 +96,7 @@ flavors! {
     }
 }
 
-const LONG: Duration = Duration::from_secs(30);
+const LONG: Duration = Duration::from_secs(60);
 
 fn messages_arrive_in_order(channel: &Builder) {
     let mut tx = channel.sender::<Tick>().unwrap();
