@@ -104,7 +104,7 @@ flavors! {
     }
 }
 
-const LONG: Duration = Duration::from_secs(30);
+const LONG: Duration = Duration::from_secs(60);
 /// Between two calls of an end that has nothing to do.
 const MOMENT: Duration = Duration::from_millis(1);
 
