@@ -367,6 +367,7 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
             wire_bytes_sent: self.bytes_sent,
             wire_bytes_received: self.bytes_received,
             parks: self.parks,
+            trouble: self.trouble,
             door: match &self.way {
                 Way::Bind(listener) => Some(listener.stats()),
                 _ => None,
