@@ -36,6 +36,8 @@ const NAME_BYTES_MAX: usize = 128;
 /// | `align` | `16`, `64` | shm: bytes that records are aligned to |
 /// | `side` | `bind`, `connect` | tcp: what this end does, if the address shall not decide |
 /// | `backend` | `auto`, `uring`, `epoll` | tcp: what moves the bytes; `auto` is io_uring where it is to be had |
+/// | `congestion` | a name: `cubic`, `bbr` | tcp: the sockets' congestion control |
+/// | `send_buffer`, `recv_buffer` | sizes | tcp: bytes of the kernel's buffers, which it then leaves as they are |
 /// | `io` | `inline` | tcp: the caller's own calls drive the socket |
 /// | `hold_cpu_latency` | `on`, `off` | keep the cores awake while the channel is open |
 /// | `kind` | `spsc`, `broadcast`, `mpmc` | who gets a message: the one receiver, every one, or any one |
@@ -472,13 +474,16 @@ mod tests {
                 vec!["side=bind", "side=connect"],
                 vec!["backend=auto", "backend=uring", "backend=epoll"],
                 vec!["io=inline"],
+                vec!["congestion=cubic", "congestion=bbr", "congestion=dctcp"],
+                vec!["send_buffer=4MiB", "send_buffer=65536"],
+                vec!["recv_buffer=1", "recv_buffer=64KiB"],
                 vec!["hold_cpu_latency=on", "hold_cpu_latency=off"],
                 vec!["kind=spsc"],
             ]).prop_flat_map(|keys| {
                 let each: Vec<_> = keys.into_iter().map(proptest::sample::select).collect();
                 each.prop_shuffle()
             }),
-            count in 0..=7usize,
+            count in 0..=10usize,
         ) {
             let query = options[..count].join("&");
             let mark = if query.is_empty() { "" } else { "?" };
