@@ -17,7 +17,8 @@ fn bench(arguments: &[&str]) -> Output {
 
 /// Runs with `--json` and returns what was written there.
 fn measured(name: &str, arguments: &[&str]) -> Value {
-    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.json"));
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("{name}-{}.json", std::process::id()));
     let path_text = path.to_str().expect("a path of plain characters");
     let output = bench(&[arguments, &["--json", path_text]].concat());
     let errors = String::from_utf8_lossy(&output.stderr);

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::time::Duration;
 
-use crate::backend::{Backend, Epoll};
+use crate::backend::{Backend, Chosen};
 use crate::connection::{Connection, Peer, Trouble};
 use crate::error::Error;
 use crate::frame::{HEADER_LEN, Header, frame_len};
@@ -21,7 +21,7 @@ const BATCH_MAX: usize = 1 << 20;
 /// The caller's own calls drive the socket, and the acknowledgements that make room at the sender
 /// leave with them. While nobody calls, nothing happens: the sender fills both rings and then waits.
 #[derive(Debug)]
-pub struct NetReceiver<B: Backend = Epoll> {
+pub struct NetReceiver<B: Backend = Chosen> {
     connection: Connection<Receiving, B>,
     /// Position at whose release enough has come together for an acknowledgement.
     tell_at: u64,
@@ -80,9 +80,7 @@ impl NetReceiver {
     /// # Errors
     /// [`Error`], whose text names the remedy.
     pub fn open(options: &Options) -> Result<Self, Error> {
-        let backend = Epoll::new().map_err(|errno| {
-            Error::io("opening epoll", std::io::Error::from_raw_os_error(errno.0))
-        })?;
+        let backend = Chosen::open(options.backend)?;
         Ok(Self::with(Connection::open(options, backend)?, options))
     }
 }
@@ -194,9 +192,9 @@ impl<B: Backend> NetReceiver<B> {
         self.connection.trouble()
     }
 
-    /// Which backend moves the bytes.
+    /// Which backend moves the bytes: `uring` or `epoll`.
     pub fn backend(&self) -> &'static str {
-        "epoll"
+        self.connection.backend_name()
     }
 
     /// Counters. No system call.
@@ -343,7 +341,7 @@ impl<B: Backend> Drop for NetReceiver<B> {
 
 /// A message, read in place; dropping it gives its room back.
 #[derive(Debug)]
-pub struct Received<'a, B: Backend = Epoll> {
+pub struct Received<'a, B: Backend = Chosen> {
     receiver: &'a mut NetReceiver<B>,
     frame: Frame,
 }
@@ -400,7 +398,7 @@ impl<B: Backend> Drop for Received<'_, B> {
 
 /// Several messages, released together when it is dropped.
 #[derive(Debug)]
-pub struct Batch<'a, B: Backend = Epoll> {
+pub struct Batch<'a, B: Backend = Chosen> {
     receiver: &'a mut NetReceiver<B>,
     left: usize,
 }

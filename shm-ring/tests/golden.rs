@@ -780,9 +780,9 @@ fn has_membarrier() -> u32 {
     u32::from(answer >= 0 && answer & WANTED == WANTED)
 }
 
-/// Polls for up to ten seconds.
+/// Polls for up to a minute, and on a slow machine for longer.
 fn wait_until(condition: impl Fn() -> bool) {
-    for _ in 0..10_000 {
+    for _ in 0..60_000 {
         if condition() {
             return;
         }

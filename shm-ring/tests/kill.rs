@@ -518,7 +518,7 @@ fn consume(arguments: &[String]) {
 /// that it comes.
 fn report(what: &str, delay: Duration) {
     println!("{what} was told after {:.1} ms", delay.as_secs_f64() * 1e3);
-    assert!(delay < Duration::from_secs(10), "{what} took {delay:?}");
+    assert!(delay < PATIENCE, "{what} took {delay:?}");
 }
 
 fn expect<T>(events: &mpsc::Receiver<T>) -> T {

@@ -14,7 +14,7 @@ use rkyv::util::AlignedVec;
 
 use crate::cpu_latency::CpuLatency;
 use crate::elsewhere;
-use crate::error::{BatchError, Error, Peer, RecvError, SendError};
+use crate::error::{BatchError, CloseError, Error, Peer, RecvError, SendError};
 use crate::flavor::{AnyBatch, AnyClaim, ArrayRoom, Guard, Outlet, Receiving, Room, Sending};
 use crate::message::{Batch, Borrowed, Claim, Message, Received, Scratch};
 use crate::options::Builder;
@@ -73,6 +73,12 @@ macro_rules! each {
 /// Dropping it publishes what was queued and closes: the receiver gets everything, then
 /// [`RecvError::Disconnected`]. A drop touches the file system, and may wait up to two seconds for
 /// others who are just opening or closing the channel.
+///
+/// Between hosts a drop waits until the other host has everything, for at most
+/// [`crate::Builder::linger`]; [`Sender::close`] waits for the receiver itself and tells. And the
+/// calls of an end are what moves its bytes: what the kernel does not take at once leaves, broken
+/// connections are mended and acknowledgements are read with the next call of any kind, of which
+/// [`Sender::flush`] is the one that does nothing else.
 #[derive(Debug)]
 pub struct Sender<T: Message + ?Sized> {
     end: Sending,
@@ -227,6 +233,21 @@ impl<T: Message + ?Sized> Sender<T> {
         timeout: Duration,
     ) -> Result<Sent, BatchError> {
         self.put_batch(messages, Patience::until(timeout))
+    }
+
+    /// Closes the channel and tells what became of the messages. Between hosts: sends everything and
+    /// waits, for at most `timeout`, until the receiving application has released it all; a drop is
+    /// content when the other host has it. In shared memory everything that was sent is there for the
+    /// receiver already, whether this process lives or not, and nothing is waited for.
+    ///
+    /// # Errors
+    /// [`CloseError`] tells how much was not released by then.
+    pub fn close(self, timeout: Duration) -> Result<(), CloseError> {
+        match self.end {
+            Sending::Elsewhere(elsewhere::Sending::Remote(end)) => Ok(end.close(timeout)?),
+            // Dropping it publishes what was queued.
+            _ => Ok(()),
+        }
     }
 
     /// Longest message, in bytes as serialised.

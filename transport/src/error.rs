@@ -99,6 +99,26 @@ impl From<ringway_shm::Peer> for Peer {
     }
 }
 
+/// What a close could not wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the receiver did not confirm {messages} messages ({bytes} bytes) in time; it may have some of \
+     them, and gets no more: close with more time, or look at what the receiver does"
+)]
+pub struct CloseError {
+    /// Messages that the receiving application had not released.
+    pub messages: u64,
+    /// Bytes of them, as serialised.
+    pub bytes: u64,
+}
+
+impl From<ringway_net::CloseError> for CloseError {
+    fn from(error: ringway_net::CloseError) -> Self {
+        let ringway_net::CloseError { unacknowledged, .. } = error;
+        Self { messages: unacknowledged.messages, bytes: unacknowledged.bytes }
+    }
+}
+
 /// Why a message was not sent. The message is still the caller's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

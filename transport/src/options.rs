@@ -2,6 +2,7 @@
 //! method, with its default.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ringway_net::Side;
 use ringway_net::session::Format;
@@ -46,6 +47,7 @@ pub struct Builder {
     slot: Option<u32>,
     redeliver: Option<Redeliver>,
     until: Option<Until>,
+    linger: Option<Duration>,
     hold_cpu_latency: bool,
 }
 
@@ -74,6 +76,7 @@ impl Builder {
             slot: options.slot.map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX)),
             redeliver: options.redeliver,
             until: options.until,
+            linger: None,
             hold_cpu_latency: options.hold_cpu_latency.unwrap_or(false),
         })
     }
@@ -109,6 +112,14 @@ impl Builder {
     #[must_use]
     pub fn port(self, port: u16) -> Self {
         Self { host: self.host.map(|host| Host { port, ..host }), ..self }
+    }
+
+    /// Between hosts: how long the drop of a handle waits until the other end's host has all that this
+    /// end had to say. What it does not have by then is lost, as the handle can't tell it any more.
+    /// Default: 2 s.
+    #[must_use]
+    pub fn linger(self, linger: Duration) -> Self {
+        Self { linger: Some(linger), ..self }
     }
 
     /// Who gets the messages. Default: one receiver.
@@ -243,6 +254,7 @@ impl Builder {
             ringway_net::Options::new(&host.host, host.port, &self.name, schema, format());
         options.side = self.side;
         options.capacity = self.capacity.unwrap_or(options.capacity);
+        options.linger = self.linger.unwrap_or(options.linger);
         options.wait = match self.wait {
             Some(Wait::Spin) => ringway_net::Wait::Spin,
             Some(Wait::Park) => ringway_net::Wait::Park,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use common::{Home, Tick, WAITS};
 use ringway::{Builder, ErrorKind, Kind, Overflow, Read, RecvError, SendError};
 
-const LONG: Duration = Duration::from_secs(30);
+const LONG: Duration = Duration::from_secs(60);
 
 fn number(rx: &mut ringway::Receiver<Tick>) -> Result<u32, RecvError> {
     let tick = rx.recv_timeout(LONG)?;

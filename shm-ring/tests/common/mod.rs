@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 /// How long a test waits for something that is bound to happen: far beyond what the slowest
 /// machine needs, so that only a hang runs into it.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Looks again and again until `done`; `what` is for the message when it never is.
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {

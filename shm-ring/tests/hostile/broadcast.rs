@@ -14,7 +14,7 @@ use ringway_shm::{
 
 use crate::scratch::{CAPACITY, CONSUMER_PAGE, PRODUCER_PAGE, Scratch};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn options(scratch: &Scratch, overflow: Overflow) -> Options {
     Options {

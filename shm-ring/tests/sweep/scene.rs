@@ -12,7 +12,7 @@ use ringway_shm::{
 };
 
 /// Long enough for anything that has to come.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Removed, with what is in it, when dropped.
 pub struct Scene {

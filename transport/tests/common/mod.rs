@@ -2,9 +2,10 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use ringway::{Builder, Describe, Wait, rkyv};
 
@@ -77,7 +78,10 @@ impl Home {
     /// A channel in it; one between hosts is at a port of its own.
     pub fn channel(&self, address: &str) -> Builder {
         let channel = Builder::new(address).unwrap().directory(&self.0);
-        if address.starts_with("tcp:") { channel.port(free_port()) } else { channel }
+        // Its last messages get as long as everything else here.
+        let linger = Duration::from_secs(30);
+        let is_remote = address.starts_with("tcp:");
+        if is_remote { channel.port(free_port()).linger(linger) } else { channel }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -85,18 +89,20 @@ impl Home {
     }
 }
 
-/// A port that nobody has, and that the kernel gives to nobody who does not ask for it by number.
+/// A port that nobody has, and that the kernel gives to nobody who does not ask for it by number. It
+/// stays this process's: whoever runs these tests at the same time finds its datagram twin taken.
 fn free_port() -> u16 {
-    static COUNT: Mutex<u32> = Mutex::new(0);
-    loop {
-        let mut count = COUNT.lock().unwrap();
-        *count += 1;
-        let port = 10_000 + (std::process::id() * 97 + *count) % 20_000;
-        let port = u16::try_from(port).unwrap();
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
+    static TWINS: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
+    let mut twins = TWINS.lock().unwrap();
+    for port in 10_000..30_000 {
+        if let Ok(twin) = UdpSocket::bind(("127.0.0.1", port)) {
+            twins.push(twin);
+            if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+                return port;
+            }
         }
     }
+    panic!("no port is free");
 }
 
 impl Drop for Home {
