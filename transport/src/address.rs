@@ -212,9 +212,11 @@ fn parse_host(scheme: Scheme, place: &str) -> Result<(Host, &str), AddressProble
         return Err(no_host());
     }
     // A sign would be read, too.
-    let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
-    match port.parse() {
-        Ok(port) if digits => Ok((Host { host: host.to_owned(), port }, name)),
+    match port.parse::<u16>() {
+        // Without a sign or zeros in front: an address prints as it was typed.
+        Ok(number) if number.to_string() == port => {
+            Ok((Host { host: host.to_owned(), port: number }, name))
+        }
         _ => Err(AddressProblem::BadPort { found: port.to_owned() }),
     }
 }
@@ -356,7 +358,7 @@ mod tests {
         {
             assert!(problem_of(text).starts_with("it names no host and port: "), "{text}");
         }
-        for port in ["", "x", "65536", "-1", "+1", "70 00"] {
+        for port in ["", "x", "65536", "-1", "+1", "00", "07000", "70 00"] {
             let expected = format!("{port:?} is no port: type a number from 0 to 65535, 7000, say");
             assert_eq!(problem_of(&format!("tcp://host:{port}/ticks")), expected);
         }
