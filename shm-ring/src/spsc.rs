@@ -164,6 +164,11 @@ impl<M: RingMemory> Writer<M> {
         (max_record(self.mask + 1) - self.payload_offset) as usize
     }
 
+    /// The most bytes that messages sent as one array may have together.
+    pub fn max_array_len(&self) -> usize {
+        (max_record(self.mask + 1) - ARRAY_OFFSET) as usize
+    }
+
     /// Messages committed so far, queued ones included, which is also the number of the next. It has
     /// no private copy: a store is what costs most here, and the number only says which message this
     /// is. Somebody who scribbles over the counter confuses the reader, who checks it.
@@ -449,8 +454,7 @@ impl<M: RingMemory> Writer<M> {
     /// The first and the last record of a batch, and whatever comes behind padding.
     #[inline(never)]
     fn commit_in_batch(&mut self, at: u64, header: u64, publish: Publish) {
-        let (first_at, first) =
-            if self.padding == 0 { (at, header) } else { self.pad(at, header) };
+        let (first_at, first) = if self.padding == 0 { (at, header) } else { self.pad(at, header) };
         if self.withheld != 0 {
             self.memory.word(first_at).store_relaxed(first);
             crate::fault::point(crate::fault::Point::MidBatch);
@@ -503,11 +507,13 @@ pub struct Reader<M> {
     front: u64,
     /// The header that the next record has if it is as long as the last one. One compare then stands
     /// for all checks, and the record's size is known without waiting for the load: a predicted branch
-    /// instead of a dependent address. [`UNEXPECTED`], but for its number: nothing is expected.
+    /// instead of a dependent address. [`UNEXPECTED`], but for its number: nothing is expected, or an
+    /// array is being read.
     expected: u64,
-    /// From one message to the next: bytes of the expected record, or of an element.
+    /// From one message to the next: bytes of the expected record, or of an element; 0 when nothing is
+    /// expected.
     step: u64,
-    /// Bytes of one message.
+    /// Bytes of one message; 0 when nothing is expected.
     len: u64,
     /// From this `front` on there is more to do than to go on to the next message: the ring ends, or
     /// what is expected would run past its end, or the head is to be published, or the array ends. One
@@ -523,12 +529,15 @@ pub struct Reader<M> {
     published: u64,
     /// Bytes released before the head is published.
     publish_every: u64,
-    /// Messages stepped over and not released.
+    /// Number of the next message. The counter that others see follows it.
+    next: u64,
+    /// Messages stepped over and not released, those apart that a release behind them took along.
     held: u64,
 }
 
-/// A header that no record has.
-const UNEXPECTED: u64 = RecordHeader::new(0, u8::MAX, 0).0;
+/// A header that no record has. Memory that holds it all the same, with the right number, shows one empty
+/// message, because `len` and `step` are 0 then; what is written over by accident does not look like it.
+const UNEXPECTED: u64 = RecordHeader::new(0x6e6f_6e65, u8::MAX, 0).0;
 
 /// What a header changes by from one message to the next that is as long.
 const NEXT: u64 = RecordHeader::new(0, 0, 1).0;
@@ -575,6 +584,7 @@ impl<M: RingMemory> Reader<M> {
             return Err(Fault::Position);
         }
         let mut reader = Self::starting_at(memory, geometry, head);
+        reader.next = received;
         reader.resume(received)?;
         Ok(reader)
     }
@@ -601,6 +611,7 @@ impl<M: RingMemory> Reader<M> {
             lap: head & !mask,
             published: head,
             publish_every: (capacity / 8).min(PUBLISH_MAX),
+            next: 0,
             held: 0,
             memory,
         };
@@ -613,11 +624,10 @@ impl<M: RingMemory> Reader<M> {
         &self.memory
     }
 
-    /// Messages stepped over so far, which is also the number of the next one. As for the writer's:
-    /// the only copy is the counter.
+    /// Messages stepped over so far, which is also the number of the next one.
     #[inline(always)]
     pub fn next_sequence(&self) -> u64 {
-        self.memory.consumer().progress.received.load_relaxed().wrapping_add(self.held)
+        self.next
     }
 
     /// Whether messages were stepped over and not released yet.
@@ -696,11 +706,10 @@ impl<M: RingMemory> Reader<M> {
     pub fn consume(&mut self) -> bool {
         self.front += self.step;
         self.expected = self.expected.wrapping_add(NEXT);
+        self.next = self.next.wrapping_add(1);
         // R3, pairs with A3 in Reader::attach: the bytes were read before. Behind the private
-        // fields: a store to shared memory might, for all the compiler knows, change them. What a
-        // batch that was forgotten holds is not counted yet, and comes with its release.
-        let received = &self.memory.consumer().progress.received;
-        received.store_release(received.load_relaxed().wrapping_add(1));
+        // fields: a store to shared memory might, for all the compiler knows, change them.
+        self.memory.consumer().progress.received.store_release(self.next);
         crate::fault::point(crate::fault::Point::MidRelease);
         self.front >= self.stop && self.turn_and_publish()
     }
@@ -712,6 +721,7 @@ impl<M: RingMemory> Reader<M> {
         let count = count as u64;
         debug_assert!(count > 0);
         self.held += count;
+        self.next = self.next.wrapping_add(count);
         self.front += self.step * count;
         self.expected = self.expected.wrapping_add(NEXT.wrapping_mul(count));
         if self.front >= self.stop {
@@ -723,10 +733,9 @@ impl<M: RingMemory> Reader<M> {
     /// writer, who may be asleep waiting for it.
     #[inline(always)]
     pub fn release(&mut self) -> bool {
-        let next = self.next_sequence();
         self.held = 0;
         // R3, pairs with A3 in Reader::attach.
-        self.memory.consumer().progress.received.store_release(next);
+        self.memory.consumer().progress.received.store_release(self.next);
         crate::fault::point(crate::fault::Point::MidRelease);
         self.front >= self.stop && self.turn_and_publish()
     }
@@ -742,7 +751,9 @@ impl<M: RingMemory> Reader<M> {
         // R2, pairs with A2 in RingMemory::released.
         self.memory.consumer().gate.head.store_release(head);
         self.published = head;
-        self.set_stop();
+        if self.array_size == 0 {
+            self.set_stop();
+        }
         true
     }
 
@@ -760,10 +771,8 @@ impl<M: RingMemory> Reader<M> {
     #[cold]
     #[inline(never)]
     fn turn(&mut self) {
-        if self.array_size != 0 {
-            if self.front < self.stop {
-                return;
-            }
+        let was_array = self.array_size != 0;
+        if was_array {
             self.front = self.array + self.array_size;
             self.array_size = 0;
         }
@@ -772,8 +781,8 @@ impl<M: RingMemory> Reader<M> {
             self.lap += self.mask + 1;
         }
         // As long a record again is not to be expected where it would run past the end.
-        if self.front + self.step > self.mask + 1 {
-            self.expected = UNEXPECTED;
+        if was_array || self.front + self.step > self.mask + 1 {
+            (self.expected, self.step, self.len) = (UNEXPECTED, 0, 0);
         }
         self.set_stop();
     }
@@ -782,21 +791,17 @@ impl<M: RingMemory> Reader<M> {
     #[inline(never)]
     fn turn_and_publish(&mut self) -> bool {
         self.turn();
-        if self.held != 0 {
-            // Of a batch that was forgotten.
-            let next = self.next_sequence();
-            self.held = 0;
-            self.memory.consumer().progress.received.store_release(next);
-        }
+        // A batch that was forgotten went along.
+        self.held = 0;
         // Rarely enough that the writer's line moves seldom, often enough that a writer of large
         // records does not run dry.
         self.position() - self.published >= self.publish_every && self.publish_head()
     }
 
+    /// Not within an array, where its end is all there is to stop at.
     fn set_stop(&mut self) {
         let capacity = self.mask + 1;
-        let is_expected = RecordHeader(self.expected).kind() != RecordHeader(UNEXPECTED).kind();
-        let fits = if is_expected { capacity - self.step + 1 } else { capacity };
+        let fits = if self.step == 0 { capacity } else { capacity - self.step + 1 };
         let due = (self.published + self.publish_every).saturating_sub(self.lap);
         self.stop = fits.min(due);
     }

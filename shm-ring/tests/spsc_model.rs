@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use proptest::prelude::*;
 use ringway_shm::error::Fault;
-use ringway_shm::layout::{ARRAY_OFFSET, RUN_MAX, RecordHeader};
+use ringway_shm::layout::{RUN_MAX, RecordHeader};
 use ringway_shm::memory::{BoxedMemory, RingMemory};
 use ringway_shm::spsc::{ClaimError, Geometry, Publish, Reader, Writer};
 
@@ -238,8 +238,10 @@ proptest! {
 /// Words that get past the first checks often enough to reach the later ones.
 fn record_word() -> impl Strategy<Value = u64> {
     prop_oneof![
-        4 => (0..300_u32, 0..5_u8, 0..3_u64)
+        4 => (0..300_u32, 0..5_u8, 0..6_u64)
             .prop_map(|(len, kind, sequence)| RecordHeader::new(len, kind, sequence).0),
+        // What a reader expects when it expects nothing.
+        1 => (0..6_u64).prop_map(|sequence| RecordHeader::new(0x6e6f_6e65, u8::MAX, sequence).0),
         2 => 0..4_u64,
         2 => (0..40_u64, 0..10_u64).prop_map(|(len, count)| len | count << 32),
         1 => any::<u64>(),
