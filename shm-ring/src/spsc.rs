@@ -58,17 +58,12 @@ pub enum ClaimError {
 }
 
 /// Room for one record at the tail, not published yet. Forgetting it is aborting it: nothing was
-/// written that a reader could see.
+/// written that a reader could see. Where it is and what it takes is found out again at the commit: the
+/// stores that carry a larger claim there cost more.
 #[derive(Debug)]
 pub struct Claim {
     /// Payload bytes claimed.
     len: u64,
-    /// Ring offset of the record.
-    at: u64,
-    /// Position behind it.
-    end: u64,
-    /// Ring offset of that: where the terminator goes.
-    terminator: u64,
 }
 
 impl Claim {
@@ -229,7 +224,7 @@ impl<M: RingMemory> Writer<M> {
             self.make_room(len, size)?;
         }
         self.prefetch(self.tail + size);
-        Ok(self.at_tail(len, size))
+        Ok(Claim { len })
     }
 
     /// The longest run of free bytes in one piece at the tail, as known: for a serialiser that
@@ -239,14 +234,7 @@ impl<M: RingMemory> Writer<M> {
         let len = (self.bound - self.tail).checked_sub(self.payload_offset)?;
         // Where the message will end is not known yet: the next line is what there is to ask for.
         self.prefetch(self.tail + LINE);
-        Some(self.at_tail(len, (len + self.round) & self.align))
-    }
-
-    /// Room of `size` bytes, which is there.
-    #[inline(always)]
-    fn at_tail(&self, len: u64, size: u64) -> Claim {
-        let end = self.tail + size;
-        Claim { len, at: self.tail & self.mask, end, terminator: end & self.mask }
+        Some(Claim { len })
     }
 
     /// Asks for two lines: the terminator's, so that it comes from the reader's cache at the same time
@@ -266,35 +254,34 @@ impl<M: RingMemory> Writer<M> {
 
     /// Where in the ring that is.
     #[inline(always)]
-    pub fn payload_at(&self, claim: &Claim) -> u64 {
-        claim.at + self.payload_offset
+    pub fn payload_at(&self, _claim: &Claim) -> u64 {
+        self.behind_tail(self.payload_offset)
     }
 
     /// Where in the ring element 0 of an array claim goes.
     #[inline(always)]
-    pub fn array_payload_at(&self, claim: &Claim) -> u64 {
-        claim.at + ARRAY_OFFSET
+    pub fn array_payload_at(&self, _claim: &Claim) -> u64 {
+        self.behind_tail(ARRAY_OFFSET)
     }
 
     #[inline(always)]
     fn bytes_behind(&self, claim: &Claim, offset: u64) -> *mut u8 {
-        let offset = claim.at + offset;
-        self.memory.touch(offset, claim.len, Access::Write);
-        self.memory.payload(offset)
+        self.touch_written(offset, claim.len);
+        self.memory.payload(self.behind_tail(offset))
     }
 
     /// Makes the whole claim a message.
     #[inline(always)]
     pub fn commit(&mut self, claim: Claim, publish: Publish) {
-        self.commit_record(claim, self.payload_offset, RECORD_MESSAGE, 1, publish);
+        self.touch_written(self.payload_offset, claim.len);
+        self.commit_record(claim.len, self.round, RECORD_MESSAGE, 1, publish);
     }
 
     /// Makes the first `len` bytes of the claim a message. `len` must not exceed the claim.
     #[inline(always)]
     pub fn commit_len(&mut self, claim: Claim, len: usize, publish: Publish) {
         debug_assert!(len as u64 <= claim.len);
-        let len = len as u64;
-        self.commit(self.shortened(claim, len, self.round), publish);
+        self.commit(Claim { len: len as u64 }, publish);
     }
 
     /// Where element 0 of an array claim goes; the others follow without gaps.
@@ -308,9 +295,10 @@ impl<M: RingMemory> Writer<M> {
     pub fn commit_array(&mut self, claim: Claim, len: usize, count: usize, publish: Publish) {
         let (len, count) = (len as u64, count as u64);
         debug_assert!(len >= 1 && count >= 1 && len * count <= claim.len);
-        self.memory.word(claim.at + ARRAY_OFFSET - 8).store_relaxed(len | count << 32);
-        let claim = self.shortened(claim, len * count, self.round_behind(ARRAY_OFFSET));
-        self.commit_record(claim, ARRAY_OFFSET, RECORD_ARRAY, count, publish);
+        self.memory.word(self.behind_tail(ARRAY_OFFSET - 8)).store_relaxed(len | count << 32);
+        let len = len * count;
+        self.touch_written(ARRAY_OFFSET, len);
+        self.commit_record(len, self.round_behind(ARRAY_OFFSET), RECORD_ARRAY, count, publish);
     }
 
     /// Publishes what was queued: one Release of the first header, so a reader, and a crash, see
@@ -367,11 +355,14 @@ impl<M: RingMemory> Writer<M> {
         self.tail - (self.tail.wrapping_sub(self.withheld_at) & self.mask)
     }
 
-    /// The first `len` bytes of a claim at the tail.
     #[inline(always)]
-    fn shortened(&self, claim: Claim, len: u64, round: u64) -> Claim {
-        let end = self.tail + ((len + round) & self.align);
-        Claim { len, end, terminator: end & self.mask, ..claim }
+    fn touch_written(&self, offset: u64, len: u64) {
+        self.memory.touch(self.behind_tail(offset), len, Access::Write);
+    }
+
+    #[inline(always)]
+    fn behind_tail(&self, offset: u64) -> u64 {
+        (self.tail & self.mask) + offset
     }
 
     /// What makes a record's size of a length, if the bytes begin at `offset`.
@@ -423,22 +414,15 @@ impl<M: RingMemory> Writer<M> {
     }
 
     #[inline(always)]
-    fn commit_record(
-        &mut self,
-        claim: Claim,
-        payload_offset: u64,
-        kind: u8,
-        count: u64,
-        publish: Publish,
-    ) {
-        let Claim { len, at, end, terminator } = claim;
-        self.memory.touch(at + payload_offset, len, Access::Write);
+    fn commit_record(&mut self, len: u64, round: u64, kind: u8, count: u64, publish: Publish) {
+        let at = self.tail & self.mask;
+        let end = self.tail + ((len + round) & self.align);
         let sequence = self.sequence();
         let header = RecordHeader::new(len as u32, kind, sequence).0;
         self.tail = end;
         // The terminator goes before the header that leads to it: whoever sees the record finds a
         // zero behind it.
-        self.memory.word(terminator).store_relaxed(0);
+        self.memory.word(end & self.mask).store_relaxed(0);
         if self.plain && publish == Publish::Now {
             // R1, pairs with A1 in Reader::is_ready and Reader::look.
             self.memory.word(at).store_release(header);
@@ -505,16 +489,19 @@ pub struct Reader<M> {
     /// Ring offset of the next record; within an array, of the next element less `payload_offset`, so
     /// that the bytes are `payload_offset` behind it in either case.
     front: u64,
-    /// The header that the next record has if it is as long as the last one. One compare then stands
-    /// for all checks, and the record's size is known without waiting for the load: a predicted branch
-    /// instead of a dependent address. [`UNEXPECTED`], but for its number: nothing is expected, or an
-    /// array is being read.
-    expected: u64,
     /// From one message to the next: bytes of the expected record, or of an element; 0 when nothing is
     /// expected.
     step: u64,
     /// Bytes of one message; 0 when nothing is expected.
     len: u64,
+    /// The header that the next record has if it is as long as the last one. One compare then stands
+    /// for all checks, and the record's size is known without waiting for the load: a predicted branch
+    /// instead of a dependent address. [`UNEXPECTED`], but for its number: nothing is expected, or an
+    /// array is being read.
+    ///
+    /// Not beside `front`, where the two would be stepped on as one vector: what one message stores of them
+    /// the next one loads, and a vector takes longer through memory.
+    expected: u64,
     /// From this `front` on there is more to do than to go on to the next message: the ring ends, or
     /// what is expected would run past its end, or the head is to be published, or the array ends. One
     /// compare stands for all four.
