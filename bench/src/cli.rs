@@ -124,10 +124,17 @@ impl Options {
         &self,
         scenario: Scenario,
     ) -> Result<(Vec<Contestant>, Vec<String>), Fault> {
-        let chosen = self.chosen(scenario)?;
+        let mut chosen = self.chosen(scenario)?;
         let parties = self.parties_of(scenario)?;
         let mut contestants = Vec::new();
         let mut remarks = Vec::new();
+        chosen.retain(|(system, _)| match systems::lack(system) {
+            None => true,
+            Some(why) => {
+                remarks.push(format!("{} can't be opened here: left out. {why}", system.name));
+                false
+            }
+        });
         for &size in &self.sizes {
             if !SIZES.contains(&size) {
                 return Err(Fault::new(format!(

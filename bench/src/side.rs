@@ -18,6 +18,12 @@ pub(crate) trait Tx {
     /// Sends `BATCH` messages with the words `first`, `first + 1`, ...; `mark` is or-ed into the
     /// last one's word. All of it is visible to the receiver, or soon will be, on return.
     fn send(&mut self, first: u64, mark: u64) -> Result<(), Fault>;
+
+    /// Ends a stream: what was sent is on its way, and nothing of it waits for this end to be called
+    /// again.
+    fn finish(&mut self) -> Result<(), Fault> {
+        Ok(())
+    }
 }
 
 /// One way's receiving end.

@@ -139,6 +139,49 @@ fn streams_of_ringway() {
     assert_eq!(rounds(&result, "ringway-shm-typed-batch", 1024), 0);
 }
 
+/// Rows of io_uring are there only where it is to be had, and where not the program says so.
+fn assert_over_tcp(result: &Value, systems: &[&str], size: u64, each: u64) {
+    rows(result).iter().for_each(assert_nothing_lost);
+    for system in systems {
+        let played = rounds(result, system, size);
+        let missing = system.contains("uring") && played == 0;
+        if missing {
+            let output = bench(&["pingpong", "--over", "tcp", "--rounds", "1", "--round-ms", "1"]);
+            let told = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(told.contains("left out") && told.contains("io_uring"), "{told}");
+            println!("skipped: {system}");
+            continue;
+        }
+        assert_eq!(played, each, "{system} of {size} B");
+    }
+}
+
+#[test]
+fn ping_pongs_over_tcp() {
+    let arguments = ["pingpong", "--over", "tcp", "--size", "64,65536", "--wait"];
+    let more = ["spin,adaptive,park", "--rounds", "1", "--round-ms", "3"];
+    let result = measured("tcp-pingpong", &[&arguments[..], &more].concat());
+    for size in [64, 65536] {
+        assert_over_tcp(&result, &["floor-tcp-spin", "floor-tcp-block"], size, 1);
+        assert_over_tcp(&result, &["floor-tcp-epoll"], size, 2);
+        assert_over_tcp(&result, &["ringway-tcp-uring", "ringway-tcp-epoll"], size, 3);
+    }
+}
+
+#[test]
+fn streams_over_tcp() {
+    let arguments = ["stream", "--over", "tcp", "--size", "64,1024,65536", "--rounds", "2"];
+    let more = ["--round-ms", "3", "--wait", "spin,park"];
+    let result = measured("tcp-stream", &[&arguments[..], &more].concat());
+    for size in [64, 1024, 65536] {
+        assert_over_tcp(&result, &["floor-tcp-stream", "floor-tcp-send"], size, 2);
+        let systems = ["ringway-tcp-uring", "ringway-tcp-epoll"];
+        assert_over_tcp(&result, &systems, size, 4);
+        let systems = ["ringway-tcp-uring-batch", "ringway-tcp-epoll-batch"];
+        assert_over_tcp(&result, &systems, size, 4);
+    }
+}
+
 #[test]
 fn queues_of_many_in_one_process() {
     let systems = ["crossbeam-array-queue", "crossbeam-channel", "kanal"];

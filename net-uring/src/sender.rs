@@ -267,6 +267,7 @@ impl<B: Backend> NetSender<B> {
             bytes: self.total.bytes,
             released: self.total.messages - self.total.lost - waiting,
             lost: self.total.lost,
+            unsent_bytes: self.connection.session.unsent(),
             full_waits: self.total.full_waits,
             ..self.connection.stats()
         }

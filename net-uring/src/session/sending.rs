@@ -70,6 +70,12 @@ impl Session<Sending> {
         self.half.acknowledged
     }
 
+    /// Bytes that were committed and that no connection has taken: they leave with later calls.
+    #[inline(always)]
+    pub fn unsent(&self) -> u64 {
+        self.half.tail - self.half.sent
+    }
+
     /// The longest body of a message: half a ring, less a header.
     #[inline(always)]
     pub fn body_max(&self) -> u32 {
