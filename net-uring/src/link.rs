@@ -106,6 +106,8 @@ pub trait Outgoing: Link {
     /// Every frame below `tail` is written: sends what can be sent without waiting. Up to where frames
     /// were acknowledged, as known.
     fn publish(&mut self, tail: u64) -> u64;
+    /// Up to where frames were acknowledged, without a look at the network.
+    fn free(&mut self) -> u64;
     /// One look at the network, for a caller that has no room. As [`Self::publish`].
     fn look(&mut self) -> u64;
     /// Waits until everything below `until` is acknowledged, or the session is over, or `timeout` is.
@@ -229,6 +231,11 @@ impl Outgoing for Out {
     #[inline(always)]
     fn publish(&mut self, tail: u64) -> u64 {
         of!(Self, self, link => link.publish(tail))
+    }
+
+    #[inline(always)]
+    fn free(&mut self) -> u64 {
+        of!(Self, self, link => link.free())
     }
 
     fn look(&mut self) -> u64 {

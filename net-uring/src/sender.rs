@@ -231,6 +231,9 @@ impl<L: Outgoing> NetSender<L> {
     #[inline(always)]
     pub fn claim_run(&mut self) -> Result<Option<Claim<'_, L>>, SendError> {
         self.usable()?;
+        if !self.has_room(self.blank.body_max) {
+            self.free = self.link.free();
+        }
         // Everything in the ring is in multiples of 16, and so is the room.
         let room = self.room().saturating_sub(RESERVE + HEADER_LEN);
         if room == 0 {

@@ -112,6 +112,11 @@ impl<B: Backend> Outgoing for Inline<Sending, B> {
         connection.session.acknowledged()
     }
 
+    #[inline(always)]
+    fn free(&mut self) -> u64 {
+        self.connection.session.acknowledged()
+    }
+
     fn look(&mut self) -> u64 {
         let connection = &mut self.connection;
         connection.step();

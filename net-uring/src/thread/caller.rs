@@ -166,14 +166,19 @@ impl<B: Backend> Outgoing for Threaded<Sending, B> {
         self.mark
     }
 
-    fn look(&mut self) -> u64 {
+    #[inline(always)]
+    fn free(&mut self) -> u64 {
         self.mark = self.line().shown();
         self.mark
     }
 
+    fn look(&mut self) -> u64 {
+        self.free()
+    }
+
     fn wait(&mut self, until: u64, timeout: Option<Duration>) -> u64 {
         self.wait_until(timeout, |line| line.shown() >= until);
-        self.look()
+        self.free()
     }
 
     #[inline(always)]
