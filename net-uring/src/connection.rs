@@ -988,8 +988,7 @@ fn connector() -> Side {
 #[cfg(any(test, feature = "testing"))]
 pub mod testing {
     use super::{Connection, Inbox, Way};
-    use crate::backend::Fake;
-    use crate::backend::fake;
+    use crate::backend::{Backend, Fake, fake};
     use crate::error::Error;
     use crate::fork::Birth;
     use crate::frame::Kind;
@@ -1015,6 +1014,15 @@ pub mod testing {
         let receiving = Connection::with_way(options, Way::Given { dials: false }, other, birth)?;
         let (sending, receiving) = (Inline::with(sending), Inline::with(receiving));
         Ok((NetSender::with(sending, options), NetReceiver::with(receiving, options)))
+    }
+
+    /// An end of its own, over some backend.
+    ///
+    /// # Errors
+    /// Those of opening an end.
+    pub fn end<H: Inbox, B: Backend>(options: &Options, backend: B) -> Result<Inline<H, B>, Error> {
+        let way = Way::Given { dials: false };
+        Ok(Inline::with(Connection::with_way(options, way, backend, Birth::now())?))
     }
 
     /// Joins them by a stream that holds `room` bytes each way. False: one of them is not ready.

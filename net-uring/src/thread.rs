@@ -47,6 +47,8 @@ pub struct Threaded<H: Inbox, B: Backend> {
     shared: Option<Arc<Shared<H, B>>>,
     thread: Option<JoinHandle<()>>,
     rest: Option<Inline<H, B>>,
+    /// The thread ended by a panic.
+    failed: bool,
     birth: Birth,
     view: View,
     wait: Wait,
@@ -104,6 +106,7 @@ where
             shared: Some(shared),
             thread: Some(thread),
             rest: None,
+            failed: false,
             birth,
             view,
             wait: options.wait,
@@ -294,4 +297,79 @@ impl Idle {
 /// How long the caller sleeps before it looks again, by itself.
 fn slice(deadline: Option<Instant>) -> Duration {
     deadline.map_or(SLICE, |at| at.saturating_duration_since(Instant::now()).min(SLICE))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::BorrowedFd;
+    use std::time::Duration;
+
+    use super::Threaded;
+    use crate::backend::{Backend, Completion, Kind, Leak};
+    use crate::connection::testing;
+    use crate::fork::OwnSocket;
+    use crate::mirror::Span;
+    use crate::options::{Options, Reins, Wait};
+    use crate::receiver::{NetReceiver, RecvError};
+    use crate::sender::{NetSender, SendError};
+    use crate::session::{Format, Receiving, Sending};
+
+    /// Never has a socket, and panics when its thread would sleep.
+    #[derive(Debug)]
+    struct Defect;
+
+    impl Backend for Defect {
+        fn name(&self) -> &'static str {
+            "defect"
+        }
+        fn attach(&mut self, _socket: OwnSocket) {}
+        fn socket(&self) -> Option<BorrowedFd<'_>> {
+            None
+        }
+        fn detach(&mut self) -> Result<Option<OwnSocket>, Leak> {
+            Ok(None)
+        }
+        unsafe fn submit(&mut self, _kind: Kind, _span: Span) {}
+        fn is_outstanding(&self, _kind: Kind) -> bool {
+            false
+        }
+        fn recall(&mut self, _kind: Kind) -> bool {
+            true
+        }
+        fn turn(&mut self) {}
+        fn complete(&mut self) -> Option<Completion> {
+            None
+        }
+        fn park(&mut self, _timeout: Duration) {
+            panic!("a defect, for a test");
+        }
+        fn watch(&mut self, _fd: BorrowedFd<'_>) {}
+    }
+
+    #[test]
+    fn a_thread_that_panics_is_told_by_the_next_call_and_hangs_nobody() {
+        let format = Format { endian: 1, pointer: 4, align: 8 };
+        let mut options = Options::new("127.0.0.1", 0, "ticks", 7, format);
+        options.wait = Wait::Park;
+        options.linger = Duration::ZERO;
+        let reins = Reins::default();
+        let link = testing::end::<Sending, _>(&options, Defect).expect("an end");
+        let link = Threaded::start(link, &options, &reins).expect("a thread");
+        let mut tx = NetSender::with(link, &options);
+        // Until the ring is full or the defect known, whichever comes first; then it is known.
+        let told = loop {
+            match tx.claim(1000).and_then(crate::sender::Claim::commit) {
+                Ok(()) => {}
+                Err(error) => break error,
+            }
+        };
+        assert_eq!((told, tx.flush()), (SendError::Broken, Err(SendError::Broken)));
+        assert!(tx.stats().messages > 0);
+        assert!(tx.close(Duration::ZERO).is_err());
+        let link = testing::end::<Receiving, _>(&options, Defect).expect("an end");
+        let link = Threaded::start(link, &options, &reins).expect("a thread");
+        let mut rx = NetReceiver::with(link, &options);
+        assert_eq!(rx.recv().err(), Some(RecvError::Broken));
+        assert_eq!(rx.try_recv().err(), Some(RecvError::Broken));
+    }
 }

@@ -31,8 +31,8 @@ impl<H: Inbox, B: Backend> Threaded<H, B> {
         let (Some(shared), Some(thread)) = (self.shared.take(), self.thread.take()) else { return };
         shared.line.demand(Demand::End);
         shared.bell.ring();
-        // A panic was told by the line; what the thread had is still there.
-        let _ = thread.join();
+        // What a thread had that panicked is looked at, and not driven any more.
+        self.failed = thread.join().is_err();
         if let Some(Shared { link, line, .. }) = Arc::into_inner(shared) {
             let mut link = link.into_inner().unwrap_or_else(PoisonError::into_inner);
             link.connection.take_over(line.given());
@@ -142,12 +142,14 @@ impl<H: Inbox, B: Backend> Link for Threaded<H, B> {
 
     fn close(&mut self, timeout: Duration) -> bool {
         self.join();
-        self.rest.as_mut().is_some_and(|link| link.close(timeout))
+        self.rest.as_mut().is_some_and(|link| !self.failed && link.close(timeout))
     }
 
     fn leave(&mut self, linger: Duration) {
         self.join();
-        if let Some(link) = &mut self.rest {
+        if let Some(link) = &mut self.rest
+            && !self.failed
+        {
             link.leave(linger);
         }
     }
