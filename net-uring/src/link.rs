@@ -163,9 +163,9 @@ macro_rules! open {
             /// [`Error`], whose text names the remedy.
             pub fn open(options: &Options) -> Result<Self, Error> {
                 let link = Inline::open(options)?;
-                Ok(match &options.io {
+                Ok(match options.io {
                     Io::Inline => Self::Inline(link),
-                    Io::Thread(reins) => Self::Thread(Threaded::start(link, options, reins)?),
+                    Io::Thread => Self::Thread(Threaded::start(link, options)?),
                 })
             }
         }

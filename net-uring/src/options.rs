@@ -30,6 +30,8 @@ pub struct Options {
     pub backend: Backend,
     /// Who moves them.
     pub io: Io,
+    /// Of `io=thread`: what the thread is started with.
+    pub thread: Reins,
     /// Fingerprint of the messages' type. Both ends must have the same.
     pub schema: u64,
     /// How serialised messages look in memory. Both ends must have the same.
@@ -56,6 +58,7 @@ impl Options {
             wait: Wait::Adaptive,
             backend: Backend::Auto,
             io: Io::Inline,
+            thread: Reins::default(),
             schema,
             format,
             tuning: Tuning::default(),
@@ -111,13 +114,32 @@ pub enum Wait {
 /// | `wait=park` | sleeps at once | the same, of both |
 ///
 /// Whoever spins beside others, the thread and the callers of `io=thread`, yields its core at each look.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Io {
     /// The caller's own calls: lowest latency, no thread.
     #[default]
     Inline,
     /// A thread of the endpoint's own, which ends with it.
-    Thread(Reins),
+    Thread,
+}
+
+impl Io {
+    /// All of them, for lists in messages.
+    pub const ALL: [Self; 2] = [Self::Inline, Self::Thread];
+
+    /// Its name in an address.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Inline => "inline",
+            Self::Thread => "thread",
+        }
+    }
+}
+
+impl fmt::Display for Io {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// What a thread is started with.

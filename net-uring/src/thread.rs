@@ -32,7 +32,7 @@ use crate::error::{Error, ErrorKind};
 use crate::fork::Birth;
 use crate::link::{Inline, Link};
 use crate::mirror::View;
-use crate::options::{Options, Reins, Wait};
+use crate::options::{Options, Wait};
 use bell::Bell;
 
 pub use line::{Demand, Line, Outcome};
@@ -81,7 +81,8 @@ where
     ///
     /// # Errors
     /// Lack of descriptors or threads; a core that is not to be had.
-    pub fn start(link: Inline<H, B>, options: &Options, reins: &Reins) -> Result<Self, Error> {
+    pub fn start(link: Inline<H, B>, options: &Options) -> Result<Self, Error> {
+        let reins = &options.thread;
         let mut link = link;
         let bell = Bell::new().map_err(|error| Error::io("opening an eventfd", error))?;
         link.connection.watch(bell.news());
@@ -309,7 +310,7 @@ mod tests {
     use crate::connection::testing;
     use crate::fork::OwnSocket;
     use crate::mirror::Span;
-    use crate::options::{Options, Reins, Wait};
+    use crate::options::{Options, Wait};
     use crate::receiver::{NetReceiver, RecvError};
     use crate::sender::{NetSender, SendError};
     use crate::session::{Format, Receiving, Sending};
@@ -352,9 +353,8 @@ mod tests {
         let mut options = Options::new("127.0.0.1", 0, "ticks", 7, format);
         options.wait = Wait::Park;
         options.linger = Duration::ZERO;
-        let reins = Reins::default();
         let link = testing::end::<Sending, _>(&options, Defect).expect("an end");
-        let link = Threaded::start(link, &options, &reins).expect("a thread");
+        let link = Threaded::start(link, &options).expect("a thread");
         let mut tx = NetSender::with(link, &options);
         // Until the ring is full or the defect known, whichever comes first; then it is known.
         let told = loop {
@@ -367,7 +367,7 @@ mod tests {
         assert!(tx.stats().messages > 0);
         assert!(tx.close(Duration::ZERO).is_err());
         let link = testing::end::<Receiving, _>(&options, Defect).expect("an end");
-        let link = Threaded::start(link, &options, &reins).expect("a thread");
+        let link = Threaded::start(link, &options).expect("a thread");
         let mut rx = NetReceiver::with(link, &options);
         assert_eq!(rx.recv().err(), Some(RecvError::Broken));
         assert_eq!(rx.try_recv().err(), Some(RecvError::Broken));

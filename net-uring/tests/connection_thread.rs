@@ -18,7 +18,7 @@ const BACKENDS: (ringway_net::Backend, ringway_net::Backend) =
     (ringway_net::Backend::Uring, ringway_net::Backend::Epoll);
 
 /// Who moves the bytes.
-const IO: ringway_net::Io = ringway_net::Io::Thread(ringway_net::Reins { name: None, core: None });
+const IO: ringway_net::Io = ringway_net::Io::Thread;
 
 mod own {
     use std::fs;
@@ -69,12 +69,12 @@ mod own {
     #[test]
     fn a_thread_has_its_name_and_its_core_and_ends_with_the_handle() {
         let reins = Reins { name: Some("rw-named".into()), core: Some(core()) };
-        let mut options = Options { side: Side::Bind, io: Io::Thread(reins), ..options(0) };
+        let mut options = Options { side: Side::Bind, thread: reins, ..options(0) };
         let tx = NetSender::open(&options).unwrap();
         assert_eq!(threads("rw-named"), [core().to_string()]);
         drop(tx);
         gone("rw-named");
-        options.io = Io::Thread(Reins::default());
+        options.thread = Reins::default();
         options.channel = "unnamed".into();
         let rx = NetReceiver::open(&options).unwrap();
         assert_eq!(threads("rw-unnamed").len(), 1);
@@ -85,8 +85,8 @@ mod own {
     #[test]
     fn a_core_that_is_not_there_is_told() {
         for core in [1023, 1 << 20] {
-            let io = Io::Thread(Reins { name: None, core: Some(core) });
-            let error = NetSender::open(&Options { io, ..options(0) }).unwrap_err();
+            let thread = Reins { name: None, core: Some(core) };
+            let error = NetSender::open(&Options { thread, ..options(0) }).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::BadOption);
             let text = error.to_string();
             assert!(

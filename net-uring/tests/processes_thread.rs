@@ -6,7 +6,7 @@ mod peer;
 mod suite;
 
 /// Who moves the bytes.
-const IO: ringway_net::Io = ringway_net::Io::Thread(ringway_net::Reins { name: None, core: None });
+const IO: ringway_net::Io = ringway_net::Io::Thread;
 
 /// The test harness runs this in a peer.
 #[test]

@@ -35,7 +35,8 @@ const NAME_BYTES_MAX: usize = 128;
 /// | `wait` | `spin`, `adaptive`, `park` | how a call that finds nothing waits |
 /// | `align` | `16`, `64` | shm: bytes that records are aligned to |
 /// | `side` | `bind`, `connect` | tcp: what this end does, if the address shall not decide |
-/// | `io` | `inline` | tcp: the caller's own calls drive the socket |
+/// | `io` | `inline`, `thread` | tcp: the caller's own calls move the bytes, or a thread does |
+/// | `io_core` | a number | tcp, `io=thread`: the core that the thread stays on |
 /// | `hold_cpu_latency` | `on`, `off` | keep the cores awake while the channel is open |
 /// | `kind` | `spsc`, `broadcast`, `mpmc` | who gets a message: the one receiver, every one, or any one |
 /// | `overflow` | `block`, `overwrite` | broadcast: wait for who is a whole ring behind, or overwrite |
