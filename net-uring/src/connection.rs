@@ -1,5 +1,5 @@
-//! A session, its ring and a backend, driven by the calls of whoever holds the endpoint: dials or
-//! takes in connections, moves bytes, and sleeps. No thread of its own.
+//! A session, its ring and a backend, driven by the calls of whoever holds it, the endpoint's caller or
+//! its thread: dials or takes in connections, moves bytes, and sleeps.
 //!
 //! ```text
 //!   tend   what the clock and the doors ask for: dial, accept, hang up, end. Now and then
@@ -15,6 +15,7 @@
 use std::io;
 use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use crate::backend::{Backend, Errno, Kind};
@@ -22,6 +23,7 @@ use crate::clock;
 use crate::error::{Error, ErrorKind};
 use crate::fork::Birth;
 use crate::frame::CONTROL_MAX;
+use crate::link::inline;
 use crate::listener::{Arrival, Listener};
 use crate::mirror::{Ring, Span};
 use crate::options::{self, Options, Wait};
@@ -41,11 +43,11 @@ const BATCH_LARGE: u64 = 256 << 10;
 const BATCH_MOST: u64 = 1 << 20;
 
 /// How long an adaptive waiter asks before it sleeps. A wake-up across cores costs as much.
-const SPIN_FOR: Duration = Duration::from_micros(50);
+pub(crate) const SPIN_FOR: Duration = Duration::from_micros(50);
 /// Asks between two looks at the clock: a millisecond at the most, as each is a system call.
 const ASKS_PER_LOOK: u32 = 32;
 /// Longest sleep, also where no timer is known.
-const SLICE: Duration = Duration::from_millis(50);
+pub(crate) const SLICE: Duration = Duration::from_millis(50);
 /// How long an ended session's connection may take to be closed by the peer.
 const FAREWELL_NS: u64 = 1_000_000_000;
 /// How long a connector rests when its session was refused or lost, before it dials for a new one.
@@ -92,6 +94,10 @@ pub enum Way {
 pub trait Inbox: Half {
     /// The owner is about to sleep.
     fn before_sleep(session: &mut Session<Self>);
+    /// The caller has come so far: has committed, or released, everything below.
+    fn take_over(session: &mut Session<Self>, position: u64);
+    /// Up to where the caller may go, and whether that is all there will be.
+    fn outcome(session: &Session<Self>) -> (u64, bool);
     /// Up to where there is something to send, in the end.
     fn goal(session: &Session<Self>) -> u64;
     /// Whether messages would be lost if there were never a connection again.
@@ -117,6 +123,14 @@ pub struct Control {
 
 impl Inbox for Sending {
     fn before_sleep(_session: &mut Session<Self>) {}
+
+    fn take_over(session: &mut Session<Self>, position: u64) {
+        session.handle_committed(position);
+    }
+
+    fn outcome(session: &Session<Self>) -> (u64, bool) {
+        (session.acknowledged(), inline::is_over(session))
+    }
 
     fn goal(session: &Session<Self>) -> u64 {
         session.tail()
@@ -145,6 +159,14 @@ impl Inbox for Sending {
 impl Inbox for Receiving {
     fn before_sleep(session: &mut Session<Self>) {
         session.acknowledge_now();
+    }
+
+    fn take_over(session: &mut Session<Self>, position: u64) {
+        session.handle_released(position);
+    }
+
+    fn outcome(session: &Session<Self>) -> (u64, bool) {
+        (session.received(), inline::is_complete(session))
     }
 
     fn goal(_session: &Session<Self>) -> u64 {
@@ -202,10 +224,8 @@ pub struct Connection<H: Inbox, B: Backend> {
     dialing: bool,
     /// The session's end is known to the owner: a new one may begin.
     told: bool,
-    /// Position of the next frame to hand out; a receiver's.
-    pub(crate) taken: u64,
-    /// Messages of this session, committed or handed out.
-    pub(crate) messages: u64,
+    /// What the caller has given so far, of this session: see [`Inbox::take_over`].
+    given: u64,
     /// After a session that was refused or lost: no dial before then.
     dial_at_ns: u64,
     trouble: Option<Trouble>,
@@ -299,8 +319,7 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
             shut: false,
             dialing: false,
             told: false,
-            taken: 0,
-            messages: 0,
+            given: 0,
             dial_at_ns: 0,
             trouble: None,
             before: Counters::default(),
@@ -321,6 +340,38 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
     #[inline(always)]
     pub(crate) fn is_foreign(&self) -> bool {
         self.birth.is_foreign()
+    }
+
+    /// Where it was made.
+    #[inline(always)]
+    pub(crate) fn birth(&self) -> Birth {
+        self.birth
+    }
+
+    /// Which session this is, counted from 1: positions are only good within one.
+    #[inline(always)]
+    pub(crate) fn number(&self) -> u64 {
+        self.sessions
+    }
+
+    /// As [`Inbox::take_over`], of a session that the caller still speaks of. Whether that is news.
+    pub(crate) fn take_over(&mut self, position: u64) -> bool {
+        let news = position != self.given && !self.told;
+        if news {
+            self.given = position;
+            H::take_over(&mut self.session, position);
+        }
+        news
+    }
+
+    /// As [`Inbox::outcome`]; nothing where the caller knows of the session's end.
+    pub(crate) fn outcome(&self) -> (u64, bool) {
+        if self.told { (0, false) } else { H::outcome(&self.session) }
+    }
+
+    /// Has [`Self::park`] end when `fd` is readable.
+    pub(crate) fn watch(&mut self, fd: BorrowedFd<'_>) {
+        self.backend.watch(fd);
     }
 
     /// Whom it is connected with.
@@ -552,7 +603,7 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
     }
 
     /// Sleeps. Timers of the session may end it earlier.
-    fn park(&mut self, limit: Duration) {
+    pub(crate) fn park(&mut self, limit: Duration) {
         let until_ns = match self.next_action() {
             Action::Wait { until_ns } => until_ns,
             Action::Done => None,
@@ -821,7 +872,7 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
         self.sessions += 1;
         self.told = false;
         self.farewell_ns = None;
-        (self.taken, self.messages) = (0, 0);
+        self.given = 0;
     }
 
     /// Closes the session in good order, and waits for the peer's answer. Whether it came.
@@ -937,31 +988,46 @@ fn connector() -> Side {
 #[cfg(any(test, feature = "testing"))]
 pub mod testing {
     use super::{Connection, Inbox, Way};
-    use crate::backend::Fake;
-    use crate::backend::fake;
+    use crate::backend::{Backend, Fake, fake};
     use crate::error::Error;
     use crate::fork::Birth;
     use crate::frame::Kind;
+    use crate::link::Inline;
     use crate::options::Options;
     use crate::receiver::NetReceiver;
     use crate::sender::NetSender;
-    use crate::session::{Greeting, Verdict};
+    use crate::session::{Greeting, Receiving, Sending, Verdict};
+
+    /// A sender over scripted streams.
+    pub type FakeSender = NetSender<Inline<Sending, Fake>>;
+    /// A receiver over scripted streams.
+    pub type FakeReceiver = NetReceiver<Inline<Receiving, Fake>>;
 
     /// Two ends without a connection. The sender is the one that dials.
     ///
     /// # Errors
     /// Those of opening an end.
-    pub fn ends(options: &Options) -> Result<(NetSender<Fake>, NetReceiver<Fake>), Error> {
+    pub fn ends(options: &Options) -> Result<(FakeSender, FakeReceiver), Error> {
         let (one, other) = fake::pair(0);
         let birth = Birth::now();
         let sending = Connection::with_way(options, Way::Given { dials: true }, one, birth)?;
         let receiving = Connection::with_way(options, Way::Given { dials: false }, other, birth)?;
+        let (sending, receiving) = (Inline::with(sending), Inline::with(receiving));
         Ok((NetSender::with(sending, options), NetReceiver::with(receiving, options)))
     }
 
+    /// An end of its own, over some backend.
+    ///
+    /// # Errors
+    /// Those of opening an end.
+    pub fn end<H: Inbox, B: Backend>(options: &Options, backend: B) -> Result<Inline<H, B>, Error> {
+        let way = Way::Given { dials: false };
+        Ok(Inline::with(Connection::with_way(options, way, backend, Birth::now())?))
+    }
+
     /// Joins them by a stream that holds `room` bytes each way. False: one of them is not ready.
-    pub fn join(tx: &mut NetSender<Fake>, rx: &mut NetReceiver<Fake>, room: usize) -> bool {
-        let (dialer, binder) = (tx.connection_mut(), rx.connection_mut());
+    pub fn join(tx: &mut FakeSender, rx: &mut FakeReceiver, room: usize) -> bool {
+        let (dialer, binder) = (tx.link_mut().connection_mut(), rx.link_mut().connection_mut());
         for_both(dialer, binder);
         let (one, other) = fake::pair(room);
         (dialer.backend, binder.backend) = (one, other);
@@ -990,12 +1056,12 @@ pub mod testing {
     }
 
     /// The backend of an end, to be scripted.
-    pub fn script_sender(tx: &mut NetSender<Fake>) -> &mut Fake {
-        &mut tx.connection_mut().backend
+    pub fn script_sender(tx: &mut FakeSender) -> &mut Fake {
+        &mut tx.link_mut().connection_mut().backend
     }
 
     /// The backend of an end, to be scripted.
-    pub fn script_receiver(rx: &mut NetReceiver<Fake>) -> &mut Fake {
-        &mut rx.connection_mut().backend
+    pub fn script_receiver(rx: &mut FakeReceiver) -> &mut Fake {
+        &mut rx.link_mut().connection_mut().backend
     }
 }

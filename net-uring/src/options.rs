@@ -28,6 +28,10 @@ pub struct Options {
     pub wait: Wait,
     /// What moves the bytes.
     pub backend: Backend,
+    /// Who moves them.
+    pub io: Io,
+    /// Of `io=thread`: what the thread is started with.
+    pub thread: Reins,
     /// Fingerprint of the messages' type. Both ends must have the same.
     pub schema: u64,
     /// How serialised messages look in memory. Both ends must have the same.
@@ -53,6 +57,8 @@ impl Options {
             capacity: DEFAULT_CAPACITY,
             wait: Wait::Adaptive,
             backend: Backend::Auto,
+            io: Io::Inline,
+            thread: Reins::default(),
             schema,
             format,
             tuning: Tuning::default(),
@@ -87,6 +93,62 @@ pub enum Wait {
     Adaptive,
     /// Sleeps at once.
     Park,
+}
+
+/// Who moves the bytes of an endpoint. The two ends of a channel may differ.
+///
+/// | while the caller is elsewhere | inline | thread |
+/// |---|---|---|
+/// | messages that the kernel did not take at once | stay in the ring until the next call | leave |
+/// | messages that come | stay in the kernel's buffers, and then with the sender | come into the ring |
+/// | acknowledgements, and so the sender's room | wait for the next call | flow |
+/// | a broken connection | is mended by the next call | is mended |
+/// | the peer sees this end as | stalled, after 5 s | alive |
+///
+/// | | inline | thread |
+/// |---|---|---|
+/// | a `send` costs its caller | a system call, some 4 us | a write into the ring, some 10 ns |
+/// | many `send`s in a row | a packet each; `queue` and `flush` make one of many | whatever piles up while one is sent goes as the next |
+/// | `wait=spin` | the caller asks the kernel while it waits | so does the thread, all the time: a core of its own |
+/// | `wait=adaptive` | asks for 50 us, then sleeps | the same, of both: what is sent after a pause wakes the thread |
+/// | `wait=park` | sleeps at once | the same, of both |
+///
+/// Whoever spins beside others, the thread and the callers of `io=thread`, yields its core at each look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Io {
+    /// The caller's own calls: lowest latency, no thread.
+    #[default]
+    Inline,
+    /// A thread of the endpoint's own, which ends with it.
+    Thread,
+}
+
+impl Io {
+    /// All of them, for lists in messages.
+    pub const ALL: [Self; 2] = [Self::Inline, Self::Thread];
+
+    /// Its name in an address.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Inline => "inline",
+            Self::Thread => "thread",
+        }
+    }
+}
+
+impl fmt::Display for Io {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a thread is started with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reins {
+    /// Its name, of which the system shows 15 bytes. `None`: `rw-` and the channel's.
+    pub name: Option<String>,
+    /// The core that it stays on. `None`: any.
+    pub core: Option<usize>,
 }
 
 /// What moves the bytes of an endpoint. The two ends of a channel may differ: nobody sees it on the

@@ -36,7 +36,8 @@ const NAME_BYTES_MAX: usize = 128;
 /// | `align` | `16`, `64` | shm: bytes that records are aligned to |
 /// | `side` | `bind`, `connect` | tcp: what this end does, if the address shall not decide |
 /// | `backend` | `auto`, `uring`, `epoll` | tcp: what moves the bytes; `auto` is io_uring where it is to be had |
-/// | `io` | `inline` | tcp: the caller's own calls drive the socket |
+/// | `io` | `inline`, `thread` | tcp: the caller's own calls move the bytes, or a thread does |
+/// | `io_core` | a number | tcp, `io=thread`: the core that the thread stays on |
 /// | `hold_cpu_latency` | `on`, `off` | keep the cores awake while the channel is open |
 /// | `kind` | `spsc`, `broadcast`, `mpmc` | who gets a message: the one receiver, every one, or any one |
 /// | `overflow` | `block`, `overwrite` | broadcast: wait for who is a whole ring behind, or overwrite |
@@ -471,14 +472,15 @@ mod tests {
                 vec!["wait=spin", "wait=adaptive", "wait=park"],
                 vec!["side=bind", "side=connect"],
                 vec!["backend=auto", "backend=uring", "backend=epoll"],
-                vec!["io=inline"],
+                vec!["io=inline", "io=thread"],
+                vec!["io_core=0", "io_core=7"],
                 vec!["hold_cpu_latency=on", "hold_cpu_latency=off"],
                 vec!["kind=spsc"],
             ]).prop_flat_map(|keys| {
                 let each: Vec<_> = keys.into_iter().map(proptest::sample::select).collect();
                 each.prop_shuffle()
             }),
-            count in 0..=7usize,
+            count in 0..=8usize,
         ) {
             let query = options[..count].join("&");
             let mark = if query.is_empty() { "" } else { "?" };

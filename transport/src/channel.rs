@@ -78,7 +78,8 @@ macro_rules! each {
 /// [`crate::Builder::linger`]; [`Sender::close`] waits for the receiver itself and tells. And the
 /// calls of an end are what moves its bytes: what the kernel does not take at once leaves, broken
 /// connections are mended and acknowledgements are read with the next call of any kind, of which
-/// [`Sender::flush`] is the one that does nothing else.
+/// [`Sender::flush`] is the one that does nothing else. With `io=thread` a thread does that, whether
+/// anybody calls or not: see [`crate::Io`].
 #[derive(Debug)]
 pub struct Sender<T: Message + ?Sized> {
     end: Sending,

@@ -196,6 +196,12 @@ pub enum SendError {
     /// This process is a fork of the one that opened the handle.
     #[error("this handle was opened before fork(); open the channel again in the child")]
     Forked,
+    /// The thread of `io=thread` has panicked, which is a defect of this library.
+    #[error(
+        "the thread that moves this end's bytes has panicked, as standard error tells; drop the handle, \
+         open the channel again, and report it"
+    )]
+    Broken,
     /// Something that a later version of the medium reports.
     #[error("the medium refused")]
     Other,
@@ -241,6 +247,7 @@ impl From<ringway_net::SendError> for SendError {
             Net::PeerDied { death, lost, .. } => Self::Lost { lost, death: Some(death) },
             Net::Refused { death, lost } => Self::Refused { death, lost },
             Net::Forked => Self::Forked,
+            Net::Broken => Self::Broken,
             _ => Self::Other,
         }
     }
@@ -331,6 +338,12 @@ pub enum RecvError {
     /// This process is a fork of the one that opened the handle.
     #[error("this handle was opened before fork(); open the channel again in the child")]
     Forked,
+    /// The thread of `io=thread` has panicked, which is a defect of this library.
+    #[error(
+        "the thread that moves this end's bytes has panicked, as standard error tells; drop the handle, \
+         open the channel again, and report it"
+    )]
+    Broken,
     /// Something that a later version of the medium reports.
     #[error("the medium refused")]
     Other,
@@ -348,6 +361,7 @@ impl From<ringway_net::RecvError> for RecvError {
             Net::PeerDied { peer, .. } => Self::PeerDied { peer: peer.into() },
             Net::Refused { death } => Self::Refused { death },
             Net::Forked => Self::Forked,
+            Net::Broken => Self::Broken,
             _ => Self::Other,
         }
     }

@@ -80,6 +80,6 @@ pub use error::{BatchError, CloseError, Error, ErrorKind, Lag, Peer, RecvError, 
 pub use message::{Batch, Borrowed, Claim, Message, Received};
 pub use options::Builder;
 pub use ringway_net::session::Death;
-pub use ringway_net::{Backend, Side, Stats as NetStats, Trouble as NetTrouble};
+pub use ringway_net::{Backend, Io, Side, Stats as NetStats, Trouble as NetTrouble};
 pub use ringway_shm::{HeldUp, Kind, Overflow, Read, Redeliver, Stats, Until, Wait};
 pub use rkyv;

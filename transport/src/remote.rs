@@ -65,6 +65,18 @@ pub(crate) fn only_here(name: &str, option: &str) -> Error {
     ))
 }
 
+/// The error for an option that was set for a thread where there is none.
+pub(crate) fn only_threads(name: &str, option: &str) -> Error {
+    Error::Net(ringway_net::Error::new(
+        ringway_net::ErrorKind::BadOption,
+        format!("opening channel {name:?} between hosts"),
+        format!(
+            "`{option}` is set, which is for a thread, and the calls of this end are to move its bytes"
+        ),
+        "Add `io=thread`, or leave it out",
+    ))
+}
+
 /// What both media count, as the sender knows it.
 pub(crate) fn sent(net: &ringway_net::Stats) -> Stats {
     let mut stats = counted(net);

@@ -23,6 +23,10 @@ macro_rules! flavors {
             $($every)* $($waiting)* $($keeping)*);
         flavors!(@ spsc_park "shm://contract?wait=park&capacity=64KiB&align=64",
             $($every)* $($waiting)* $($keeping)*);
+        flavors!(@ tcp_thread_spin "tcp://127.0.0.1:0/contract?io=thread&wait=spin&capacity=64KiB",
+            $($every)* $($waiting)* $($keeping)*);
+        flavors!(@ tcp_thread_adaptive "tcp://127.0.0.1:0/contract?io=thread&capacity=64KiB",
+            $($every)* $($waiting)* $($keeping)*);
         flavors!(@ broadcast_block_spin
             "shm://contract?kind=broadcast&wait=spin&capacity=64KiB",
             $($every)* $($waiting)*);

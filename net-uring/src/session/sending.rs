@@ -70,10 +70,10 @@ impl Session<Sending> {
         self.half.acknowledged
     }
 
-    /// Bytes that were committed and that no connection has taken: they leave with later calls.
+    /// Bytes below `end` that no connection has taken: they leave with later calls.
     #[inline(always)]
-    pub fn unsent(&self) -> u64 {
-        self.half.tail - self.half.sent
+    pub fn unsent_below(&self, end: u64) -> u64 {
+        end.saturating_sub(self.half.sent)
     }
 
     /// The longest body of a message: half a ring, less a header.
@@ -115,6 +115,19 @@ impl Session<Sending> {
         header.to_bytes()
     }
 
+    /// Takes over frames that somebody else wrote behind the tail, as [`Self::commit`] would have: whole
+    /// frames up to `tail`, each with its header, position and padding.
+    ///
+    /// # Panics
+    /// If there was no room for them, or `tail` goes back.
+    #[inline(always)]
+    pub fn handle_committed(&mut self, tail: u64) {
+        let half = &mut self.half;
+        let room = half.acknowledged + half.capacity;
+        assert!(half.tail <= tail && tail <= room, "frames without room");
+        half.tail = tail;
+    }
+
     /// Takes in bytes that came over the connection: control frames, as the receiver sends nothing
     /// else. `ring` is the send ring. Bytes that come after a violation or the end are ignored.
     pub fn handle_received(&mut self, mut bytes: &[u8], ring: &impl Headers, now_ns: u64) {
@@ -150,9 +163,14 @@ impl Session<Sending> {
 
     /// What was committed and never acknowledged. Walks through the ring, so for the end.
     pub fn unacknowledged(&self, ring: &impl Headers) -> Unacknowledged {
+        self.unacknowledged_below(self.half.tail, ring)
+    }
+
+    /// As [`Self::unacknowledged`], with frames that lie behind the tail already, up to `end`.
+    pub fn unacknowledged_below(&self, end: u64, ring: &impl Headers) -> Unacknowledged {
         let mut sum = Unacknowledged::default();
         let mut at = self.half.acknowledged;
-        while at < self.half.tail {
+        while at < end {
             let len = Header::from_bytes(ring.header(at)).len;
             at += frame_len(len);
             sum.messages += 1;

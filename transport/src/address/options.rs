@@ -3,7 +3,7 @@
 //! The table is where errors get their lists from, so nothing else may name an option. Whether a
 //! value makes sense (is that capacity a power of two?) is the business of the crate that uses it.
 
-use ringway_net::{Backend, Side};
+use ringway_net::{Backend, Io, Side};
 use ringway_shm::{Kind, Overflow, Read, Redeliver, Until, Wait};
 
 use super::Scheme;
@@ -40,6 +40,10 @@ pub struct ShmOptions {
     pub redeliver: Option<Redeliver>,
     /// When an MPMC channel's receivers are told that it has ended.
     pub until: Option<Until>,
+    /// Of `tcp://`: who moves the bytes.
+    pub io: Option<Io>,
+    /// Of `io=thread`: the core that the thread stays on.
+    pub io_core: Option<u64>,
     /// Whether the cores are kept from sleeping deeply while a handle is open.
     pub hold_cpu_latency: Option<bool>,
 }
@@ -47,7 +51,8 @@ pub struct ShmOptions {
 /// What an option takes, and where it goes.
 enum Form {
     Size(fn(&mut ShmOptions, u64)),
-    Count(fn(&mut ShmOptions, u64)),
+    /// What it is, an example, and where it goes.
+    Count(&'static str, &'static str, fn(&mut ShmOptions, u64)),
     Word(&'static [Word]),
 }
 
@@ -80,7 +85,12 @@ const SHM: &[(&str, Form)] = &[
             (Overflow::Overwrite.name(), |options| options.overflow = Some(Overflow::Overwrite)),
         ]),
     ),
-    ("history", Form::Count(|options, messages| options.history = Some(messages))),
+    (
+        "history",
+        Form::Count("a number of messages", "100", |options, messages| {
+            options.history = Some(messages)
+        }),
+    ),
     (
         "read",
         Form::Word(&[
@@ -88,7 +98,10 @@ const SHM: &[(&str, Form)] = &[
             ("newest", |options| options.read = Some(Read::Newest)),
         ]),
     ),
-    ("slots", Form::Count(|options, slots| options.slots = Some(slots))),
+    (
+        "slots",
+        Form::Count("a number of messages", "100", |options, slots| options.slots = Some(slots)),
+    ),
     ("slot", Form::Size(|options, bytes| options.slot = Some(bytes))),
     (
         "redeliver",
@@ -125,8 +138,17 @@ const TCP: &[(&str, Form)] = &[
             (Backend::Epoll.name(), |options| options.backend = Some(Backend::Epoll)),
         ]),
     ),
-    // The caller's own calls drive the socket: nothing to set.
-    ("io", Form::Word(&[("inline", |_| {})])),
+    (
+        "io",
+        Form::Word(&[
+            (Io::Inline.name(), |options| options.io = Some(Io::Inline)),
+            (Io::Thread.name(), |options| options.io = Some(Io::Thread)),
+        ]),
+    ),
+    (
+        "io_core",
+        Form::Count("the number of a core", "1", |options, core| options.io_core = Some(core)),
+    ),
     HOLD_CPU_LATENCY,
     SPSC,
 ];
@@ -206,11 +228,11 @@ impl Form {
                 Ok(bytes) => set(options, bytes),
                 Err(error) => return Err(AddressProblem::BadSize { option, error }),
             },
-            Self::Count(set) => match value.parse() {
+            Self::Count(what, example, set) => match value.parse() {
                 Ok(count) => set(options, count),
                 Err(_) => {
                     let found = value.to_owned();
-                    return Err(AddressProblem::BadCount { option, found });
+                    return Err(AddressProblem::BadCount { option, what, example, found });
                 }
             },
             Self::Word(words) => match words.iter().find(|(word, _)| *word == value) {
@@ -227,7 +249,7 @@ impl Form {
     fn example(&self) -> &'static str {
         match self {
             Self::Size(_) => "64KiB",
-            Self::Count(_) => "100",
+            Self::Count(_, example, _) => example,
             Self::Word(words) => words.first().map_or("", |(word, _)| word),
         }
     }
@@ -281,13 +303,21 @@ mod tests {
             capacity: Some(65536),
             wait: Some(Wait::Spin),
             kind: Some(Kind::Spsc),
+            io: Some(Io::Inline),
             ..none
         };
         assert_eq!(read("capacity=64KiB&wait=spin&io=inline&kind=spsc"), both);
+        let thread = ShmOptions { io: Some(Io::Thread), io_core: Some(1), ..none };
+        assert_eq!(read("io=thread&io_core=1"), thread);
+        let text = parse_options(Scheme::Tcp, "io_core=one").expect_err("refused").to_string();
+        assert_eq!(
+            text,
+            "io_core is the number of a core, and \"one\" is none: type io_core=1, say"
+        );
         let text = parse_options(Scheme::Tcp, "align=16").expect_err("refused").to_string();
         assert_eq!(
             text,
-            "\"align\" is no option of tcp: type one of capacity, wait, side, backend, io, \
+            "\"align\" is no option of tcp: type one of capacity, wait, side, backend, io, io_core, \
              hold_cpu_latency, kind"
         );
     }
