@@ -50,7 +50,7 @@ fn ping_pongs_of_all_spinning_references() {
         measured("pingpong", &["pingpong", "--size", "8,1024", "--rounds", "2", "--round-ms", "3"]);
     assert_eq!(result["schema"], 1);
     assert!(result["host"]["clock_cost_ns"].as_f64().expect("a cost") > 0.0);
-    assert_eq!(result["host"]["jitter"].as_array().expect("one for each CPU").len(), 2);
+    assert_eq!(result["host"]["jitter"].as_array().expect("one for each party").len(), 2);
     assert!(result["floor_ring"].is_object());
     for system in
         ["floor-cacheline", "floor-cacheline-pause", "floor-ring", "floor-ring-tight", "rtrb"]
@@ -185,8 +185,11 @@ fn assert_shares(row: &Value, count: usize) {
         assert!(many[figure].as_f64().is_some_and(|figure| figure > 0.0), "{figure} of {row}");
     }
     assert!(many["unfairness"].as_f64().is_some_and(|figure| figure >= 1.0), "{row}");
-    for side in ["senders", "receivers"] {
-        assert_eq!(many["cpus"][side].as_array().map(Vec::len), Some(count), "{side} of {row}");
+    // Where there is one CPU, nobody has one of its own.
+    if !many["cpus"].is_null() {
+        for side in ["senders", "receivers"] {
+            assert_eq!(many["cpus"][side].as_array().map(Vec::len), Some(count), "{side} of {row}");
+        }
     }
 }
 
@@ -231,8 +234,9 @@ fn every_subscriber_in_a_process_of_its_own() {
         let mut rounds = 0;
         for row in own {
             rounds += row["rounds"].as_u64().expect("rounds");
-            let receivers = row["many"]["cpus"]["receivers"].as_array().map(Vec::len);
-            assert_eq!(receivers, Some(count), "{row}");
+            if let Some(receivers) = row["many"]["cpus"]["receivers"].as_array() {
+                assert_eq!(receivers.len(), count, "{row}");
+            }
             let each = row["msgs_per_s"].as_f64().expect("a rate");
             let least = row["many"]["receiver_least_per_s"].as_f64().expect("a rate");
             let most = row["many"]["receiver_most_per_s"].as_f64().expect("a rate");

@@ -2,7 +2,7 @@
 
 use super::memory::{Access, SlotMemory, SlotWord};
 use super::word::{self, Owner, Sent, Taken};
-use super::{Geometry, Holder, STEPS_PER_HINT, back_off, help};
+use super::{Geometry, Holder, STEPS_PER_HINT, back_off, help, look};
 use crate::error::Fault;
 
 /// How many slots ahead a receiver in a stream asks for what it will read.
@@ -75,7 +75,7 @@ impl<M: SlotMemory> Receiver<M> {
     /// A receiver with nothing claimed. `owner` is this participant's alone, and was swept.
     pub fn new(memory: M, owner: Owner) -> Self {
         let geometry = Geometry::of(memory.slots());
-        let hint = memory.head().load_relaxed();
+        let hint = look(memory.head());
         Self {
             memory,
             owner,
@@ -247,7 +247,7 @@ impl<M: SlotMemory> Receiver<M> {
     pub fn give_back(&mut self) -> u64 {
         self.release();
         let Held { first, len, .. } = std::mem::take(&mut self.held);
-        for ticket in (first..first + len).rev() {
+        for ticket in (0..len).rev().map(|behind| first.wrapping_add(behind)) {
             self.store(ticket, Taken::Returned { attempt: 1 });
         }
         if len > 0 {
@@ -357,14 +357,14 @@ impl<M: SlotMemory> Receiver<M> {
                 *taken += 1;
                 self.next += if let Taken::Reading { run, .. } = state { run } else { 1 };
                 if taken.is_multiple_of(STEPS_PER_HINT) {
-                    self.hint = self.memory.head().load_relaxed();
+                    self.hint = look(self.memory.head());
                     self.next = self.next.max(self.hint);
                 }
                 Ok(())
             }
             1.. => {
                 // Others went round. The hint lags by less than a lap, so it is ahead of here.
-                self.hint = self.memory.head().load_relaxed();
+                self.hint = look(self.memory.head());
                 if self.hint <= self.next {
                     return Err(Fault::Hint.into());
                 }

@@ -2,7 +2,7 @@
 
 use super::memory::{Access, SlotMemory, SlotWord};
 use super::word::{self, LEN_MAX, Owner, Sent, Taken};
-use super::{Geometry, Holder, STEPS_PER_HINT, back_off, help};
+use super::{Geometry, Holder, STEPS_PER_HINT, back_off, help, look};
 use crate::error::Fault;
 
 /// Slots looked at in advance when the known free ones are used up: eight lines of receivers' words,
@@ -55,7 +55,7 @@ impl<M: SlotMemory> Sender<M> {
     /// A sender with nothing claimed. `owner` is this participant's alone, and was swept.
     pub fn new(memory: M, owner: Owner) -> Self {
         let geometry = Geometry::of(memory.slots());
-        let hint = memory.tail().load_relaxed();
+        let hint = look(memory.tail());
         Self { memory, owner, geometry, next: hint, free: hint, hint, run: Run::default() }
     }
 
@@ -208,7 +208,7 @@ impl<M: SlotMemory> Sender<M> {
                 *taken += 1;
                 self.next += if let Sent::Writing { run, .. } = state { run } else { 1 };
                 if taken.is_multiple_of(STEPS_PER_HINT) {
-                    self.hint = self.memory.tail().load_relaxed();
+                    self.hint = look(self.memory.tail());
                     self.next = self.next.max(self.hint);
                 }
                 Ok(())
@@ -222,9 +222,16 @@ impl<M: SlotMemory> Sender<M> {
                 // Settled after all, which the caller has asked for.
                 Sent::Nothing | Sent::Ready { .. } => Err(ClaimError::Corrupt(Fault::Slot)),
             },
+            -2 if matches!(state, Sent::Nothing | Sent::Ready { .. }) => {
+                // A lap was left out, because the word of the claim that covered it was written over.
+                // Nobody comes to that lap any more; with this the receivers pass over it.
+                let left_out = Sent::Nothing.word(self.geometry.lap(ticket).before());
+                let _ = self.memory.sent(self.geometry.index(ticket)).replace(found, left_out);
+                Err(ClaimError::Corrupt(Fault::Slot))
+            }
             laps if laps > 0 => {
                 // Others went round. The hint lags by less than a lap, so it is ahead of here.
-                self.hint = self.memory.tail().load_relaxed();
+                self.hint = look(self.memory.tail());
                 if self.hint <= self.next {
                     return Err(ClaimError::Corrupt(Fault::Hint));
                 }
@@ -281,13 +288,8 @@ impl<M: SlotMemory> Sender<M> {
         let state = match Taken::read(found) {
             Ok(state) => state,
             Err(fault) => {
-                // A word that nobody writes. Where the receivers have gone on nobody else comes to it.
-                let last = ticket.wrapping_sub(self.geometry.mask + 1);
-                if self.memory.head().load_relaxed().wrapping_sub(last).cast_signed() > 0 {
-                    let done = Taken::Done.word(self.geometry.lap(ticket).before());
-                    // Somebody else may have done so.
-                    let _ = self.memory.taken(self.geometry.index(ticket)).replace(found, done);
-                }
+                // A word that nobody writes.
+                self.skip_left_behind(ticket, found);
                 return Err(ClaimError::Corrupt(fault));
             }
         };
@@ -295,11 +297,30 @@ impl<M: SlotMemory> Sender<M> {
             // A message of this lap was sent and taken already.
             (_, 0..) => return Ok(false),
             (Taken::Reading { owner, .. } | Taken::Again { owner, .. }, -1) => Some(owner),
+            // It was part of a receiver's claim whose word was written over: the claim ended without it.
+            (Taken::Done, -2) if self.skip_left_behind(ticket, found) => {
+                return Err(ClaimError::Corrupt(Fault::Slot));
+            }
             // The lap before is over for the senders, and nobody has taken it.
             (Taken::Returned { .. }, -1) | (Taken::Done, -2) => None,
             _ => return Err(ClaimError::Corrupt(Fault::Slot)),
         };
         let ticket = ticket.wrapping_sub(self.geometry.mask + 1);
         Err(ClaimError::Full(Some(Holder { owner, ticket, word: found })))
+    }
+
+    /// Ends the last lap of a slot for the receivers, if they have gone on: nobody else comes to it. A
+    /// sender comes here after all of the claim that covers the slot was released, so that without damage
+    /// none is left behind.
+    #[cold]
+    fn skip_left_behind(&self, ticket: u64, found: u64) -> bool {
+        let last = ticket.wrapping_sub(self.geometry.mask + 1);
+        let is_behind = look(self.memory.head()).wrapping_sub(last).cast_signed() > 0;
+        if is_behind {
+            let done = Taken::Done.word(self.geometry.lap(ticket).before());
+            // Somebody else may have done so.
+            let _ = self.memory.taken(self.geometry.index(ticket)).replace(found, done);
+        }
+        is_behind
     }
 }
