@@ -191,7 +191,9 @@ impl Options {
         }
         let named = |system: &System| self.systems.iter().any(|name| name == system.name);
         let has = |system: &System, wait| {
-            system.scenarios.contains(&scenario) && system.waits.contains(&wait)
+            system.over() == self.over
+                && system.scenarios.contains(&scenario)
+                && system.waits.contains(&wait)
         };
         let mut chosen: Vec<(&System, Wait)> = Vec::new();
         for system in systems::all() {
@@ -204,7 +206,8 @@ impl Options {
         if chosen.is_empty() {
             let waits: Vec<String> = self.waits.iter().map(Wait::to_string).collect();
             return Err(Fault::new(format!(
-                "nothing to measure: none of these systems has --wait {}; {}",
+                "nothing to measure: none of these systems has --over {} --wait {}; {}",
+                format!("{:?}", self.over).to_lowercase(),
                 waits.join(","),
                 listing(scenario)
             )));

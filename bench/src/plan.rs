@@ -148,6 +148,8 @@ pub(crate) enum Wait {
 pub(crate) enum Over {
     /// Shared memory on one host.
     Shm,
+    /// TCP, over this host's loopback.
+    Tcp,
 }
 
 /// Which side of the channel.

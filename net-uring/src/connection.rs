@@ -338,6 +338,10 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
         }
     }
 
+    pub(crate) fn backend_name(&self) -> &'static str {
+        self.backend.name()
+    }
+
     /// Why there is no connection.
     pub(crate) fn trouble(&self) -> Option<Trouble> {
         self.trouble
@@ -363,6 +367,7 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
             wire_bytes_sent: self.bytes_sent,
             wire_bytes_received: self.bytes_received,
             parks: self.parks,
+            trouble: self.trouble,
             door: match &self.way {
                 Way::Bind(listener) => Some(listener.stats()),
                 _ => None,
@@ -565,8 +570,10 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
         let timeout = timer.map_or(limit, |timer| timer.min(limit));
         // The coarse clock lags: a timer that seems due now is so in a moment.
         let timeout = timeout.max(Duration::from_micros(100));
-        self.offer();
-        self.want();
+        if !self.dialing {
+            self.offer();
+            self.want();
+        }
         self.parks += 1;
         self.backend.park(timeout);
         self.now_ns = clock::coarse_ns();

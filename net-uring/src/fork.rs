@@ -28,19 +28,23 @@ impl Birth {
     }
 }
 
-/// A descriptor that a forked child closes at once. In such a child, dropping it does nothing.
+/// The owner of a descriptor that a forked child closes at once. In such a child, dropping it does
+/// nothing.
 #[derive(Debug)]
-pub struct OwnSocket {
-    fd: ManuallyDrop<OwnedFd>,
+pub struct Own<T: AsRawFd> {
+    fd: ManuallyDrop<T>,
     birth: Birth,
 }
 
-impl OwnSocket {
-    /// Opens a socket and takes it in charge. No fork can come between the two.
+/// A socket.
+pub type OwnSocket = Own<OwnedFd>;
+
+impl<T: AsRawFd> Own<T> {
+    /// Opens a descriptor and takes it in charge. No fork can come between the two.
     ///
     /// # Errors
-    /// Those of `open`, which may return no socket as well.
-    pub fn open<E>(open: impl FnOnce() -> Result<OwnedFd, E>) -> Result<Self, E> {
+    /// Those of `open`, which may return nothing as well.
+    pub fn open<E>(open: impl FnOnce() -> Result<T, E>) -> Result<Self, E> {
         let birth = Birth::now();
         let _no_fork = Taking::lock();
         let fd = open()?;
@@ -48,23 +52,34 @@ impl OwnSocket {
         unsafe { (*TABLE.0.get()).push(fd.as_raw_fd()) };
         Ok(Self { fd: ManuallyDrop::new(fd), birth })
     }
+
+    /// Whether this process is a fork of the one that opened it.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.birth.is_foreign()
+    }
+
+    /// What it owns. It must stay the same descriptor.
+    #[inline(always)]
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        &mut self.fd
+    }
 }
 
-impl AsFd for OwnSocket {
+impl<T: AsRawFd + AsFd> AsFd for Own<T> {
     #[inline(always)]
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 }
 
-impl AsRawFd for OwnSocket {
+impl<T: AsRawFd> AsRawFd for Own<T> {
     #[inline(always)]
     fn as_raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
     }
 }
 
-impl Drop for OwnSocket {
+impl<T: AsRawFd> Drop for Own<T> {
     fn drop(&mut self) {
         if self.birth.is_foreign() {
             return;
@@ -147,7 +162,7 @@ extern "C" fn in_child() {
     unsafe {
         FORKS.0.get().write_volatile(forks().wrapping_add(1));
         for fd in (*TABLE.0.get()).drain(..) {
-            // Open descriptors that only OwnSocket closes, and in this process it no longer does.
+            // Open descriptors that only Own closes, and in this process it no longer does.
             drop(OwnedFd::from_raw_fd(fd));
         }
     }

@@ -34,7 +34,7 @@ pub mod stats;
 
 pub use connection::{Peer, Trouble};
 pub use error::{Error, ErrorKind};
-pub use options::{Options, Side, Wait};
+pub use options::{Backend, Options, Side, Wait};
 pub use receiver::{Batch, BatchMessage, NetReceiver, Received, RecvError};
 pub use sender::{Claim, CloseError, NetSender, SendError};
 pub use stats::Stats;

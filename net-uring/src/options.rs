@@ -1,5 +1,7 @@
 //! What an endpoint is opened with: where, which channel, who binds, and how it waits.
 
+use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::session::{Format, Timing};
@@ -24,6 +26,8 @@ pub struct Options {
     pub capacity: u64,
     /// How calls wait.
     pub wait: Wait,
+    /// What moves the bytes.
+    pub backend: Backend,
     /// Fingerprint of the messages' type. Both ends must have the same.
     pub schema: u64,
     /// How serialised messages look in memory. Both ends must have the same.
@@ -48,6 +52,7 @@ impl Options {
             side: Side::ByAddress,
             capacity: DEFAULT_CAPACITY,
             wait: Wait::Adaptive,
+            backend: Backend::Auto,
             schema,
             format,
             tuning: Tuning::default(),
@@ -82,4 +87,68 @@ pub enum Wait {
     Adaptive,
     /// Sleeps at once.
     Park,
+}
+
+/// What moves the bytes of an endpoint. The two ends of a channel may differ: nobody sees it on the
+/// wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Backend {
+    /// io_uring where the system has it and allows it; else epoll, which is said once per process
+    /// on standard error. `backend()` of the endpoint tells which one it is.
+    #[default]
+    Auto,
+    /// io_uring: calls that sleep make one system call where epoll needs two. Linux 6.1 or newer.
+    /// That it is not to be had is an error, which says why and what to type.
+    Uring,
+    /// Plain calls, and epoll to sleep. Runs everywhere.
+    Epoll,
+}
+
+impl Backend {
+    /// All of them, for lists in messages.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Uring, Self::Epoll];
+
+    /// Its name in an address.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Uring => "uring",
+            Self::Epoll => "epoll",
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The text is not the name of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not one of auto, uring, epoll")]
+pub struct UnknownBackend;
+
+impl FromStr for Backend {
+    type Err = UnknownBackend;
+
+    fn from_str(text: &str) -> Result<Self, UnknownBackend> {
+        Self::ALL.into_iter().find(|backend| backend.name() == text).ok_or(UnknownBackend)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Backend, UnknownBackend};
+
+    #[test]
+    fn backends_are_read_as_they_are_written() {
+        for backend in Backend::ALL {
+            assert_eq!(backend.to_string().parse(), Ok(backend));
+            assert!(UnknownBackend.to_string().contains(backend.name()));
+        }
+        for text in ["", "Uring", "io_uring", "auto "] {
+            assert_eq!(text.parse::<Backend>(), Err(UnknownBackend));
+        }
+    }
 }

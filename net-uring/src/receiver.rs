@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::time::Duration;
 
-use crate::backend::{Backend, Epoll};
+use crate::backend::{Backend, Chosen};
 use crate::connection::{Connection, Peer, Trouble};
 use crate::error::Error;
 use crate::frame::{HEADER_LEN, Header, frame_len};
@@ -21,7 +21,7 @@ const BATCH_MAX: usize = 1 << 20;
 /// The caller's own calls drive the socket, and the acknowledgements that make room at the sender
 /// leave with them. While nobody calls, nothing happens: the sender fills both rings and then waits.
 #[derive(Debug)]
-pub struct NetReceiver<B: Backend = Epoll> {
+pub struct NetReceiver<B: Backend = Chosen> {
     connection: Connection<Receiving, B>,
     /// Position at whose release enough has come together for an acknowledgement.
     tell_at: u64,
@@ -80,9 +80,7 @@ impl NetReceiver {
     /// # Errors
     /// [`Error`], whose text names the remedy.
     pub fn open(options: &Options) -> Result<Self, Error> {
-        let backend = Epoll::new().map_err(|errno| {
-            Error::io("opening epoll", std::io::Error::from_raw_os_error(errno.0))
-        })?;
+        let backend = Chosen::open(options.backend)?;
         Ok(Self::with(Connection::open(options, backend)?, options))
     }
 }
@@ -165,6 +163,20 @@ impl<B: Backend> NetReceiver<B> {
         Ok(Batch { receiver: self, left: limit.min(BATCH_MAX) })
     }
 
+    /// Gives back the message that was received last and whose guard was forgotten: what dropping the
+    /// guard would have done.
+    pub fn give_back(&mut self) {
+        if let Some(frame) = self.peek() {
+            drop(Received { receiver: self, frame });
+        }
+    }
+
+    /// A batch that was forgotten, to go on with, for `limit` more messages.
+    #[inline(always)]
+    pub fn batch_again(&mut self, limit: usize) -> Batch<'_, B> {
+        Batch { receiver: self, left: limit }
+    }
+
     /// The sender of this session, if there was a handshake.
     pub fn peer(&self) -> Option<Peer> {
         self.connection.peer()
@@ -180,9 +192,9 @@ impl<B: Backend> NetReceiver<B> {
         self.connection.trouble()
     }
 
-    /// Which backend moves the bytes.
+    /// Which backend moves the bytes: `uring` or `epoll`.
     pub fn backend(&self) -> &'static str {
-        "epoll"
+        self.connection.backend_name()
     }
 
     /// Counters. No system call.
@@ -329,7 +341,7 @@ impl<B: Backend> Drop for NetReceiver<B> {
 
 /// A message, read in place; dropping it gives its room back.
 #[derive(Debug)]
-pub struct Received<'a, B: Backend = Epoll> {
+pub struct Received<'a, B: Backend = Chosen> {
     receiver: &'a mut NetReceiver<B>,
     frame: Frame,
 }
@@ -374,8 +386,7 @@ impl<B: Backend> Deref for Received<'_, B> {
 }
 
 impl<B: Backend> Drop for Received<'_, B> {
-    // Out of line, beside the system call: in a caller that knows several media, the others' way is shorter.
-    #[inline(never)]
+    #[inline]
     fn drop(&mut self) {
         if self.receiver.connection.is_foreign() {
             return;
@@ -387,7 +398,7 @@ impl<B: Backend> Drop for Received<'_, B> {
 
 /// Several messages, released together when it is dropped.
 #[derive(Debug)]
-pub struct Batch<'a, B: Backend = Epoll> {
+pub struct Batch<'a, B: Backend = Chosen> {
     receiver: &'a mut NetReceiver<B>,
     left: usize,
 }
@@ -427,8 +438,7 @@ impl<B: Backend> Batch<'_, B> {
 }
 
 impl<B: Backend> Drop for Batch<'_, B> {
-    // Out of line, beside the system call: in a caller that knows several media, the others' way is shorter.
-    #[inline(never)]
+    #[inline]
     fn drop(&mut self) {
         if !self.receiver.connection.is_foreign() {
             self.receiver.release();

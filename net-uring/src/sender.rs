@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use crate::backend::{Backend, Epoll};
+use crate::backend::{Backend, Chosen};
 use crate::connection::{Connection, Peer, Trouble};
 use crate::error::Error;
 use crate::frame::{HEADER_LEN, frame_len};
@@ -20,7 +20,7 @@ use crate::stats::Stats;
 /// and leaves with the next call of any kind, and acknowledgements are read by calls as well. While
 /// nobody calls, nothing happens.
 #[derive(Debug)]
-pub struct NetSender<B: Backend = Epoll> {
+pub struct NetSender<B: Backend = Chosen> {
     connection: Connection<Sending, B>,
     /// Position up to which acknowledgements need not be looked for.
     look_at: u64,
@@ -137,9 +137,7 @@ impl NetSender {
     /// # Errors
     /// [`Error`], whose text names the remedy.
     pub fn open(options: &Options) -> Result<Self, Error> {
-        let backend = Epoll::new().map_err(|errno| {
-            Error::io("opening epoll", std::io::Error::from_raw_os_error(errno.0))
-        })?;
+        let backend = Chosen::open(options.backend)?;
         Ok(Self::with(Connection::open(options, backend)?, options))
     }
 }
@@ -256,9 +254,9 @@ impl<B: Backend> NetSender<B> {
         self.connection.trouble()
     }
 
-    /// Which backend moves the bytes.
+    /// Which backend moves the bytes: `uring` or `epoll`.
     pub fn backend(&self) -> &'static str {
-        "epoll"
+        self.connection.backend_name()
     }
 
     /// Counters. Walks through what is unacknowledged, and makes no system call.
@@ -419,7 +417,7 @@ fn is_over(session: &Session<Sending>) -> bool {
 /// nobody sees that it was. The bytes hold whatever was there before.
 #[derive(Debug)]
 #[must_use = "a claim that is dropped is aborted"]
-pub struct Claim<'a, B: Backend = Epoll> {
+pub struct Claim<'a, B: Backend = Chosen> {
     sender: &'a mut NetSender<B>,
     payload: *mut u8,
     room: usize,

@@ -1,5 +1,6 @@
 //! What an endpoint has done so far.
 
+use crate::connection::Trouble;
 use crate::listener::DoorStats;
 use crate::socket::Facts;
 
@@ -50,6 +51,8 @@ pub struct Stats {
     pub wire_bytes_received: u64,
     /// Times it slept.
     pub parks: u64,
+    /// Why there was no connection, when there last was none.
+    pub trouble: Option<Trouble>,
     /// Of an end that binds: what became of those who came.
     pub door: Option<DoorStats>,
     /// How the present connection's socket is set up.

@@ -1,4 +1,4 @@
-//! The seam and the two backends behind it, without any protocol on top.
+//! The seam and the backends behind it, without any protocol on top.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use ringway_net::backend::fake::{self, Step};
-use ringway_net::backend::{Backend, Completion, Epoll, Errno, Kind};
+use ringway_net::backend::{Backend, Chosen, Completion, Errno, Kind};
 use ringway_net::fork::OwnSocket;
 use ringway_net::mirror::Span;
 
@@ -26,15 +26,27 @@ impl Memory {
     }
 }
 
-/// A backend with a real connection, and the other end of it.
-fn connected() -> (Epoll, TcpStream) {
+/// Each of the backends that this system has.
+fn each(test: impl Fn(Chosen)) {
+    for which in [ringway_net::Backend::Epoll, ringway_net::Backend::Uring] {
+        match Chosen::open(which) {
+            Ok(backend) => {
+                assert_eq!(backend.name(), which.name());
+                test(backend);
+            }
+            Err(error) => println!("skipped: {which}: {error}"),
+        }
+    }
+}
+
+/// Gives a backend a real connection, whose other end is returned.
+fn connect(backend: &mut Chosen) -> TcpStream {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (other, _) = listener.accept().unwrap();
     stream.set_nonblocking(true).unwrap();
-    let mut epoll = Epoll::new().unwrap();
-    epoll.attach(OwnSocket::open(|| std::io::Result::Ok(OwnedFd::from(stream))).unwrap());
-    (epoll, other)
+    backend.attach(OwnSocket::open(|| std::io::Result::Ok(OwnedFd::from(stream))).unwrap());
+    other
 }
 
 /// Turns and parks until something completes.
@@ -57,189 +69,207 @@ fn submit(backend: &mut impl Backend, kind: Kind, memory: &mut Memory) {
 
 #[test]
 fn bytes_go_both_ways() {
-    let (mut epoll, mut other) = connected();
-    let (mut out, mut room) = (Memory::new(1000), Memory::new(300));
-    let expected = out.0.to_vec();
-    submit(&mut epoll, Kind::Send, &mut out);
-    submit(&mut epoll, Kind::Recv, &mut room);
-    assert_eq!(completion(&mut epoll), Completion { kind: Kind::Send, result: Ok(1000) });
-    let mut came = vec![0; 1000];
-    other.read_exact(&mut came).unwrap();
-    assert_eq!(came, expected);
-    assert!(epoll.is_outstanding(Kind::Recv) && !epoll.is_outstanding(Kind::Send));
-    other.write_all(b"hello").unwrap();
-    assert_eq!(completion(&mut epoll), Completion { kind: Kind::Recv, result: Ok(5) });
-    assert_eq!(&room.0[..5], b"hello");
-    // More than there is room for comes in two.
-    other.write_all(&expected[..400]).unwrap();
-    let mut seen: Vec<u8> = Vec::new();
-    while seen.len() < 400 {
-        submit(&mut epoll, Kind::Recv, &mut room);
-        let count = completion(&mut epoll).result.unwrap();
-        seen.extend(&room.0[..count]);
-    }
-    assert_eq!(seen, expected[..400]);
-    other.shutdown(Shutdown::Write).unwrap();
-    submit(&mut epoll, Kind::Recv, &mut room);
-    assert_eq!(completion(&mut epoll), Completion { kind: Kind::Recv, result: Ok(0) });
+    each(|mut backend| {
+        let mut other = connect(&mut backend);
+        let (mut out, mut room) = (Memory::new(1000), Memory::new(300));
+        let expected = out.0.to_vec();
+        submit(&mut backend, Kind::Send, &mut out);
+        submit(&mut backend, Kind::Recv, &mut room);
+        assert_eq!(completion(&mut backend), Completion { kind: Kind::Send, result: Ok(1000) });
+        let mut came = vec![0; 1000];
+        other.read_exact(&mut came).unwrap();
+        assert_eq!(came, expected);
+        assert!(backend.is_outstanding(Kind::Recv) && !backend.is_outstanding(Kind::Send));
+        other.write_all(b"hello").unwrap();
+        assert_eq!(completion(&mut backend), Completion { kind: Kind::Recv, result: Ok(5) });
+        assert_eq!(&room.0[..5], b"hello");
+        // More than there is room for comes in two.
+        other.write_all(&expected[..400]).unwrap();
+        let mut seen: Vec<u8> = Vec::new();
+        while seen.len() < 400 {
+            submit(&mut backend, Kind::Recv, &mut room);
+            let count = completion(&mut backend).result.unwrap();
+            seen.extend(&room.0[..count]);
+        }
+        assert_eq!(seen, expected[..400]);
+        other.shutdown(Shutdown::Write).unwrap();
+        submit(&mut backend, Kind::Recv, &mut room);
+        assert_eq!(completion(&mut backend), Completion { kind: Kind::Recv, result: Ok(0) });
+    });
 }
 
 #[test]
 fn what_the_kernel_does_not_take_stays() {
-    let (mut epoll, mut other) = connected();
-    let mut out = Memory::new(64 << 20);
-    let expected = out.0.to_vec();
-    let reader = std::thread::spawn(move || {
-        let mut all = Vec::new();
-        other.read_to_end(&mut all).unwrap();
-        all
+    each(|mut backend| {
+        let mut other = connect(&mut backend);
+        let mut out = Memory::new(64 << 20);
+        let expected = out.0.to_vec();
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            other.read_to_end(&mut all).unwrap();
+            all
+        });
+        let span = out.span();
+        let (mut sent, mut pieces) = (0, 0);
+        while sent < span.len {
+            let rest = Span { start: span.start.wrapping_add(sent), len: span.len - sent };
+            // SAFETY: inside `out`, which lives to the end.
+            unsafe { backend.submit(Kind::Send, rest) };
+            let Completion { kind: Kind::Send, result: Ok(count) } = completion(&mut backend)
+            else {
+                panic!("a send that failed");
+            };
+            assert!(count > 0);
+            (sent, pieces) = (sent + count, pieces + 1);
+        }
+        assert!(pieces > 1, "64 MiB at once: nothing was held back");
+        drop(backend.detach().unwrap());
+        assert!(reader.join().unwrap() == expected);
     });
-    let span = out.span();
-    let (mut sent, mut pieces) = (0, 0);
-    while sent < span.len {
-        let rest = Span { start: span.start.wrapping_add(sent), len: span.len - sent };
-        // SAFETY: inside `out`, which lives to the end.
-        unsafe { epoll.submit(Kind::Send, rest) };
-        let Completion { kind: Kind::Send, result: Ok(count) } = completion(&mut epoll) else {
-            panic!("a send that failed");
-        };
-        assert!(count > 0);
-        (sent, pieces) = (sent + count, pieces + 1);
-    }
-    assert!(pieces > 1, "64 MiB at once: nothing was held back");
-    drop(epoll.detach().unwrap());
-    assert!(reader.join().unwrap() == expected);
 }
 
 #[test]
 fn a_recall_gives_the_span_back() {
-    let (mut epoll, mut other) = connected();
-    let mut room = Memory::new(100);
-    let before = room.0.clone();
-    submit(&mut epoll, Kind::Recv, &mut room);
-    epoll.turn();
-    assert!(epoll.recall(Kind::Recv));
-    assert!(!epoll.is_outstanding(Kind::Recv));
-    other.write_all(b"not for that room").unwrap();
-    epoll.park(PATIENCE);
-    epoll.turn();
-    assert_eq!(epoll.complete(), None);
-    assert_eq!(room.0, before);
-    // Nothing was lost by it.
-    submit(&mut epoll, Kind::Recv, &mut room);
-    assert_eq!(completion(&mut epoll).result, Ok(17));
+    each(|mut backend| {
+        let mut other = connect(&mut backend);
+        let mut room = Memory::new(100);
+        let before = room.0.clone();
+        submit(&mut backend, Kind::Recv, &mut room);
+        backend.turn();
+        assert!(backend.recall(Kind::Recv));
+        assert!(!backend.is_outstanding(Kind::Recv));
+        other.write_all(b"not for that room").unwrap();
+        backend.park(PATIENCE);
+        backend.turn();
+        assert_eq!(backend.complete(), None);
+        assert_eq!(room.0, before);
+        // Nothing was lost by it.
+        submit(&mut backend, Kind::Recv, &mut room);
+        assert_eq!(completion(&mut backend).result, Ok(17));
+    });
 }
 
 #[test]
 fn what_completed_cannot_be_recalled() {
-    let (mut epoll, mut other) = connected();
-    let mut room = Memory::new(100);
-    other.write_all(b"early").unwrap();
-    epoll.park(PATIENCE);
-    submit(&mut epoll, Kind::Recv, &mut room);
-    epoll.turn();
-    assert!(!epoll.recall(Kind::Recv));
-    assert_eq!(epoll.complete(), Some(Completion { kind: Kind::Recv, result: Ok(5) }));
+    each(|mut backend| {
+        let mut other = connect(&mut backend);
+        let mut room = Memory::new(100);
+        other.write_all(b"early").unwrap();
+        backend.park(PATIENCE);
+        submit(&mut backend, Kind::Recv, &mut room);
+        backend.turn();
+        assert!(!backend.recall(Kind::Recv));
+        assert_eq!(backend.complete(), Some(Completion { kind: Kind::Recv, result: Ok(5) }));
+    });
 }
 
 #[test]
 fn a_park_ends_when_there_is_news() {
-    let (mut epoll, mut other) = connected();
-    let mut room = Memory::new(100);
-    submit(&mut epoll, Kind::Recv, &mut room);
-    let start = Instant::now();
-    let writer = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(20));
-        other.write_all(b"x").unwrap();
-        other
+    each(|mut backend| {
+        let mut other = connect(&mut backend);
+        let mut room = Memory::new(100);
+        submit(&mut backend, Kind::Recv, &mut room);
+        let start = Instant::now();
+        let writer = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(20));
+            other.write_all(b"x").unwrap();
+            other
+        });
+        assert_eq!(completion(&mut backend).result, Ok(1));
+        assert!(start.elapsed() < PATIENCE);
+        drop(writer.join().unwrap());
+        // And by itself when there is none: time-outs below a millisecond included.
+        let start = Instant::now();
+        backend.park(Duration::from_micros(300));
+        backend.park(Duration::from_millis(3));
+        assert!(start.elapsed() < PATIENCE);
     });
-    assert_eq!(completion(&mut epoll).result, Ok(1));
-    assert!(start.elapsed() < PATIENCE);
-    drop(writer.join().unwrap());
-    // And by itself when there is none: time-outs below a millisecond included.
-    let start = Instant::now();
-    epoll.park(Duration::from_micros(300));
-    epoll.park(Duration::from_millis(3));
-    assert!(start.elapsed() < PATIENCE);
 }
 
 #[test]
 fn a_watched_descriptor_ends_a_park() {
-    let mut epoll = Epoll::new().unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    epoll.watch(listener.as_fd());
-    let address: SocketAddr = listener.local_addr().unwrap();
-    let caller = std::thread::spawn(move || TcpStream::connect(address).unwrap());
-    let start = Instant::now();
-    epoll.park(PATIENCE);
-    assert!(start.elapsed() < PATIENCE);
-    drop(caller.join().unwrap());
+    each(|mut backend| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        backend.watch(listener.as_fd());
+        let address: SocketAddr = listener.local_addr().unwrap();
+        let caller = std::thread::spawn(move || TcpStream::connect(address).unwrap());
+        let start = Instant::now();
+        backend.park(PATIENCE);
+        assert!(start.elapsed() < PATIENCE);
+        drop(caller.join().unwrap());
+    });
 }
 
 #[test]
 fn a_signal_shortens_a_park_and_no_more() {
-    extern "C" fn nothing(_: libc::c_int) {}
-    let handler: extern "C" fn(libc::c_int) = nothing;
-    // SAFETY: the handler does nothing, and no SA_RESTART: system calls return EINTR.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = handler as libc::sighandler_t;
-        assert_eq!(libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()), 0);
-    }
-    let (mut epoll, mut other) = connected();
-    let mut room = Memory::new(100);
-    submit(&mut epoll, Kind::Recv, &mut room);
-    // SAFETY: asks for a number.
-    let me = unsafe { libc::pthread_self() };
-    let pest = std::thread::spawn(move || {
-        for _ in 0..50 {
-            // SAFETY: the thread joins this one before it ends.
-            unsafe { libc::pthread_kill(me, libc::SIGUSR1) };
-            std::thread::sleep(Duration::from_millis(1));
+    each(|mut backend| {
+        extern "C" fn nothing(_: libc::c_int) {}
+        let handler: extern "C" fn(libc::c_int) = nothing;
+        // SAFETY: the handler does nothing, and no SA_RESTART: system calls return EINTR.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = handler as libc::sighandler_t;
+            assert_eq!(libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()), 0);
         }
-        other.write_all(b"after all").unwrap();
-        other
+        let mut other = connect(&mut backend);
+        let mut room = Memory::new(100);
+        submit(&mut backend, Kind::Recv, &mut room);
+        // SAFETY: asks for a number.
+        let me = unsafe { libc::pthread_self() };
+        let pest = std::thread::spawn(move || {
+            for _ in 0..50 {
+                // SAFETY: the thread joins this one before it ends.
+                unsafe { libc::pthread_kill(me, libc::SIGUSR1) };
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            other.write_all(b"after all").unwrap();
+            other
+        });
+        assert_eq!(completion(&mut backend), Completion { kind: Kind::Recv, result: Ok(9) });
+        drop(pest.join().unwrap());
     });
-    assert_eq!(completion(&mut epoll), Completion { kind: Kind::Recv, result: Ok(9) });
-    drop(pest.join().unwrap());
 }
 
 #[test]
 fn a_reset_is_told() {
-    let (mut epoll, other) = connected();
-    let (mut out, mut room) = (Memory::new(100), Memory::new(100));
-    submit(&mut epoll, Kind::Send, &mut out);
-    assert_eq!(completion(&mut epoll).result, Ok(100));
-    // With an unread byte, close is a reset.
-    drop(other);
-    submit(&mut epoll, Kind::Recv, &mut room);
-    assert_eq!(completion(&mut epoll).result, Err(Errno(libc::ECONNRESET)));
-    submit(&mut epoll, Kind::Send, &mut out);
-    assert_eq!(completion(&mut epoll).result, Err(Errno(libc::EPIPE)));
+    each(|mut backend| {
+        let other = connect(&mut backend);
+        let (mut out, mut room) = (Memory::new(100), Memory::new(100));
+        submit(&mut backend, Kind::Send, &mut out);
+        assert_eq!(completion(&mut backend).result, Ok(100));
+        // With an unread byte, close is a reset.
+        drop(other);
+        submit(&mut backend, Kind::Recv, &mut room);
+        assert_eq!(completion(&mut backend).result, Err(Errno(libc::ECONNRESET)));
+        submit(&mut backend, Kind::Send, &mut out);
+        assert_eq!(completion(&mut backend).result, Err(Errno(libc::EPIPE)));
+    });
 }
 
 #[test]
 fn another_socket_starts_afresh() {
-    let (mut epoll, mut other) = connected();
-    let mut room = Memory::new(100);
-    other.write_all(b"stale").unwrap();
-    epoll.park(PATIENCE);
-    submit(&mut epoll, Kind::Recv, &mut room);
-    epoll.turn();
-    drop(epoll.detach().unwrap());
-    assert!(!epoll.is_outstanding(Kind::Recv) && epoll.socket().is_none());
-    // Without a socket nothing is taken and nothing happens.
-    submit(&mut epoll, Kind::Recv, &mut room);
-    epoll.turn();
-    assert!(!epoll.is_outstanding(Kind::Recv) && epoll.complete().is_none());
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (mut second, _) = listener.accept().unwrap();
-    epoll.attach(OwnSocket::open(|| std::io::Result::Ok(OwnedFd::from(stream))).unwrap());
-    second.write_all(b"new").unwrap();
-    submit(&mut epoll, Kind::Recv, &mut room);
-    assert_eq!(completion(&mut epoll).result, Ok(3));
-    assert_eq!(&room.0[..3], b"new");
+    each(|mut backend| {
+        let mut other = connect(&mut backend);
+        let mut room = Memory::new(100);
+        other.write_all(b"stale").unwrap();
+        backend.park(PATIENCE);
+        submit(&mut backend, Kind::Recv, &mut room);
+        backend.turn();
+        drop(backend.detach().unwrap());
+        assert!(!backend.is_outstanding(Kind::Recv) && backend.socket().is_none());
+        // Without a socket nothing is taken and nothing happens.
+        submit(&mut backend, Kind::Recv, &mut room);
+        backend.turn();
+        assert!(!backend.is_outstanding(Kind::Recv) && backend.complete().is_none());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut second, _) = listener.accept().unwrap();
+        backend.attach(OwnSocket::open(|| std::io::Result::Ok(OwnedFd::from(stream))).unwrap());
+        second.write_all(b"new").unwrap();
+        submit(&mut backend, Kind::Recv, &mut room);
+        assert_eq!(completion(&mut backend).result, Ok(3));
+        assert_eq!(&room.0[..3], b"new");
+    });
 }
 
 /// Passes `bytes` from one end of a scripted stream to the other and returns what arrived.

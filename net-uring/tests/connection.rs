@@ -1,4 +1,5 @@
-//! Both ends over real sockets on loopback: what arrives, what is refused, what is told.
+//! Both ends over real sockets on loopback, on epoll: what arrives, what is refused, what is told.
+//! `connection_uring` and `connection_mixed` run the same on the other backend, and on both.
 
 #[path = "connection/door.rs"]
 mod door;
@@ -14,3 +15,7 @@ mod scripted;
 mod sides;
 #[path = "connection/support.rs"]
 mod support;
+
+/// Of the end that binds, and of the other.
+const BACKENDS: (ringway_net::Backend, ringway_net::Backend) =
+    (ringway_net::Backend::Epoll, ringway_net::Backend::Epoll);

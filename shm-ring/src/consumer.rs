@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::broadcast;
 use crate::control::{Control, Role};
+use crate::copy::copy_out;
 use crate::counters::Stats;
 use crate::error::{Error, ErrorKind, Fault, Peer, RecvError};
 use crate::fork::Birth;
@@ -552,21 +553,10 @@ impl Received<'_> {
     /// the producer: other than through `Deref`, the bytes may change meanwhile. Whatever the copy
     /// holds then, it keeps.
     pub fn copy_to(&self, to: &mut [u8]) {
-        let Message { payload: from, len, .. } = self.message();
+        let Message { payload, len, .. } = self.message();
         let len = to.len().min(len);
-        let (words, rest) = to[..len].as_chunks_mut::<8>();
-        let whole = if from.cast::<u64>().is_aligned() { words.len() } else { 0 };
-        for (index, word) in words[..whole].iter_mut().enumerate() {
-            // SAFETY: within the message, whose bytes stay mapped while `self` lives; aligned;
-            // volatile, because another process may write them just now.
-            *word = unsafe { from.cast::<u64>().add(index).read_volatile() }.to_ne_bytes();
-        }
-        let done = whole * 8;
-        let slow = words[whole..].as_flattened_mut().iter_mut().chain(rest);
-        for (index, byte) in slow.enumerate() {
-            // SAFETY: as above; bytes need no alignment.
-            *byte = unsafe { from.add(done + index).read_volatile() };
-        }
+        // SAFETY: the message's bytes stay mapped while `self` lives, and `len` of them are its own.
+        unsafe { copy_out(payload, &mut to[..len]) };
     }
 }
 

@@ -113,6 +113,18 @@ impl MpmcReceiver {
         Ok(MpmcBatch { receiver: self, left: limit })
     }
 
+    /// Gives back the message that was received last and whose guard was forgotten: what dropping the
+    /// guard would have done.
+    pub fn give_back(&mut self) {
+        drop(MpmcReceived::new(self));
+    }
+
+    /// A batch that was forgotten, to go on with, for `limit` more messages.
+    #[inline(always)]
+    pub fn batch_again(&mut self, limit: usize) -> MpmcBatch<'_> {
+        MpmcBatch { receiver: self, left: limit }
+    }
+
     /// A sender, if one is there.
     pub fn peer(&self) -> Option<Peer> {
         self.party.any_peer()

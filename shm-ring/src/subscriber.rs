@@ -168,6 +168,25 @@ impl Subscriber {
         Ok(CopiedBatch { subscriber: self, left: limit.min(RUN_MAX as usize) })
     }
 
+    /// Gives back the message that was received last and whose guard was forgotten: what dropping the
+    /// guard would have done.
+    #[inline]
+    pub fn give_back(&mut self) {
+        if self.birth.is_foreign() {
+            return;
+        }
+        if let Some(current) = &mut self.current {
+            current.follower.advance();
+        }
+        self.release();
+    }
+
+    /// A batch that was forgotten, to go on with, for `limit` more messages.
+    #[inline]
+    pub fn batch_again(&mut self, limit: usize) -> CopiedBatch<'_> {
+        CopiedBatch { subscriber: self, left: limit }
+    }
+
     /// The producer of the segment that is being read, if there is one.
     pub fn peer(&self) -> Option<Peer> {
         self.current.as_ref().map(|current| Peer { pid: current.segment.header().creator_pid })
@@ -532,13 +551,7 @@ impl Deref for ReceivedCopy<'_> {
 impl Drop for ReceivedCopy<'_> {
     #[inline]
     fn drop(&mut self) {
-        if self.subscriber.birth.is_foreign() {
-            return;
-        }
-        if let Some(current) = &mut self.subscriber.current {
-            current.follower.advance();
-        }
-        self.subscriber.release();
+        self.subscriber.give_back();
     }
 }
 

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //!   demo ── supervise ──┬─ child: publish    source (telemetry | feed) ─ pace ─▶ channel
+//!    │                  ├─ relay, if the connection is to be cut
 //!    │                  └─ child: subscribe  channel ─▶ tally
 //!    └─ report ◀─────────── news (JSON lines on the children's standard output)
 //! ```
@@ -19,6 +20,7 @@ mod pace;
 mod proc_text;
 mod progress;
 pub(crate) mod publish;
+mod relay;
 mod report;
 mod source;
 pub(crate) mod subscribe;
@@ -27,22 +29,33 @@ mod tally;
 mod telemetry;
 mod units;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use self::channel::{Channel, Over};
 use self::pace::{Speed, parse_seconds};
-use self::report::Report;
-use self::supervise::{Plan, supervise};
+use self::relay::Cuts;
+use self::report::{Report, SideBySide};
+use self::supervise::{Plan, hear_signals, supervise};
 
 /// What `ringway demo` takes.
 #[derive(Args)]
 pub(crate) struct Options {
+    /// What is between the two processes. By default both, one after the other, each with a report
+    /// of its own; with several subscribers, shared memory alone
+    #[arg(long, value_enum)]
+    over: Option<Over>,
+    /// Reset the TCP connection so many times during the stream, by a relay between the two processes
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=100_000))]
+    cuts: u32,
     /// Play a recorded feed, one `UNIX_SECONDS: JSON` a line, not this host's telemetry; it is
     /// read into memory whole
     #[arg(long, value_name = "FILE")]
@@ -50,7 +63,7 @@ pub(crate) struct Options {
     /// So many times the source's own pace, or `max`: as fast as the subscriber receives
     #[arg(long, value_name = "N|max", default_value = "1", allow_negative_numbers = true)]
     speed: Speed,
-    /// Stop after so many seconds, if the feed isn't over by then
+    /// Stop after so many seconds on each path, if the feed isn't over by then
     #[arg(long, value_name = "N", default_value = "10", allow_negative_numbers = true, value_parser = parse_seconds)]
     seconds: Duration,
     /// So many subscribers, each of which gets every message (kind=broadcast)
@@ -90,48 +103,121 @@ impl Wait {
 /// Runs the demo. Succeeds only if everything that was sent arrived, once and unaltered, and all
 /// ended in order; leaves no channel behind either way.
 pub(crate) fn run(options: &Options) -> ExitCode {
-    let address = channel::new_address(&options.capacity, options.wait.name(), options.subscribers);
-    let findings = supervise(plan(options, &address));
-    let removed = channel::remove(&address);
-    let mut problems = match findings {
-        Ok(findings) => conclude(options, Report::new(address, findings)),
-        Err(problems) => problems,
+    let problems = match paths(options) {
+        Ok(paths) => play(options, paths),
+        Err(problem) => vec![problem],
     };
-    // What kept the channel from being opened may keep it from being removed.
-    problems.extend(removed.err().filter(|error| !problems.iter().any(|it| it.ends_with(error))));
     for problem in &problems {
         eprintln!("ringway demo: {problem}");
     }
     if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Shows the report and gives the reasons to fail.
-fn conclude(options: &Options, report: Report) -> Vec<String> {
-    // A standard output that is closed changes nothing about what the exit status says.
-    let _ = write!(std::io::stdout(), "{report}");
-    let written = options.json.as_deref().map_or(Ok(()), |path| write_json(path, &report));
-    let mut problems = report.into_problems();
-    problems.extend(written.err());
+/// Which paths to play over, whether that is between hosts.
+fn paths(options: &Options) -> Result<&'static [bool], String> {
+    let several = options.subscribers > 1;
+    match options.over {
+        Some(Over::Tcp | Over::Both) if several => {
+            Err("between hosts a channel has one subscriber: leave out `--subscribers`, or type \
+                 `--over shm`"
+                .into())
+        }
+        Some(Over::Shm) if options.cuts > 0 => {
+            Err("shared memory has no connection to cut: leave out `--cuts`, or type `--over tcp`"
+                .into())
+        }
+        None if several && options.cuts > 0 => {
+            Err("between hosts a channel has one subscriber, and in shared memory there is no \
+                 connection to cut: leave out `--subscribers` or `--cuts`"
+                .into())
+        }
+        Some(Over::Shm) => Ok(&[false]),
+        Some(Over::Tcp) => Ok(&[true]),
+        None if several => Ok(&[false]),
+        Some(Over::Both) | None => Ok(&[false, true]),
+    }
+}
+
+/// Plays over one path after the other and shows the reports. The reasons to fail; the first path that
+/// has one is the last.
+fn play(options: &Options, paths: &[bool]) -> Vec<String> {
+    let (sender, events) = mpsc::channel();
+    if let Err(problem) = hear_signals(sender.clone()) {
+        return vec![problem];
+    }
+    let mut reports = Vec::new();
+    let mut written = BTreeMap::new();
+    let mut problems = Vec::new();
+    for &is_remote in paths {
+        let (wait, subscribers) = (options.wait.name(), options.subscribers);
+        let channel = Channel::new(is_remote, &options.capacity, wait, subscribers);
+        show(format_args!("-- {}\n", channel.path()));
+        let findings = supervise(plan(options, channel.clone()), &sender, &events);
+        let removed = channel.remove();
+        let mut over = false;
+        match findings {
+            Ok(findings) => {
+                over = findings.interrupted;
+                let report = Report::new(channel.sending(findings.door), findings);
+                show(format_args!("{report}"));
+                problems.extend_from_slice(report.problems());
+                written.insert(channel.key(), reports.len());
+                reports.push((channel.path(), report));
+            }
+            Err(found) => {
+                over |= found.is_empty();
+                problems.extend(found);
+            }
+        }
+        // What kept the channel from being opened may keep it from being removed.
+        problems
+            .extend(removed.err().filter(|error| !problems.iter().any(|it| it.ends_with(error))));
+        if over || !problems.is_empty() {
+            break;
+        }
+    }
+    if reports.len() > 1 {
+        show(format_args!("-- side by side\n{}", SideBySide(&reports)));
+    }
+    if let Some(path) = &options.json
+        && !reports.is_empty()
+    {
+        let written = written.into_iter().map(|(key, at)| (key, &reports[at].1)).collect();
+        problems.extend(write_json(path, &written).err());
+    }
     problems
 }
 
-fn plan(options: &Options, address: &str) -> Plan {
+/// A standard output that is closed changes nothing about what the exit status says.
+fn show(text: std::fmt::Arguments<'_>) {
+    let mut out = std::io::stdout();
+    let _ = out.write_fmt(text).and_then(|()| out.flush());
+}
+
+fn plan(options: &Options, channel: Channel) -> Plan {
     let speed = options.speed.to_string();
     let seconds = options.seconds.as_secs_f64().to_string();
     let mut publisher: Vec<OsString> =
-        ["demo-publish", "--address", address, "--speed", &speed, "--seconds", &seconds]
-            .map(OsString::from)
-            .into();
+        ["demo-publish", "--speed", &speed, "--seconds", &seconds].map(OsString::from).into();
     if let Some(feed) = &options.feed {
         publisher.extend(["--feed".into(), feed.into()]);
     }
-    let subscriber = ["demo-subscribe", "--address", address].map(OsString::from).into();
-    let subscribers = options.subscribers.into();
-    Plan { publisher, subscriber, subscribers, length: options.seconds }
+    // What a feed takes on the way is more than what its lines take in the file.
+    let bytes = options.feed.as_ref().and_then(|feed| fs::metadata(feed).ok()).map(|it| it.len());
+    let cuts = Cuts { count: options.cuts, length: options.seconds, bytes };
+    Plan {
+        cuts: Some(cuts).filter(|cuts| cuts.count > 0 && channel.is_remote()),
+        channel,
+        publisher,
+        subscriber: vec!["demo-subscribe".into()],
+        subscribers: options.subscribers.into(),
+        length: options.seconds,
+    }
 }
 
-fn write_json(path: &Path, report: &Report) -> Result<(), String> {
-    serde_json::to_string_pretty(report)
+/// One report for each path, under its name in `--over`.
+fn write_json(path: &Path, reports: &BTreeMap<&str, &Report>) -> Result<(), String> {
+    serde_json::to_string_pretty(reports)
         .map_err(std::io::Error::from)
         .and_then(|text| fs::write(path, text + "\n"))
         .map_err(|error| format!("cannot write the report to {}: {error}", path.display()))

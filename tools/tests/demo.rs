@@ -146,8 +146,10 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn report(path: &Path) -> Value {
-    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+/// The report of a run, over one of its paths.
+fn report_of(path: &Path, over: &str) -> Value {
+    let reports: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    reports[over].clone()
 }
 
 /// All that a good run promises, of its JSON report.
@@ -193,7 +195,7 @@ fn several_subscribers_get_every_message() {
     ]);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    let report: Value = serde_json::from_str(&fs::read_to_string(report).unwrap()).unwrap();
+    let report = report_of(&report, "shm");
     let sent = report["sent"].as_u64().unwrap();
     assert!(sent > 0);
     assert_eq!(report["received"], sent);
@@ -225,12 +227,17 @@ fn telemetry_arrives_whole() {
         "throughput",
         "lost 0, altered 0",
         "because the time was over",
+        "-- shared memory",
+        "-- tcp over loopback",
+        "-- side by side",
     ] {
         assert!(shown.contains(part), "{part} is not in:\n{shown}");
     }
-    let report = report(&json);
-    assert_all_there(&report);
-    assert_eq!(report["ending"], "time_over");
+    for over in ["shm", "tcp"] {
+        let report = report_of(&json, over);
+        assert_all_there(&report);
+        assert_eq!(report["ending"], "time_over");
+    }
     home.assert_no_channel();
 }
 
@@ -253,9 +260,11 @@ fn every_way_to_wait_and_the_smallest_rings_work() {
             json.to_str().unwrap(),
         ]);
         assert_eq!(output.status.code(), Some(0), "{wait}: {}", text(&output.stderr));
-        let report = report(&json);
-        assert_all_there(&report);
-        assert!(report["received"].as_u64().unwrap() > 10, "{wait}: {report:#}");
+        for over in ["shm", "tcp"] {
+            let report = report_of(&json, over);
+            assert_all_there(&report);
+            assert!(report["received"].as_u64().unwrap() > 10, "{wait}: {report:#}");
+        }
     }
     home.assert_no_channel();
 }
@@ -271,10 +280,12 @@ fn a_feed_at_full_speed_is_sent_once() {
     let shown = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{shown}\n{}", text(&output.stderr));
     assert!(shown.contains("recording client (wss://): 1"), "{shown}");
-    let report = report(&json);
-    assert_all_there(&report);
-    assert_eq!(report["received"], messages + 1);
-    assert_eq!(report["ending"], "source_over");
+    for over in ["shm", "tcp"] {
+        let report = report_of(&json, over);
+        assert_all_there(&report);
+        assert_eq!(report["received"], messages + 1);
+        assert_eq!(report["ending"], "source_over");
+    }
     home.assert_no_channel();
 }
 
@@ -286,11 +297,13 @@ fn a_feed_keeps_its_pace() {
     let arguments = ["demo", "--speed", "2", "--seconds", "60", "--feed", path.to_str().unwrap()];
     let output = home.run(&[&arguments[..], &["--json", json.to_str().unwrap()]].concat());
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    let report = report(&json);
-    assert_all_there(&report);
-    assert_eq!(report["received"], 4);
-    // Three seconds of feed at twice its pace. A busy machine may take longer, never less.
-    assert!(report["streaming_seconds"].as_f64().unwrap() > 1.49, "{report:#}");
+    for over in ["shm", "tcp"] {
+        let report = report_of(&json, over);
+        assert_all_there(&report);
+        assert_eq!(report["received"], 4);
+        // Three seconds of feed at twice its pace. A busy machine may take longer, never less.
+        assert!(report["streaming_seconds"].as_f64().unwrap() > 1.49, "{report:#}");
+    }
 }
 
 #[test]
@@ -339,10 +352,11 @@ fn a_message_that_no_ring_takes_is_told() {
 #[test]
 fn ctrl_c_ends_the_stream_in_order() {
     let home = Home::new("ctrl-c");
-    for targets in [&[1, -1][..], &[1]] {
+    for (over, targets) in [("shm", &[1, -1][..]), ("shm", &[1]), ("tcp", &[1, -1]), ("both", &[1])]
+    {
         let json = home.file("report.json");
-        let running =
-            Running::start(&home, &["demo", "--seconds", "600", "--json", json.to_str().unwrap()]);
+        let arguments = ["demo", "--over", over, "--seconds", "600", "--json"];
+        let running = Running::start(&home, &[&arguments[..], &[json.to_str().unwrap()]].concat());
         let (publisher, subscriber) = (running.publisher, running.subscriber);
         let pid = i64::from(running.demo.id());
         // The first way is that of `timeout`: to the process and then to all of them.
@@ -350,7 +364,9 @@ fn ctrl_c_ends_the_stream_in_order() {
         let (code, out, err) = running.wait();
         assert_eq!(code, Some(0), "{out}\n{err}");
         assert!(out.contains("because it was interrupted"), "{out}");
-        let report = report(&json);
+        // Nor does another path begin then.
+        let report = report_of(&json, if over == "tcp" { "tcp" } else { "shm" });
+        assert!(over != "both" || !out.contains("-- tcp"), "{out}");
         assert_all_there(&report);
         assert_eq!(report["ending"], "stopped");
         assert!(!is_alive(publisher) && !is_alive(subscriber));
@@ -361,42 +377,101 @@ fn ctrl_c_ends_the_stream_in_order() {
 #[test]
 fn a_killed_subscriber_is_told_and_leaves_nothing() {
     let home = Home::new("subscriber");
-    let running = Running::start(&home, &["demo", "--seconds", "600"]);
-    let (publisher, subscriber) = (running.publisher, running.subscriber);
-    signal("KILL", &[i64::from(subscriber)]);
-    let (code, out, err) = running.wait();
-    assert_eq!(code, Some(1), "{out}\n{err}");
-    assert!(
-        err.contains(&format!("subscriber (pid {subscriber}) was killed by signal 9")),
-        "{err}"
-    );
-    assert!(out.contains("lost unknown"), "{out}");
-    assert!(!is_alive(publisher));
-    home.assert_no_channel();
+    for over in ["shm", "tcp"] {
+        let running = Running::start(&home, &["demo", "--over", over, "--seconds", "600"]);
+        let (publisher, subscriber) = (running.publisher, running.subscriber);
+        signal("KILL", &[i64::from(subscriber)]);
+        let (code, out, err) = running.wait();
+        assert_eq!(code, Some(1), "{out}\n{err}");
+        assert!(
+            err.contains(&format!("subscriber (pid {subscriber}) was killed by signal 9")),
+            "{err}"
+        );
+        assert!(out.contains("lost unknown"), "{out}");
+        assert!(!is_alive(publisher));
+        home.assert_no_channel();
+    }
 }
 
 #[test]
 fn a_killed_publisher_is_told_and_leaves_nothing() {
     let home = Home::new("publisher");
-    let running = Running::start(&home, &["demo", "--seconds", "600", "--speed", "max"]);
-    let (publisher, subscriber) = (running.publisher, running.subscriber);
-    signal("KILL", &[i64::from(publisher)]);
-    let (code, out, err) = running.wait();
-    assert_eq!(code, Some(1), "{out}\n{err}");
-    assert!(err.contains(&format!("publisher (pid {publisher}) was killed by signal 9")), "{err}");
-    assert!(err.contains(&format!("subscriber (pid {subscriber}): ")), "{err}");
-    assert!(!is_alive(subscriber));
-    home.assert_no_channel();
+    for over in ["shm", "tcp"] {
+        let arguments = ["demo", "--over", over, "--seconds", "600", "--speed", "max"];
+        let running = Running::start(&home, &arguments);
+        let (publisher, subscriber) = (running.publisher, running.subscriber);
+        signal("KILL", &[i64::from(publisher)]);
+        let (code, out, err) = running.wait();
+        assert_eq!(code, Some(1), "{out}\n{err}");
+        assert!(
+            err.contains(&format!("publisher (pid {publisher}) was killed by signal 9")),
+            "{err}"
+        );
+        assert!(err.contains(&format!("subscriber (pid {subscriber}): ")), "{err}");
+        assert!(!is_alive(subscriber));
+        home.assert_no_channel();
+    }
 }
 
 #[test]
 fn children_whose_parent_was_killed_end_and_clean_up() {
     let home = Home::new("parent");
-    let running = Running::start(&home, &["demo", "--seconds", "600"]);
-    let (publisher, subscriber) = (running.publisher, running.subscriber);
-    signal("KILL", &[i64::from(running.demo.id())]);
-    wait_until("the children end", || !is_alive(publisher) && !is_alive(subscriber));
+    for over in ["shm", "tcp"] {
+        let running = Running::start(&home, &["demo", "--over", over, "--seconds", "600"]);
+        let (publisher, subscriber) = (running.publisher, running.subscriber);
+        signal("KILL", &[i64::from(running.demo.id())]);
+        wait_until("the children end", || !is_alive(publisher) && !is_alive(subscriber));
+        home.assert_no_channel();
+    }
+}
+
+#[test]
+fn nothing_is_lost_while_the_connection_is_cut() {
+    let home = Home::new("cuts");
+    let (feed, messages) = generated_feed();
+    let (path, json) = (home.file("feed.txt"), home.file("report.json"));
+    fs::write(&path, feed).unwrap();
+    // A small ring, so that a part of the feed is in it when the connection breaks.
+    let output = home.run(&[
+        "demo",
+        "--over",
+        "tcp",
+        "--cuts",
+        "10",
+        "--speed",
+        "max",
+        "--seconds",
+        "60",
+        "--capacity",
+        "128KiB",
+        "--feed",
+        path.to_str().unwrap(),
+        "--json",
+        json.to_str().unwrap(),
+    ]);
+    let shown = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{shown}\n{}", text(&output.stderr));
+    assert!(shown.contains("connection  cut 10 times"), "{shown}");
+    let report = report_of(&json, "tcp");
+    assert_all_there(&report);
+    assert_eq!((&report["received"], &report["cuts"]), (&(messages + 1).into(), &10.into()));
+    assert!(report["resumes"].as_u64().unwrap() > 0, "{report:#}");
     home.assert_no_channel();
+}
+
+#[test]
+fn paths_that_do_not_fit_the_other_options_are_refused() {
+    let home = Home::new("paths");
+    for (arguments, told) in [
+        (&["demo", "--over", "tcp", "--subscribers", "2"][..], "--over shm"),
+        (&["demo", "--over", "shm", "--cuts", "1"], "--over tcp"),
+        (&["demo", "--subscribers", "2", "--cuts", "1"], "--cuts"),
+        (&["demo", "--over", "udp"], "both"),
+    ] {
+        let output = home.run(arguments);
+        assert!(!output.status.success());
+        assert!(text(&output.stderr).contains(told), "{}", text(&output.stderr));
+    }
 }
 
 #[test]
@@ -412,11 +487,13 @@ fn the_recorded_feed_arrives_whole() {
     let home = Home::new("recorded");
     let json = home.file("report.json");
     // Its own pace is 31 s long; the shape of its bursts stays at ten times that.
-    for speed in ["max", "10"] {
+    for (speed, cuts) in [("max", "0"), ("10", "10")] {
         let output = home.run(&[
             "demo",
             "--seconds",
             "600",
+            "--cuts",
+            cuts,
             "--speed",
             speed,
             "--feed",
@@ -425,9 +502,15 @@ fn the_recorded_feed_arrives_whole() {
             json.to_str().unwrap(),
         ]);
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-        let report = report(&json);
-        assert_all_there(&report);
-        assert_eq!(report["received"], messages + 1);
+        for over in ["shm", "tcp"] {
+            let report = report_of(&json, over);
+            assert_all_there(&report);
+            assert_eq!(report["received"], messages + 1);
+        }
+        assert_eq!(
+            report_of(&json, "tcp")["cuts"],
+            if speed == "10" { 10.into() } else { Value::Null }
+        );
     }
     home.assert_no_channel();
 }

@@ -1,4 +1,4 @@
-//! Addresses, `shm://NAME?key=value&...`: their parts, the rules of names, and how they print.
+//! Addresses, `shm://NAME?key=value&...` and `tcp://HOST:PORT/NAME?...`: their parts, the rules of names, and how they print.
 //!
 //! Which options exist is the affair of `options`, the wording of refusals that of `error`. Nothing
 //! here touches a file or a segment: an address is text until somebody opens it.
@@ -22,7 +22,8 @@ use options::parse_options;
 /// The longest name of a channel, in bytes.
 const NAME_BYTES_MAX: usize = 128;
 
-/// Where a channel is, and what was asked of it: `shm://NAME?key=value&...`.
+/// Where a channel is, and what was asked of it: `shm://NAME?key=value&...` on one host,
+/// `tcp://HOST:PORT/NAME?key=value&...` between two.
 ///
 /// A name is 1 to 128 of `A-Z a-z 0-9 . _ -` and doesn't start with a dot. There is no
 /// percent-encoding, because nothing that is allowed would need it. Options may come in any order,
@@ -32,7 +33,9 @@ const NAME_BYTES_MAX: usize = 128;
 /// |---|---|---|
 /// | `capacity` | a size: `65536`, `64KiB`, `4MiB` | bytes of the ring |
 /// | `wait` | `spin`, `adaptive`, `park` | how a call that finds nothing waits |
-/// | `align` | `16`, `64` | bytes that records are aligned to |
+/// | `align` | `16`, `64` | shm: bytes that records are aligned to |
+/// | `side` | `bind`, `connect` | tcp: what this end does, if the address shall not decide |
+/// | `io` | `inline` | tcp: the caller's own calls drive the socket |
 /// | `hold_cpu_latency` | `on`, `off` | keep the cores awake while the channel is open |
 /// | `kind` | `spsc`, `broadcast`, `mpmc` | who gets a message: the one receiver, every one, or any one |
 /// | `overflow` | `block`, `overwrite` | broadcast: wait for who is a whole ring behind, or overwrite |
@@ -42,6 +45,10 @@ const NAME_BYTES_MAX: usize = 128;
 /// | `slot` | a size | mpmc: bytes of a slot, which a message takes |
 /// | `redeliver` | `again`, `drop` | mpmc: a message whose receiver dies goes to another, or is dropped |
 /// | `until` | `never`, `last` | mpmc: whether it ends when the last sender has left |
+///
+/// Both ends of a `tcp://` channel use one address. The end on whose host it is binds, the other one
+/// connects; if both are on that host, the first to come binds. `0.0.0.0`, `[::]` and port 0 always
+/// bind. `side` is for hosts that do not know their own address (behind NAT, in some containers).
 ///
 /// A size is a whole number of bytes, or one followed by `KiB`, `MiB`, `GiB` or `TiB`. The decimal
 /// units and short forms are refused: a ring's capacity is a power of two, where `4MB` is never
@@ -74,6 +81,7 @@ const NAME_BYTES_MAX: usize = 128;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     scheme: Scheme,
+    host: Option<Host>,
     name: String,
     options: ShmOptions,
     /// The options as they were written, so that an address prints as it was typed.
@@ -84,6 +92,11 @@ impl Address {
     /// What kind of channel it is.
     pub fn scheme(&self) -> Scheme {
         self.scheme
+    }
+
+    /// Of `tcp://`: the host and port.
+    pub fn host(&self) -> Option<&Host> {
+        self.host.as_ref()
     }
 
     /// The channel's name; keeps to the rules above, so it is safe as the name of a file.
@@ -107,7 +120,11 @@ impl FromStr for Address {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", self.scheme, self.name)?;
+        write!(f, "{}://", self.scheme)?;
+        if let Some(host) = &self.host {
+            write!(f, "{host}/")?;
+        }
+        f.write_str(&self.name)?;
         let mut separator = '?';
         for (key, value) in &self.written {
             write!(f, "{separator}{key}={value}")?;
@@ -117,20 +134,38 @@ impl fmt::Display for Address {
     }
 }
 
+/// A host and a port, as an address names them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Host {
+    /// A name, or an address in digits; that of IPv6 in brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
 /// The part of an address before `://`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Scheme {
     /// Shared memory on this host.
     Shm,
+    /// Between hosts.
+    Tcp,
 }
 
 impl Scheme {
-    const ALL: [Self; 1] = [Self::Shm];
+    const ALL: [Self; 2] = [Self::Shm, Self::Tcp];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Shm => "shm",
+            Self::Tcp => "tcp",
         }
     }
 }
@@ -149,13 +184,41 @@ fn parse(text: &str) -> Result<Address, AddressProblem> {
     if let Some(at) = rest.find('%') {
         return Err(AddressProblem::Percent { at: text.len() - rest.len() + at });
     }
-    let (name, query) = match rest.split_once('?') {
-        Some((name, query)) => (name, Some(query)),
+    let (place, query) = match rest.split_once('?') {
+        Some((place, query)) => (place, Some(query)),
         None => (rest, None),
     };
+    let (host, name) = match scheme {
+        Scheme::Shm => (None, place),
+        Scheme::Tcp => {
+            let (host, name) = parse_host(scheme, place)?;
+            (Some(host), name)
+        }
+    };
     check_name(scheme, name)?;
-    let (options, written) = query.map_or_else(|| Ok(Default::default()), parse_options)?;
-    Ok(Address { scheme, name: name.to_owned(), options, written })
+    let read = |query| parse_options(scheme, query);
+    let (options, written) = query.map_or_else(|| Ok(Default::default()), read)?;
+    Ok(Address { scheme, host, name: name.to_owned(), options, written })
+}
+
+/// Reads `HOST:PORT/NAME`, as far as the name.
+fn parse_host(scheme: Scheme, place: &str) -> Result<(Host, &str), AddressProblem> {
+    let no_host = || AddressProblem::NoHost { scheme };
+    let (place, name) = place.split_once('/').ok_or_else(no_host)?;
+    let (host, port) = place.rsplit_once(':').ok_or_else(no_host)?;
+    let in_brackets = host.starts_with('[') && host.ends_with(']') && host.len() > 2;
+    let plain = |c: char| !matches!(c, ':' | '[' | ']') && !c.is_whitespace() && !c.is_control();
+    if !in_brackets && (host.is_empty() || !host.chars().all(plain)) {
+        return Err(no_host());
+    }
+    // A sign would be read, too.
+    match port.parse::<u16>() {
+        // Without a sign or zeros in front: an address prints as it was typed.
+        Ok(number) if number.to_string() == port => {
+            Ok((Host { host: host.to_owned(), port: number }, name))
+        }
+        _ => Err(AddressProblem::BadPort { found: port.to_owned() }),
+    }
 }
 
 fn parse_scheme(found: &str) -> Result<Scheme, AddressProblem> {
@@ -271,11 +334,36 @@ mod tests {
 
     #[test]
     fn unknown_scheme() {
-        assert_eq!(problem_of("tcp://ticks"), "\"tcp\" is no scheme: type one of shm");
-        let guessed = " is no scheme (did you mean shm?): type one of shm";
+        assert_eq!(problem_of("http://ticks"), "\"http\" is no scheme: type one of shm, tcp");
+        let guessed = " is no scheme (did you mean shm?): type one of shm, tcp";
         assert_eq!(problem_of("smh://ticks"), format!("\"smh\"{guessed}"));
         assert_eq!(problem_of("SHM://ticks"), format!("\"SHM\"{guessed}"));
         assert!(problem_of("://ticks").starts_with("\"\" is no scheme: "));
+    }
+
+    #[test]
+    fn between_hosts() {
+        for (text, host, port, name) in [
+            ("tcp://10.0.0.2:7000/ticks", "10.0.0.2", 7000, "ticks"),
+            ("tcp://[fd00::2]:0/md.ticks?wait=spin", "[fd00::2]", 0, "md.ticks"),
+            ("tcp://feed.example:65535/t?side=bind", "feed.example", 65535, "t"),
+        ] {
+            let address: Address = text.parse().expect("legal");
+            assert_eq!((address.scheme(), address.name()), (Scheme::Tcp, name));
+            assert_eq!(address.host(), Some(&Host { host: host.to_owned(), port }));
+            assert_eq!(address.to_string(), text);
+        }
+        for text in
+            ["tcp://ticks", "tcp://host/ticks", "tcp://:7000/ticks", "tcp://a:b:1/t", "tcp://"]
+        {
+            assert!(problem_of(text).starts_with("it names no host and port: "), "{text}");
+        }
+        for port in ["", "x", "65536", "-1", "+1", "00", "07000", "70 00"] {
+            let expected = format!("{port:?} is no port: type a number from 0 to 65535, 7000, say");
+            assert_eq!(problem_of(&format!("tcp://host:{port}/ticks")), expected);
+        }
+        assert!(problem_of("tcp://host:1/").starts_with("it names no channel"));
+        assert!(problem_of("tcp://host:1/a/b").starts_with("found '/' at byte 1 of the name"));
     }
 
     #[test]

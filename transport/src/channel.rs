@@ -1,25 +1,29 @@
 //! [`Sender`] and [`Receiver`]: the verbs, the same for every medium.
 //!
-//! Whatever depends on where the bytes go is behind `ringway_shm`'s ends, of which there are several
-//! flavors: `each!` is the one place that tells them apart. Whatever depends on what the bytes mean is
-//! behind [`Message`].
+//! Whatever depends on where the bytes go is behind the ends of `ringway_shm` and `ringway_net`, of
+//! which there are several flavors: `each!` is the one place that tells them apart. Whatever depends on
+//! what the bytes mean is behind [`Message`].
 
 use std::borrow::Borrow;
 use std::marker::PhantomData;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use ringway_shm::{ErrorKind, HeldUp, Options, Read, Receiving, Sending, Stats};
+use ringway_shm::{ErrorKind, HeldUp, Stats};
 use rkyv::util::AlignedVec;
 
 use crate::cpu_latency::CpuLatency;
-use crate::error::{BatchError, Error, Peer, RecvError, SendError};
-use crate::flavor::{AnyBatch, AnyClaim, ArrayRoom, Guard, Inlet, Outlet, Room};
+use crate::elsewhere;
+use crate::error::{BatchError, CloseError, Error, Peer, RecvError, SendError};
+use crate::flavor::{AnyBatch, AnyClaim, ArrayRoom, Guard, Outlet, Receiving, Room, Sending};
 use crate::message::{Batch, Borrowed, Claim, Message, Received, Scratch};
 use crate::options::Builder;
+use crate::remote::{self, Medium};
 
-/// Opens the sending end of the channel at `address`, such as `shm://ticks?capacity=4MiB&wait=spin`.
-/// Either end may be opened first. Allocates and touches the file system; the verbs of the result
-/// do neither.
+/// Opens the sending end of the channel at `address`, such as `shm://ticks?capacity=4MiB&wait=spin`,
+/// or `tcp://10.0.0.2:7000/ticks` between hosts. Either end may be opened first. Allocates and touches
+/// the file system or the network; the verbs of the result do not allocate, and call the kernel only to
+/// sleep, to wake, and to reach another host.
 ///
 /// # Errors
 /// [`Error`], whose text names the remedy.
@@ -44,20 +48,21 @@ pub fn remove(address: &str) -> Result<bool, Error> {
     Builder::new(address)?.remove()
 }
 
-/// The one `match` on what flavor an end has. The bodies are the same, unless all are given.
+/// The `match` on what flavor an end has, for verbs that are not in a hurry. The bodies are the same,
+/// unless several are given.
 macro_rules! each {
     ($kind:ident, $end:expr, $name:ident => $body:expr) => {
-        match $end {
-            $kind::InPlace($name) => $body,
-            $kind::Copied($name) => $body,
-            $kind::Shared($name) => $body,
-        }
+        each!($kind, $end, $name => $body, $body)
     };
-    ($kind:ident, $end:expr, $name:ident => $in_place:expr, $copied:expr, $shared:expr) => {
+    ($kind:ident, $end:expr, $name:ident => $body:expr, $remote:expr) => {
+        each!($kind, $end, $name => $body, $body, $body, $remote)
+    };
+    ($kind:ident, $end:expr, $name:ident => $in_place:expr, $copied:expr, $shared:expr, $remote:expr) => {
         match $end {
             $kind::InPlace($name) => $in_place,
-            $kind::Copied($name) => $copied,
-            $kind::Shared($name) => $shared,
+            $kind::Elsewhere(elsewhere::$kind::Copied($name)) => $copied,
+            $kind::Elsewhere(elsewhere::$kind::Shared($name)) => $shared,
+            $kind::Elsewhere(elsewhere::$kind::Remote($name)) => $remote,
         }
     };
 }
@@ -68,6 +73,12 @@ macro_rules! each {
 /// Dropping it publishes what was queued and closes: the receiver gets everything, then
 /// [`RecvError::Disconnected`]. A drop touches the file system, and may wait up to two seconds for
 /// others who are just opening or closing the channel.
+///
+/// Between hosts a drop waits until the other host has everything, for at most
+/// [`crate::Builder::linger`]; [`Sender::close`] waits for the receiver itself and tells. And the
+/// calls of an end are what moves its bytes: what the kernel does not take at once leaves, broken
+/// connections are mended and acknowledgements are read with the next call of any kind, of which
+/// [`Sender::flush`] is the one that does nothing else.
 #[derive(Debug)]
 pub struct Sender<T: Message + ?Sized> {
     end: Sending,
@@ -88,6 +99,11 @@ pub(crate) enum Patience {
 }
 
 impl Patience {
+    /// How long it is until then.
+    pub(crate) fn left(deadline: Instant) -> Duration {
+        deadline.saturating_duration_since(Instant::now())
+    }
+
     /// Time-outs beyond what the clock can count are for ever.
     fn until(timeout: Duration) -> Self {
         Instant::now().checked_add(timeout).map_or(Self::Forever, Self::Until)
@@ -116,9 +132,9 @@ pub struct Sent {
 }
 
 impl<T: Message + ?Sized> Sender<T> {
-    pub(crate) fn open(options: &Options, hold: Option<CpuLatency>) -> Result<Self, Error> {
+    pub(crate) fn open(medium: &Medium, hold: Option<CpuLatency>) -> Result<Self, Error> {
         Ok(Self {
-            end: ringway_shm::sending(options)?,
+            end: remote::sending(medium)?,
             scratch: Scratch::default(),
             _cpu_latency: hold,
             _type: PhantomData,
@@ -185,7 +201,7 @@ impl<T: Message + ?Sized> Sender<T> {
     /// [`SendError::Forked`], [`SendError::Corrupt`].
     #[inline(always)]
     pub fn flush(&mut self) -> Result<(), SendError> {
-        Ok(each!(Sending, &mut self.end, end => end.flush())?)
+        each!(Sending, &mut self.end, end => Ok(end.flush()?), Ok(Outlet::flush(end.as_mut())?))
     }
 
     /// Sends many messages with one publication, if there is room for them all; as many as there
@@ -219,6 +235,21 @@ impl<T: Message + ?Sized> Sender<T> {
         self.put_batch(messages, Patience::until(timeout))
     }
 
+    /// Closes the channel and tells what became of the messages. Between hosts: sends everything and
+    /// waits, for at most `timeout`, until the receiving application has released it all; a drop is
+    /// content when the other host has it. In shared memory everything that was sent is there for the
+    /// receiver already, whether this process lives or not, and nothing is waited for.
+    ///
+    /// # Errors
+    /// [`CloseError`] tells how much was not released by then.
+    pub fn close(self, timeout: Duration) -> Result<(), CloseError> {
+        match self.end {
+            Sending::Elsewhere(elsewhere::Sending::Remote(end)) => Ok(end.close(timeout)?),
+            // Dropping it publishes what was queued.
+            _ => Ok(()),
+        }
+    }
+
     /// Longest message, in bytes as serialised.
     pub fn max_len(&self) -> usize {
         each!(Sending, &self.end, end => end.max_len())
@@ -226,8 +257,14 @@ impl<T: Message + ?Sized> Sender<T> {
 
     /// The receiver, if there is one. Of several the slowest, once one had to be waited for.
     pub fn peer(&self) -> Option<Peer> {
-        each!(Sending, &self.end, end => end.peer(), { let _ = end; None }, end.peer())
-            .map(Into::into)
+        each!(
+            Sending,
+            &self.end,
+            end => end.peer().map(Peer::from),
+            { let _ = end; None },
+            end.peer().map(Peer::from),
+            end.peer().map(Peer::from)
+        )
     }
 
     /// Another sender on the same channel, for another thread or a later one: a participant of its own.
@@ -235,9 +272,11 @@ impl<T: Message + ?Sized> Sender<T> {
     /// # Errors
     /// As for opening; [`crate::ErrorKind::RoleTaken`] where a channel has one sender only.
     pub fn try_clone(&self) -> Result<Self, Error> {
-        let Sending::Shared(end) = &self.end else { return Err(one_only("sender")) };
+        let Sending::Elsewhere(elsewhere::Sending::Shared(end)) = &self.end else {
+            return Err(one_only("sender"));
+        };
         Ok(Self {
-            end: Sending::Shared(end.try_clone()?),
+            end: Sending::Elsewhere(elsewhere::Sending::Shared(end.try_clone()?)),
             scratch: Scratch::default(),
             // The other handle holds what is to be held for the process.
             _cpu_latency: None,
@@ -248,18 +287,36 @@ impl<T: Message + ?Sized> Sender<T> {
     /// Of an MPMC channel: who kept the last call that found no room, or waited for it, from going on,
     /// if that still does. It may be slow or stopped; if it dies, the channel goes on within 150 ms.
     pub fn held_up(&self) -> Option<HeldUp> {
-        each!(Sending, &self.end, end => { let _ = end; None }, { let _ = end; None }, end.held_up())
+        let Sending::Elsewhere(elsewhere::Sending::Shared(end)) = &self.end else { return None };
+        end.held_up()
     }
 
-    /// What the channel has done since this end was opened. A dozen loads.
+    /// What the channel has done since this end was opened. A dozen loads; between hosts, a walk
+    /// through what is not acknowledged.
     pub fn stats(&self) -> Stats {
-        each!(Sending, &self.end, end => end.stats())
+        each!(Sending, &self.end, end => end.stats(), remote::sent(&end.stats()))
+    }
+
+    /// Of a channel between hosts: what the connection has done.
+    pub fn net_stats(&self) -> Option<ringway_net::Stats> {
+        let Sending::Elsewhere(elsewhere::Sending::Remote(end)) = &self.end else { return None };
+        Some(end.stats())
+    }
+
+    /// Of a channel between hosts: where this end listens, or from where it is connected. Tells what
+    /// became of port 0.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        let Sending::Elsewhere(elsewhere::Sending::Remote(end)) = &self.end else { return None };
+        end.local_addr()
     }
 
     #[inline(always)]
     fn put(&mut self, message: &T, patience: Patience, publish: Publish) -> Result<(), SendError> {
         let scratch = &mut self.scratch;
-        each!(Sending, &mut self.end, end => put(end, scratch, message, patience, publish, QUEUED))
+        match &mut self.end {
+            Sending::InPlace(end) => put(end, scratch, message, patience, publish, QUEUED),
+            Sending::Elsewhere(end) => put_elsewhere(end, scratch, message, patience, publish),
+        }
     }
 
     fn put_batch<M: Borrow<T>>(
@@ -268,7 +325,12 @@ impl<T: Message + ?Sized> Sender<T> {
         patience: Patience,
     ) -> Result<Sent, BatchError> {
         let scratch = &mut self.scratch;
-        each!(Sending, &mut self.end, end => put_batch(end, scratch, messages, patience))
+        each!(
+            Sending,
+            &mut self.end,
+            end => put_batch(end, scratch, messages, patience),
+            put_batch(end.as_mut(), scratch, messages, patience)
+        )
     }
 }
 
@@ -284,23 +346,40 @@ fn put<E: Outlet, T: Message + ?Sized>(
     queued: usize,
 ) -> Result<(), SendError> {
     if let Publish::Later = publish {
-        end.expect(queued)?;
+        end.expect(queued).map_err(Into::into)?;
     }
-    let len = match end.claim_run()? {
+    let len = match end.claim_run().map_err(Into::into)? {
         Some(mut run) => {
             let len = scratch.encode(message, &mut run)?;
             if len <= run.len() {
-                return Ok(run.finish(len, publish)?);
+                return run.finish(len, publish).map_err(Into::into);
             }
             len
         }
         None => scratch.encode(message, &mut [])?,
     };
-    put_elsewhere(end, scratch, message, len, patience, publish)
+    put_again(end, scratch, message, len, patience, publish)
+}
+
+/// As [`put`], out of the caller's line.
+#[inline(never)]
+fn put_elsewhere<T: Message + ?Sized>(
+    end: &mut elsewhere::Sending,
+    scratch: &mut Scratch,
+    message: &T,
+    patience: Patience,
+    publish: Publish,
+) -> Result<(), SendError> {
+    use elsewhere::Sending;
+    match end {
+        Sending::Copied(end) => put(end, scratch, message, patience, publish, QUEUED),
+        Sending::Shared(end) => put(end, scratch, message, patience, publish, QUEUED),
+        Sending::Remote(end) => put(end.as_mut(), scratch, message, patience, publish, QUEUED),
+    }
 }
 
 #[cold]
-fn put_elsewhere<E: Outlet, T: Message + ?Sized>(
+fn put_again<E: Outlet, T: Message + ?Sized>(
     end: &mut E,
     scratch: &mut Scratch,
     message: &T,
@@ -308,13 +387,13 @@ fn put_elsewhere<E: Outlet, T: Message + ?Sized>(
     patience: Patience,
     publish: Publish,
 ) -> Result<(), SendError> {
-    let mut claim = end.claim(len, patience)?;
+    let mut claim = end.claim(len, patience).map_err(Into::into)?;
     let written = scratch.encode(message, &mut claim)?;
     if written != len {
         // A Serialize that writes another length each time; the claim is aborted.
         return Err(SendError::Encode);
     }
-    Ok(claim.finish(len, publish)?)
+    claim.finish(len, publish).map_err(Into::into)
 }
 
 fn put_batch<E: Outlet, T: Message + ?Sized, M: Borrow<T>>(
@@ -370,9 +449,12 @@ fn queue_equal<E: Outlet, T: Message + ?Sized, M: Borrow<T>>(
         return Ok(0);
     }
     let mut claim = match end.claim_array(len, count, patience) {
-        // Some of them may fit one by one.
-        Err(ringway_shm::SendError::Full { .. }) => return Ok(0),
-        claim => claim?,
+        Ok(claim) => claim,
+        Err(error) => match error.into() {
+            // Some of them may fit one by one.
+            SendError::Full { .. } => return Ok(0),
+            error => return Err(error),
+        },
     };
     let mut written = 0;
     for (message, room) in messages.iter().zip(claim.bytes().chunks_exact_mut(len)) {
@@ -386,7 +468,7 @@ fn queue_equal<E: Outlet, T: Message + ?Sized, M: Borrow<T>>(
         }
     }
     if written > 0 {
-        claim.queue(written)?;
+        claim.queue(written).map_err(Into::into)?;
     }
     Ok(written)
 }
@@ -430,13 +512,7 @@ impl Sender<[u8]> {
 
     #[inline(always)]
     fn room(&mut self, len: usize, patience: Patience) -> Result<Claim<'_>, SendError> {
-        Ok(Claim(each!(
-            Sending,
-            &mut self.end,
-            end => AnyClaim::InPlace(Outlet::claim(end, len, patience)?),
-            AnyClaim::Copied(Outlet::claim(end, len, patience)?),
-            AnyClaim::Shared(Outlet::claim(end, len, patience)?)
-        )))
+        AnyClaim::of(&mut self.end, len, patience).map(Claim)
     }
 }
 
@@ -469,13 +545,9 @@ pub struct Receiver<T: Message + ?Sized> {
 }
 
 impl<T: Message + ?Sized> Receiver<T> {
-    pub(crate) fn open(
-        options: &Options,
-        read: Read,
-        hold: Option<CpuLatency>,
-    ) -> Result<Self, Error> {
+    pub(crate) fn open(medium: &Medium, hold: Option<CpuLatency>) -> Result<Self, Error> {
         Ok(Self {
-            end: ringway_shm::receiving(options, read)?,
+            end: remote::receiving(medium)?,
             copy: AlignedVec::new(),
             _cpu_latency: hold,
             _type: PhantomData,
@@ -546,7 +618,7 @@ impl<T: Message + ?Sized> Receiver<T> {
     /// # Errors
     /// As [`Self::try_recv`].
     pub fn try_recv_copy(&mut self) -> Result<Borrowed<'_, T>, RecvError> {
-        copy_out(receive(&mut self.end, Patience::None)?, &mut self.copy)
+        copy_out(Guard::receive(&mut self.end, Patience::None)?, &mut self.copy)
     }
 
     /// As [`Self::try_recv_copy`], but waits.
@@ -554,7 +626,7 @@ impl<T: Message + ?Sized> Receiver<T> {
     /// # Errors
     /// As [`Self::recv`].
     pub fn recv_copy(&mut self) -> Result<Borrowed<'_, T>, RecvError> {
-        copy_out(receive(&mut self.end, Patience::Forever)?, &mut self.copy)
+        copy_out(Guard::receive(&mut self.end, Patience::Forever)?, &mut self.copy)
     }
 
     /// As [`Self::recv_copy`], for at most `timeout`.
@@ -562,12 +634,12 @@ impl<T: Message + ?Sized> Receiver<T> {
     /// # Errors
     /// As [`Self::recv_timeout`].
     pub fn recv_copy_timeout(&mut self, timeout: Duration) -> Result<Borrowed<'_, T>, RecvError> {
-        copy_out(receive(&mut self.end, Patience::Within(timeout))?, &mut self.copy)
+        copy_out(Guard::receive(&mut self.end, Patience::Within(timeout))?, &mut self.copy)
     }
 
     /// The sender whose messages are being read, if there is one.
     pub fn peer(&self) -> Option<Peer> {
-        each!(Receiving, &self.end, end => end.peer()).map(Into::into)
+        each!(Receiving, &self.end, end => end.peer().map(Peer::from))
     }
 
     /// Another receiver on the same channel, for another thread or a later one: a participant of its own.
@@ -576,9 +648,11 @@ impl<T: Message + ?Sized> Receiver<T> {
     /// As for opening; [`crate::ErrorKind::RoleTaken`] where this is no MPMC channel: open another
     /// receiver of a broadcast as the first.
     pub fn try_clone(&self) -> Result<Self, Error> {
-        let Receiving::Shared(end) = &self.end else { return Err(one_only("receiver")) };
+        let Receiving::Elsewhere(elsewhere::Receiving::Shared(end)) = &self.end else {
+            return Err(one_only("receiver"));
+        };
         Ok(Self {
-            end: Receiving::Shared(end.try_clone()?),
+            end: Receiving::Elsewhere(elsewhere::Receiving::Shared(end.try_clone()?)),
             copy: AlignedVec::new(),
             _cpu_latency: None,
             _type: PhantomData,
@@ -588,17 +662,38 @@ impl<T: Message + ?Sized> Receiver<T> {
     /// Of an MPMC channel: who has claimed the next message and not published it, as of the last call
     /// that found or waited for nothing, if that is still so.
     pub fn held_up(&self) -> Option<HeldUp> {
-        each!(Receiving, &self.end, end => { let _ = end; None }, { let _ = end; None }, end.held_up())
+        let Receiving::Elsewhere(elsewhere::Receiving::Shared(end)) = &self.end else {
+            return None;
+        };
+        end.held_up()
     }
 
-    /// What the channel has done since its sender opened it. A dozen loads.
+    /// What the channel has done since its sender opened it; between hosts, since this end was opened.
+    /// A dozen loads.
     pub fn stats(&self) -> Stats {
-        each!(Receiving, &self.end, end => end.stats())
+        each!(Receiving, &self.end, end => end.stats(), remote::received(&end.stats()))
+    }
+
+    /// Of a channel between hosts: what the connection has done.
+    pub fn net_stats(&self) -> Option<ringway_net::Stats> {
+        let Receiving::Elsewhere(elsewhere::Receiving::Remote(end)) = &self.end else {
+            return None;
+        };
+        Some(end.stats())
+    }
+
+    /// Of a channel between hosts: where this end listens, or from where it is connected. Tells what
+    /// became of port 0.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        let Receiving::Elsewhere(elsewhere::Receiving::Remote(end)) = &self.end else {
+            return None;
+        };
+        end.local_addr()
     }
 
     #[inline(always)]
     fn receive(&mut self, patience: Patience) -> Result<Guard<'_>, RecvError> {
-        Ok(receive(&mut self.end, patience)?)
+        Guard::receive(&mut self.end, patience)
     }
 
     #[inline(always)]
@@ -607,8 +702,7 @@ impl<T: Message + ?Sized> Receiver<T> {
         limit: usize,
         patience: Patience,
     ) -> Result<Batch<'_, T>, RecvError> {
-        let batch: AnyBatch<'_> =
-            each!(Receiving, &mut self.end, end => end.receive_batch(limit, patience)?);
+        let batch = AnyBatch::receive(&mut self.end, limit, patience)?;
         Ok(Batch { batch, _type: PhantomData })
     }
 }
@@ -622,13 +716,8 @@ fn one_only(end: &str) -> Error {
     ))
 }
 
-#[inline(always)]
-fn receive(end: &mut Receiving, patience: Patience) -> Result<Guard<'_>, ringway_shm::RecvError> {
-    each!(Receiving, end, end => end.receive(patience))
-}
-
 fn copy_out<'a, T: Message + ?Sized>(
-    guard: Guard<'_>,
+    mut guard: Guard<'_>,
     copy: &'a mut AlignedVec,
 ) -> Result<Borrowed<'a, T>, RecvError> {
     let (sequence, redelivered) = (guard.sequence(), guard.redelivered());

@@ -3,6 +3,9 @@
 //! The enums of the verbs are small and never allocate; [`Error`] is for opening a channel.
 
 use std::fmt;
+use std::net::SocketAddr;
+
+use ringway_net::session::Death;
 
 use crate::address::AddressError;
 use crate::cpu_latency::CpuLatencyError;
@@ -20,6 +23,9 @@ pub enum Error {
     /// The channel in shared memory is not to be had.
     #[error(transparent)]
     Shm(#[from] ringway_shm::Error),
+    /// The channel between hosts is not to be had.
+    #[error(transparent)]
+    Net(#[from] ringway_net::Error),
     /// `hold_cpu_latency` was asked for and is not to be had.
     #[error(transparent)]
     CpuLatency(#[from] CpuLatencyError),
@@ -32,8 +38,25 @@ impl Error {
         match self {
             Self::Address(_) => ErrorKind::BadOption,
             Self::Shm(error) => error.kind(),
+            Self::Net(error) => net_kind(error.kind()),
             Self::CpuLatency(_) => ErrorKind::Permission,
         }
+    }
+}
+
+/// The same kinds in the words of this crate.
+fn net_kind(kind: ringway_net::ErrorKind) -> ErrorKind {
+    use ringway_net::ErrorKind as Net;
+    match kind {
+        Net::BadName => ErrorKind::BadName,
+        Net::BadOption | Net::NoHost => ErrorKind::BadOption,
+        Net::InUse => ErrorKind::RoleTaken,
+        Net::Mismatch => ErrorKind::OptionMismatch,
+        Net::SchemaMismatch => ErrorKind::SchemaMismatch,
+        Net::Permission => ErrorKind::Permission,
+        Net::NoSpace => ErrorKind::NoSpace,
+        Net::Unsupported => ErrorKind::Unsupported,
+        _ => ErrorKind::Io,
     }
 }
 
@@ -46,12 +69,26 @@ pub enum Peer {
         /// Its process id, in its own pid namespace.
         pid: u32,
     },
+    /// A process of some host.
+    Remote {
+        /// Its address, as this host sees it.
+        address: SocketAddr,
+        /// The number of the session with it.
+        session: [u8; 16],
+    },
+}
+
+impl From<ringway_net::Peer> for Peer {
+    fn from(peer: ringway_net::Peer) -> Self {
+        Self::Remote { address: peer.address, session: peer.session }
+    }
 }
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
+        match *self {
             Self::Process { pid } => write!(f, "process {pid}"),
+            Self::Remote { address, session } => ringway_net::Peer { address, session }.fmt(f),
         }
     }
 }
@@ -59,6 +96,26 @@ impl fmt::Display for Peer {
 impl From<ringway_shm::Peer> for Peer {
     fn from(peer: ringway_shm::Peer) -> Self {
         Self::Process { pid: peer.pid }
+    }
+}
+
+/// What a close could not wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the receiver did not confirm {messages} messages ({bytes} bytes) in time; it may have some of \
+     them, and gets no more: close with more time, or look at what the receiver does"
+)]
+pub struct CloseError {
+    /// Messages that the receiving application had not released.
+    pub messages: u64,
+    /// Bytes of them, as serialised.
+    pub bytes: u64,
+}
+
+impl From<ringway_net::CloseError> for CloseError {
+    fn from(error: ringway_net::CloseError) -> Self {
+        let ringway_net::CloseError { unacknowledged, .. } = error;
+        Self { messages: unacknowledged.messages, bytes: unacknowledged.bytes }
     }
 }
 
@@ -109,6 +166,27 @@ pub enum SendError {
         /// Who died.
         peer: Peer,
     },
+    /// The receiver is gone, and messages that it had not released are gone with it: between hosts,
+    /// they are kept only for the session that they were sent in. Told once; the next call waits for
+    /// another receiver.
+    #[error(
+        "the receiver {}; {lost} messages that it had not released are lost, the next call waits for \
+         another receiver", Gone(.death)
+    )]
+    Lost {
+        /// How many.
+        lost: u64,
+        /// Why it is taken for gone. `None`: it closed.
+        death: Option<Death>,
+    },
+    /// A receiver is there, and the two ends do not fit together. Told once per attempt.
+    #[error("no session came about, {death}; {lost} messages that waited for it are lost")]
+    Refused {
+        /// Why.
+        death: Death,
+        /// Messages that were waiting to be sent.
+        lost: u64,
+    },
     /// The channel's memory makes no sense.
     #[error("the channel is corrupt: {what}; drop this handle and open the channel again")]
     Corrupt {
@@ -133,6 +211,37 @@ impl fmt::Display for Room<'_> {
                 write!(f, "the slowest receiver ({peer}) is {lag}; the others wait for it")
             }
             (None, _) => f.write_str("there is no receiver"),
+        }
+    }
+}
+
+struct Gone<'a>(&'a Option<Death>);
+
+impl fmt::Display for Gone<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(death) => write!(f, "is gone, {death}"),
+            None => f.write_str("has closed"),
+        }
+    }
+}
+
+impl From<ringway_net::SendError> for SendError {
+    #[cold]
+    #[inline(never)]
+    fn from(error: ringway_net::SendError) -> Self {
+        use ringway_net::SendError as Net;
+        match error {
+            Net::Full { peer } => Self::Full { peer: peer.map(Into::into), lag: None },
+            Net::Timeout { peer } => Self::Timeout { peer: peer.map(Into::into), lag: None },
+            Net::TooLarge { len, max } => Self::TooLarge { len, max },
+            Net::Disconnected { lost: 0 } => Self::Disconnected,
+            Net::Disconnected { lost } => Self::Lost { lost, death: None },
+            Net::PeerDied { peer, lost: 0, .. } => Self::PeerDied { peer: peer.into() },
+            Net::PeerDied { death, lost, .. } => Self::Lost { lost, death: Some(death) },
+            Net::Refused { death, lost } => Self::Refused { death, lost },
+            Net::Forked => Self::Forked,
+            _ => Self::Other,
         }
     }
 }
@@ -201,6 +310,12 @@ pub enum RecvError {
         /// What was found.
         what: &'static str,
     },
+    /// A sender is there, and the two ends do not fit together. Told once per attempt.
+    #[error("no session came about, {death}; make both ends fit")]
+    Refused {
+        /// Why.
+        death: Death,
+    },
     /// A sender is there, but its memory could not be opened.
     #[error("the sender's memory could not be opened ({0:?}); opening a new receiver tells more")]
     Open(ErrorKind),
@@ -219,6 +334,23 @@ pub enum RecvError {
     /// Something that a later version of the medium reports.
     #[error("the medium refused")]
     Other,
+}
+
+impl From<ringway_net::RecvError> for RecvError {
+    #[cold]
+    #[inline(never)]
+    fn from(error: ringway_net::RecvError) -> Self {
+        use ringway_net::RecvError as Net;
+        match error {
+            Net::Empty => Self::Empty,
+            Net::Timeout => Self::Timeout,
+            Net::Disconnected => Self::Disconnected,
+            Net::PeerDied { peer, .. } => Self::PeerDied { peer: peer.into() },
+            Net::Refused { death } => Self::Refused { death },
+            Net::Forked => Self::Forked,
+            _ => Self::Other,
+        }
+    }
 }
 
 impl From<ringway_shm::RecvError> for RecvError {

@@ -1,28 +1,45 @@
 //! What the ends of a channel have in common, whatever the ring under them does: the verbs that
-//! [`crate::Sender`] and [`crate::Receiver`] are made of. Which flavor a channel has is matched in
-//! `channel`, and nowhere else.
+//! [`crate::Sender`] and [`crate::Receiver`] are made of. The ring of one writer is beside everything
+//! else, which is `elsewhere`, so that its verbs are as short as if there were nothing else.
 //!
 //! Nothing here knows what the bytes mean.
 
-use std::ops::{Deref, DerefMut};
-use std::time::Instant;
-
 use ringway_shm::{
     ArrayClaim, BatchMessage, BatchRun, Claim, Consumer, Copied, CopiedArray, MpmcClaim,
-    MpmcReceived, MpmcReceiver, MpmcSender, Producer, Publisher, Received, ReceivedCopy, RecvError,
-    SendError, Subscriber,
+    MpmcSender, Producer, Publisher, Received, SendError as ShmSendError,
 };
+use std::ops::{Deref, DerefMut};
 
 use crate::channel::{Patience, Publish};
+use crate::elsewhere;
+use crate::error::{RecvError, SendError};
 
 /// A sending end.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "one for each channel, and behind no pointer")]
+pub(crate) enum Sending {
+    InPlace(Producer),
+    Elsewhere(elsewhere::Sending),
+}
+
+/// A receiving end.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "one for each channel, and behind no pointer")]
+pub(crate) enum Receiving {
+    InPlace(Consumer),
+    Elsewhere(elsewhere::Receiving),
+}
+
+/// The verbs of a sending end.
 pub(crate) trait Outlet {
+    /// Why not, in the medium's words: an error is translated where it is handed out.
+    type Error: Into<SendError>;
     /// Room for one message.
-    type Claim<'a>: Room
+    type Claim<'a>: Room<Error = Self::Error>
     where
         Self: 'a;
     /// Room for many.
-    type ArrayClaim<'a>: ArrayRoom
+    type ArrayClaim<'a>: ArrayRoom<Error = Self::Error>
     where
         Self: 'a;
 
@@ -31,37 +48,41 @@ pub(crate) trait Outlet {
 
     /// Told before a message is queued: how many may come before the flush, this one included.
     #[inline(always)]
-    fn expect(&mut self, _messages: usize) -> Result<(), SendError> {
+    fn expect(&mut self, _messages: usize) -> Result<(), Self::Error> {
         Ok(())
     }
 
     /// What is free in one piece; `None`: ask [`Self::claim`].
-    fn claim_run(&mut self) -> Result<Option<Self::Claim<'_>>, SendError>;
-    fn claim(&mut self, len: usize, patience: Patience) -> Result<Self::Claim<'_>, SendError>;
+    fn claim_run(&mut self) -> Result<Option<Self::Claim<'_>>, Self::Error>;
+    fn claim(&mut self, len: usize, patience: Patience) -> Result<Self::Claim<'_>, Self::Error>;
     fn claim_array(
         &mut self,
         len: usize,
         count: usize,
         patience: Patience,
-    ) -> Result<Self::ArrayClaim<'_>, SendError>;
-    fn flush(&mut self) -> Result<(), SendError>;
+    ) -> Result<Self::ArrayClaim<'_>, Self::Error>;
+    fn flush(&mut self) -> Result<(), Self::Error>;
     fn max_len(&self) -> usize;
     fn publications(&self) -> u64;
 }
 
 /// Room for one message.
 pub(crate) trait Room: DerefMut<Target = [u8]> {
+    type Error: Into<SendError>;
+
     /// The first `len` bytes of it.
-    fn finish(self, len: usize, publish: Publish) -> Result<(), SendError>;
+    fn finish(self, len: usize, publish: Publish) -> Result<(), Self::Error>;
     /// All of it, whose size in the ring is known already.
-    fn finish_whole(self, publish: Publish) -> Result<(), SendError>;
+    fn finish_whole(self, publish: Publish) -> Result<(), Self::Error>;
 }
 
 macro_rules! room {
     ($($claim:ident)*) => {$(
         impl Room for $claim<'_> {
+            type Error = ShmSendError;
+
             #[inline(always)]
-            fn finish(self, len: usize, publish: Publish) -> Result<(), SendError> {
+            fn finish(self, len: usize, publish: Publish) -> Result<(), ShmSendError> {
                 match publish {
                     Publish::Now => self.commit_len(len),
                     Publish::Later => self.queue_len(len),
@@ -69,7 +90,7 @@ macro_rules! room {
             }
 
             #[inline(always)]
-            fn finish_whole(self, publish: Publish) -> Result<(), SendError> {
+            fn finish_whole(self, publish: Publish) -> Result<(), ShmSendError> {
                 match publish {
                     Publish::Now => self.commit(),
                     Publish::Later => self.queue(),
@@ -82,28 +103,29 @@ room!(Claim Copied MpmcClaim);
 
 /// Room for many messages.
 pub(crate) trait ArrayRoom {
+    type Error: Into<SendError>;
+
     fn bytes(&mut self) -> &mut [u8];
-    fn queue(self, count: usize) -> Result<(), SendError>;
+    fn queue(self, count: usize) -> Result<(), Self::Error>;
 }
 
 impl Outlet for Producer {
+    type Error = ShmSendError;
     type Claim<'a> = Claim<'a>;
     type ArrayClaim<'a> = ArrayClaim<'a>;
 
     #[inline(always)]
-    fn claim_run(&mut self) -> Result<Option<Claim<'_>>, SendError> {
+    fn claim_run(&mut self) -> Result<Option<Claim<'_>>, ShmSendError> {
         self.claim_run()
     }
 
     #[inline(always)]
-    fn claim(&mut self, len: usize, patience: Patience) -> Result<Claim<'_>, SendError> {
+    fn claim(&mut self, len: usize, patience: Patience) -> Result<Claim<'_>, ShmSendError> {
         match patience {
             Patience::None => self.try_claim(len),
             Patience::Forever => self.claim(len),
             Patience::Within(timeout) => self.claim_timeout(len, timeout),
-            Patience::Until(deadline) => {
-                self.claim_timeout(len, deadline.saturating_duration_since(Instant::now()))
-            }
+            Patience::Until(deadline) => self.claim_timeout(len, Patience::left(deadline)),
         }
     }
 
@@ -113,20 +135,20 @@ impl Outlet for Producer {
         len: usize,
         count: usize,
         patience: Patience,
-    ) -> Result<ArrayClaim<'_>, SendError> {
+    ) -> Result<ArrayClaim<'_>, ShmSendError> {
         match patience {
             Patience::None => self.try_claim_array(len, count),
             Patience::Forever => self.claim_array(len, count),
             Patience::Within(timeout) => self.claim_array_timeout(len, count, timeout),
             Patience::Until(deadline) => {
-                let left = deadline.saturating_duration_since(Instant::now());
+                let left = Patience::left(deadline);
                 self.claim_array_timeout(len, count, left)
             }
         }
     }
 
     #[inline(always)]
-    fn flush(&mut self) -> Result<(), SendError> {
+    fn flush(&mut self) -> Result<(), ShmSendError> {
         self.flush()
     }
 
@@ -141,29 +163,32 @@ impl Outlet for Producer {
 }
 
 impl ArrayRoom for ArrayClaim<'_> {
+    type Error = ShmSendError;
+
     #[inline(always)]
     fn bytes(&mut self) -> &mut [u8] {
         self.bytes()
     }
 
     #[inline(always)]
-    fn queue(self, count: usize) -> Result<(), SendError> {
+    fn queue(self, count: usize) -> Result<(), ShmSendError> {
         self.queue(count)
     }
 }
 
 /// Never waits, so it needs no patience.
 impl Outlet for Publisher {
+    type Error = ShmSendError;
     type Claim<'a> = Copied<'a>;
     type ArrayClaim<'a> = CopiedArray<'a>;
 
     #[inline(always)]
-    fn claim_run(&mut self) -> Result<Option<Copied<'_>>, SendError> {
+    fn claim_run(&mut self) -> Result<Option<Copied<'_>>, ShmSendError> {
         self.claim_run().map(Some)
     }
 
     #[inline(always)]
-    fn claim(&mut self, len: usize, _patience: Patience) -> Result<Copied<'_>, SendError> {
+    fn claim(&mut self, len: usize, _patience: Patience) -> Result<Copied<'_>, ShmSendError> {
         self.claim(len)
     }
 
@@ -173,12 +198,12 @@ impl Outlet for Publisher {
         len: usize,
         count: usize,
         _patience: Patience,
-    ) -> Result<CopiedArray<'_>, SendError> {
+    ) -> Result<CopiedArray<'_>, ShmSendError> {
         self.claim_array(len, count)
     }
 
     #[inline(always)]
-    fn flush(&mut self) -> Result<(), SendError> {
+    fn flush(&mut self) -> Result<(), ShmSendError> {
         self.flush()
     }
 
@@ -193,47 +218,48 @@ impl Outlet for Publisher {
 }
 
 impl ArrayRoom for CopiedArray<'_> {
+    type Error = ShmSendError;
+
     #[inline(always)]
     fn bytes(&mut self) -> &mut [u8] {
         self.bytes()
     }
 
     #[inline(always)]
-    fn queue(self, count: usize) -> Result<(), SendError> {
+    fn queue(self, count: usize) -> Result<(), ShmSendError> {
         self.queue(count)
     }
 }
 
 /// Slots are claimed for all that is expected, so that it becomes visible at once.
 impl Outlet for MpmcSender {
+    type Error = ShmSendError;
     type Claim<'a> = MpmcClaim<'a>;
     type ArrayClaim<'a> = NoArray;
 
     const HAS_ARRAYS: bool = false;
 
     #[inline(always)]
-    fn expect(&mut self, messages: usize) -> Result<(), SendError> {
+    fn expect(&mut self, messages: usize) -> Result<(), ShmSendError> {
         self.reserve(messages)
     }
 
     #[inline(always)]
-    fn claim_run(&mut self) -> Result<Option<MpmcClaim<'_>>, SendError> {
+    fn claim_run(&mut self) -> Result<Option<MpmcClaim<'_>>, ShmSendError> {
         match self.try_claim(self.max_len()) {
             Ok(claim) => Ok(Some(claim)),
-            Err(SendError::Full { .. }) => Ok(None),
+            Err(ShmSendError::Full { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
     #[inline(always)]
-    fn claim(&mut self, len: usize, patience: Patience) -> Result<MpmcClaim<'_>, SendError> {
+    fn claim(&mut self, len: usize, patience: Patience) -> Result<MpmcClaim<'_>, ShmSendError> {
         match patience {
             Patience::None => self.try_claim(len),
             Patience::Forever => self.claim(len),
             Patience::Within(timeout) => self.claim_timeout(len, timeout),
-            Patience::Until(deadline) => {
-                self.claim_timeout(len, deadline.saturating_duration_since(Instant::now()))
-            }
+            Patience::Until(deadline) => self.claim_timeout(len, Patience::left(deadline)),
         }
     }
 
@@ -242,13 +268,13 @@ impl Outlet for MpmcSender {
         len: usize,
         _count: usize,
         _patience: Patience,
-    ) -> Result<NoArray, SendError> {
+    ) -> Result<NoArray, ShmSendError> {
         // `HAS_ARRAYS` says that there is none.
-        Err(SendError::TooLarge { len, max: self.max_len() })
+        Err(ShmSendError::TooLarge { len, max: self.max_len() })
     }
 
     #[inline(always)]
-    fn flush(&mut self) -> Result<(), SendError> {
+    fn flush(&mut self) -> Result<(), ShmSendError> {
         self.flush()
     }
 
@@ -266,39 +292,68 @@ impl Outlet for MpmcSender {
 pub(crate) enum NoArray {}
 
 impl ArrayRoom for NoArray {
+    type Error = ShmSendError;
+
     fn bytes(&mut self) -> &mut [u8] {
         match *self {}
     }
 
-    fn queue(self, _count: usize) -> Result<(), SendError> {
+    fn queue(self, _count: usize) -> Result<(), ShmSendError> {
         match self {}
     }
 }
 
-/// Room in a ring, or beside one.
+/// Room for one message, in the ring or elsewhere: where it is stands outside of whose it is, so that
+/// writing need not ask.
 #[derive(Debug)]
-pub(crate) enum AnyClaim<'a> {
-    InPlace(Claim<'a>),
-    Copied(Copied<'a>),
-    Shared(MpmcClaim<'a>),
+pub(crate) struct AnyClaim<'a> {
+    room: *mut u8,
+    len: usize,
+    whose: Whose<'a>,
 }
 
-impl Room for AnyClaim<'_> {
+#[derive(Debug)]
+enum Whose<'a> {
+    InPlace(Claim<'a>),
+    Elsewhere(elsewhere::Claim<'a>),
+}
+
+// SAFETY: the pointer goes where the claim's does, which is Send.
+unsafe impl Send for AnyClaim<'_> {}
+
+impl<'a> AnyClaim<'a> {
     #[inline(always)]
-    fn finish(self, len: usize, publish: Publish) -> Result<(), SendError> {
-        match self {
-            Self::InPlace(claim) => claim.finish(len, publish),
-            Self::Copied(claim) => claim.finish(len, publish),
-            Self::Shared(claim) => claim.finish(len, publish),
+    pub(crate) fn of(
+        end: &'a mut Sending,
+        len: usize,
+        patience: Patience,
+    ) -> Result<Self, SendError> {
+        let (room, whose) = match end {
+            Sending::InPlace(end) => {
+                let mut claim = Outlet::claim(end, len, patience)?;
+                (claim.as_mut_ptr(), Whose::InPlace(claim))
+            }
+            Sending::Elsewhere(end) => {
+                let (room, claim) = elsewhere::Claim::open(end, len, patience)?;
+                (room, Whose::Elsewhere(claim))
+            }
+        };
+        Ok(Self { room, len, whose })
+    }
+
+    #[inline(always)]
+    pub(crate) fn finish(self, len: usize, publish: Publish) -> Result<(), SendError> {
+        match self.whose {
+            Whose::InPlace(claim) => Ok(claim.finish(len, publish)?),
+            Whose::Elsewhere(claim) => claim.finish(len, publish),
         }
     }
 
     #[inline(always)]
-    fn finish_whole(self, publish: Publish) -> Result<(), SendError> {
-        match self {
-            Self::InPlace(claim) => claim.finish_whole(publish),
-            Self::Copied(claim) => claim.finish_whole(publish),
-            Self::Shared(claim) => claim.finish_whole(publish),
+    pub(crate) fn finish_whole(self, publish: Publish) -> Result<(), SendError> {
+        match self.whose {
+            Whose::InPlace(claim) => Ok(claim.finish_whole(publish)?),
+            Whose::Elsewhere(claim) => claim.finish(self.len, publish),
         }
     }
 }
@@ -308,39 +363,44 @@ impl Deref for AnyClaim<'_> {
 
     #[inline(always)]
     fn deref(&self) -> &[u8] {
-        match self {
-            Self::InPlace(claim) => claim,
-            Self::Copied(claim) => claim,
-            Self::Shared(claim) => claim,
-        }
+        // SAFETY: whose it is granted `len` bytes there, to this claim alone, which keeps them.
+        unsafe { std::slice::from_raw_parts(self.room, self.len) }
     }
 }
 
 impl DerefMut for AnyClaim<'_> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut [u8] {
-        match self {
-            Self::InPlace(claim) => claim,
-            Self::Copied(claim) => claim,
-            Self::Shared(claim) => claim,
-        }
+        // SAFETY: as in `deref`; what is claimed is to be written.
+        unsafe { std::slice::from_raw_parts_mut(self.room, self.len) }
     }
 }
 
-/// A received message, in a ring or copied out of one.
+/// A received message, in the ring or elsewhere.
 #[derive(Debug)]
 pub(crate) enum Guard<'a> {
     InPlace(Received<'a>),
-    Copied(ReceivedCopy<'a>),
-    Shared(MpmcReceived<'a>),
+    Elsewhere(elsewhere::Received<'a>),
 }
 
-impl Guard<'_> {
+impl<'a> Guard<'a> {
+    #[inline(always)]
+    pub(crate) fn receive(end: &'a mut Receiving, patience: Patience) -> Result<Self, RecvError> {
+        Ok(match end {
+            Receiving::InPlace(end) => Self::InPlace(match patience {
+                Patience::None => end.try_recv()?,
+                Patience::Forever => end.recv()?,
+                Patience::Within(timeout) => end.recv_timeout(timeout)?,
+                Patience::Until(deadline) => end.recv_timeout(Patience::left(deadline))?,
+            }),
+            Receiving::Elsewhere(end) => Self::Elsewhere(elsewhere::Received::take(end, patience)?),
+        })
+    }
+
     pub(crate) fn redelivered(&self) -> bool {
         match self {
             Self::InPlace(guard) => guard.redelivered(),
-            Self::Copied(_) => false,
-            Self::Shared(guard) => guard.redelivered(),
+            Self::Elsewhere(guard) => guard.redelivered(),
         }
     }
 
@@ -348,20 +408,15 @@ impl Guard<'_> {
     pub(crate) fn sequence(&self) -> u64 {
         match self {
             Self::InPlace(guard) => guard.sequence(),
-            Self::Copied(guard) => guard.sequence(),
-            Self::Shared(guard) => guard.sequence(),
+            Self::Elsewhere(guard) => guard.sequence(),
         }
     }
 
     /// See [`Received::copy_to`]; what is a copy already is copied as it is.
-    pub(crate) fn copy_to(&self, to: &mut [u8]) {
+    pub(crate) fn copy_to(&mut self, to: &mut [u8]) {
         match self {
             Self::InPlace(guard) => guard.copy_to(to),
-            Self::Shared(guard) => guard.copy_to(to),
-            Self::Copied(guard) => {
-                let len = to.len().min(guard.len());
-                to[..len].copy_from_slice(&guard[..len]);
-            }
+            Self::Elsewhere(guard) => guard.copy_to(to),
         }
     }
 }
@@ -373,8 +428,7 @@ impl Deref for Guard<'_> {
     fn deref(&self) -> &[u8] {
         match self {
             Self::InPlace(guard) => guard,
-            Self::Copied(guard) => guard,
-            Self::Shared(guard) => guard,
+            Self::Elsewhere(guard) => guard,
         }
     }
 }
@@ -383,92 +437,44 @@ impl Deref for Guard<'_> {
 #[derive(Debug)]
 pub(crate) enum AnyBatch<'a> {
     InPlace(ringway_shm::Batch<'a>),
-    Copied(ringway_shm::CopiedBatch<'a>),
-    Shared(ringway_shm::MpmcBatch<'a>),
+    Elsewhere(elsewhere::Batch<'a>),
 }
 
-impl AnyBatch<'_> {
+impl<'a> AnyBatch<'a> {
+    #[inline(always)]
+    pub(crate) fn receive(
+        end: &'a mut Receiving,
+        limit: usize,
+        patience: Patience,
+    ) -> Result<Self, RecvError> {
+        Ok(match end {
+            Receiving::InPlace(end) => Self::InPlace(match patience {
+                Patience::None => end.try_recv_batch(limit)?,
+                Patience::Forever => end.recv_batch(limit, None)?,
+                Patience::Within(timeout) => end.recv_batch(limit, Some(timeout))?,
+                Patience::Until(deadline) => {
+                    end.recv_batch(limit, Some(Patience::left(deadline)))?
+                }
+            }),
+            Receiving::Elsewhere(end) => {
+                Self::Elsewhere(elsewhere::Batch::take(end, limit, patience)?)
+            }
+        })
+    }
+
     #[inline(always)]
     pub(crate) fn next(&mut self) -> Result<Option<BatchMessage<'_>>, RecvError> {
         match self {
-            Self::InPlace(batch) => batch.next(),
-            Self::Shared(batch) => batch.next(),
-            Self::Copied(batch) => Ok(batch.next()?.map(|message| BatchMessage {
-                payload: message.payload,
-                sequence: message.sequence,
-                redelivered: false,
-            })),
+            Self::InPlace(batch) => Ok(batch.next()?),
+            Self::Elsewhere(batch) => batch.next(),
         }
     }
 
-    /// A copy is a run of one, and so is a slot.
     #[inline(always)]
     pub(crate) fn next_run(&mut self) -> Result<Option<BatchRun<'_>>, RecvError> {
         match self {
-            Self::InPlace(batch) => batch.next_run(),
-            Self::Shared(batch) => Ok(batch.next()?.map(|message| BatchRun {
-                payload: message.payload,
-                len: message.payload.len(),
-                count: 1,
-                sequence: message.sequence,
-                redelivered: message.redelivered,
-            })),
-            Self::Copied(batch) => Ok(batch.next()?.map(|message| BatchRun {
-                payload: message.payload,
-                len: message.payload.len(),
-                count: 1,
-                sequence: message.sequence,
-                redelivered: false,
-            })),
+            Self::InPlace(batch) => Ok(batch.next_run()?),
+            Self::Elsewhere(batch) => batch.next_run(),
         }
     }
 }
-
-/// A receiving end.
-pub(crate) trait Inlet {
-    fn receive(&mut self, patience: Patience) -> Result<Guard<'_>, RecvError>;
-    fn receive_batch(
-        &mut self,
-        limit: usize,
-        patience: Patience,
-    ) -> Result<AnyBatch<'_>, RecvError>;
-}
-
-macro_rules! inlet {
-    ($end:ident, $flavor:ident) => {
-        impl Inlet for $end {
-            #[inline(always)]
-            fn receive(&mut self, patience: Patience) -> Result<Guard<'_>, RecvError> {
-                Ok(Guard::$flavor(match patience {
-                    Patience::None => self.try_recv()?,
-                    Patience::Forever => self.recv()?,
-                    Patience::Within(timeout) => self.recv_timeout(timeout)?,
-                    Patience::Until(deadline) => {
-                        self.recv_timeout(deadline.saturating_duration_since(Instant::now()))?
-                    }
-                }))
-            }
-
-            #[inline(always)]
-            fn receive_batch(
-                &mut self,
-                limit: usize,
-                patience: Patience,
-            ) -> Result<AnyBatch<'_>, RecvError> {
-                Ok(AnyBatch::$flavor(match patience {
-                    Patience::None => self.try_recv_batch(limit)?,
-                    Patience::Forever => self.recv_batch(limit, None)?,
-                    Patience::Within(timeout) => self.recv_batch(limit, Some(timeout))?,
-                    Patience::Until(deadline) => {
-                        let left = deadline.saturating_duration_since(Instant::now());
-                        self.recv_batch(limit, Some(left))?
-                    }
-                }))
-            }
-        }
-    };
-}
-
-inlet!(Consumer, InPlace);
-inlet!(Subscriber, Copied);
-inlet!(MpmcReceiver, Shared);

@@ -19,7 +19,7 @@ use rkyv::{Archive, Portable, Serialize};
 use crate::channel::Publish;
 use crate::describe::Describe;
 use crate::error::{RecvError, SendError};
-use crate::flavor::{AnyBatch, AnyClaim, Guard, Room as _};
+use crate::flavor::{AnyBatch, AnyClaim, Guard};
 
 /// What can be sent: `[u8]`, and every type that derives rkyv's `Archive` and `Serialize` and
 /// [`Describe`]. Its archived form must not need an alignment above 16.
@@ -251,7 +251,7 @@ impl Claim<'_> {
     /// [`SendError::Forked`]: the room is the parent's.
     #[inline(always)]
     pub fn commit(self) -> Result<(), SendError> {
-        Ok(self.0.finish_whole(Publish::Now)?)
+        self.0.finish_whole(Publish::Now)
     }
 
     /// Publishes the first `len` bytes only; more than claimed counts as all.
@@ -260,7 +260,7 @@ impl Claim<'_> {
     /// As [`Self::commit`].
     #[inline(always)]
     pub fn commit_len(self, len: usize) -> Result<(), SendError> {
-        Ok(self.0.finish(len, Publish::Now)?)
+        self.0.finish(len, Publish::Now)
     }
 
     /// Keeps the message back until the next flush or commit.
@@ -269,7 +269,7 @@ impl Claim<'_> {
     /// As [`Self::commit`].
     #[inline(always)]
     pub fn queue(self) -> Result<(), SendError> {
-        Ok(self.0.finish_whole(Publish::Later)?)
+        self.0.finish_whole(Publish::Later)
     }
 
     /// As [`Self::queue`], with the first `len` bytes only.
@@ -278,7 +278,7 @@ impl Claim<'_> {
     /// As [`Self::commit`].
     #[inline(always)]
     pub fn queue_len(self, len: usize) -> Result<(), SendError> {
-        Ok(self.0.finish(len, Publish::Later)?)
+        self.0.finish(len, Publish::Later)
     }
 }
 

@@ -2,15 +2,20 @@
 //! method, with its default.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use ringway_shm::{Kind, Options, Overflow, Read, Redeliver, Until, Wait};
+use ringway_net::Side;
+use ringway_net::session::Format;
+use ringway_shm::{Kind, Overflow, Read, Redeliver, Until, Wait};
+use rkyv::rancor::Failure;
 
-use crate::address::Address;
+use crate::address::{Address, Host};
 use crate::channel::{Receiver, Sender};
 use crate::cpu_latency::CpuLatency;
 use crate::describe::Schema;
 use crate::error::Error;
 use crate::message::Message;
+use crate::remote::{Medium, only_here};
 
 /// Opens a channel with options that are not in the address. Whoever opens a channel first decides
 /// its options; asking for others later is an error that prints both sides.
@@ -27,6 +32,8 @@ use crate::message::Message;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Builder {
+    host: Option<Host>,
+    side: Side,
     name: String,
     directory: Option<PathBuf>,
     capacity: Option<u64>,
@@ -40,6 +47,7 @@ pub struct Builder {
     slot: Option<u32>,
     redeliver: Option<Redeliver>,
     until: Option<Until>,
+    linger: Option<Duration>,
     hold_cpu_latency: bool,
 }
 
@@ -52,6 +60,8 @@ impl Builder {
         let address: Address = address.parse()?;
         let options = address.options();
         Ok(Self {
+            host: address.host().cloned(),
+            side: options.side.unwrap_or_default(),
             name: address.name().to_owned(),
             directory: None,
             capacity: options.capacity,
@@ -66,6 +76,7 @@ impl Builder {
             slot: options.slot.map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX)),
             redeliver: options.redeliver,
             until: options.until,
+            linger: None,
             hold_cpu_latency: options.hold_cpu_latency.unwrap_or(false),
         })
     }
@@ -84,10 +95,31 @@ impl Builder {
         Self { align: Some(bytes), ..self }
     }
 
-    /// How both sides wait. Default: adaptive.
+    /// How this side waits; in shared memory both do it in the same way. Default: adaptive.
     #[must_use]
     pub fn wait(self, wait: Wait) -> Self {
         Self { wait: Some(wait), ..self }
+    }
+
+    /// Between hosts: which end binds. Default: the end on whose host the address is; if both are, the
+    /// first to come.
+    #[must_use]
+    pub fn side(self, side: Side) -> Self {
+        Self { side, ..self }
+    }
+
+    /// Between hosts: the port, if it shall be another than the address names.
+    #[must_use]
+    pub fn port(self, port: u16) -> Self {
+        Self { host: self.host.map(|host| Host { port, ..host }), ..self }
+    }
+
+    /// Between hosts: how long the drop of a handle waits until the other end's host has all that this
+    /// end had to say. What it does not have by then is lost, as the handle can't tell it any more.
+    /// Default: 2 s.
+    #[must_use]
+    pub fn linger(self, linger: Duration) -> Self {
+        Self { linger: Some(linger), ..self }
     }
 
     /// Who gets the messages. Default: one receiver.
@@ -163,7 +195,7 @@ impl Builder {
     /// # Errors
     /// [`Error`], whose text names the remedy.
     pub fn sender<T: Message + ?Sized>(&self) -> Result<Sender<T>, Error> {
-        Sender::open(&self.shm::<T>(), self.cpu_latency()?)
+        Sender::open(&self.medium::<T>()?, self.cpu_latency()?)
     }
 
     /// Opens the receiving end.
@@ -171,14 +203,18 @@ impl Builder {
     /// # Errors
     /// [`Error`], whose text names the remedy.
     pub fn receiver<T: Message + ?Sized>(&self) -> Result<Receiver<T>, Error> {
-        Receiver::open(&self.shm::<T>(), self.read, self.cpu_latency()?)
+        Receiver::open(&self.medium::<T>()?, self.cpu_latency()?)
     }
 
-    /// Removes the channel, with every message in it, if nobody has it open. False: there is none.
+    /// Removes the channel, with every message in it, if nobody has it open. False: there is none;
+    /// between hosts there never is, for nothing is kept.
     ///
     /// # Errors
     /// [`crate::ErrorKind::RoleTaken`] when a process has it open; those of the file system.
     pub fn remove(&self) -> Result<bool, Error> {
+        if self.host.is_some() {
+            return Ok(false);
+        }
         Ok(ringway_shm::remove(&self.shm::<[u8]>())?)
     }
 
@@ -186,14 +222,55 @@ impl Builder {
         Ok(self.hold_cpu_latency.then(CpuLatency::hold).transpose()?)
     }
 
-    fn shm<T: Message + ?Sized>(&self) -> Options {
+    fn medium<T: Message + ?Sized>(&self) -> Result<Medium, Error> {
+        let Some(host) = &self.host else { return Ok(Medium::Shm(self.shm::<T>(), self.read)) };
+        match self.not_of_tcp() {
+            Some(option) => Err(only_here(&self.name, option)),
+            None => Ok(Medium::Net(Box::new(self.net::<T>(host)))),
+        }
+    }
+
+    /// The first option that was set and that a channel between hosts does not have. `align` makes no
+    /// difference there.
+    fn not_of_tcp(&self) -> Option<&'static str> {
+        let kind = self.kind.is_some_and(|kind| kind != Kind::Spsc);
+        [
+            ("kind", kind),
+            ("overflow", self.overflow.is_some()),
+            ("history", self.history.is_some()),
+            ("read", self.read != Read::default()),
+            ("slots", self.slots.is_some()),
+            ("slot", self.slot.is_some()),
+            ("redeliver", self.redeliver.is_some()),
+            ("until", self.until.is_some()),
+        ]
+        .into_iter()
+        .find_map(|(option, is_set)| is_set.then_some(option))
+    }
+
+    fn net<T: Message + ?Sized>(&self, host: &Host) -> ringway_net::Options {
+        let schema = Schema::of::<T>().fingerprint();
+        let mut options =
+            ringway_net::Options::new(&host.host, host.port, &self.name, schema, format());
+        options.side = self.side;
+        options.capacity = self.capacity.unwrap_or(options.capacity);
+        options.linger = self.linger.unwrap_or(options.linger);
+        options.wait = match self.wait {
+            Some(Wait::Spin) => ringway_net::Wait::Spin,
+            Some(Wait::Park) => ringway_net::Wait::Park,
+            Some(Wait::Adaptive) | None => ringway_net::Wait::Adaptive,
+        };
+        options
+    }
+
+    fn shm<T: Message + ?Sized>(&self) -> ringway_shm::Options {
         let schema = Schema::of::<T>();
         let schema = ringway_shm::Schema {
             fingerprint: schema.fingerprint(),
             text: schema.text().to_owned(),
             payload_align: schema.align(),
         };
-        Options {
+        ringway_shm::Options {
             directory: self.directory.clone(),
             capacity: self.capacity,
             record_align: self.align,
@@ -205,7 +282,17 @@ impl Builder {
             slot: self.slot,
             redeliver: self.redeliver,
             until: self.until,
-            ..Options::new(&self.name, schema)
+            ..ringway_shm::Options::new(&self.name, schema)
         }
+    }
+}
+
+/// How archives look in this build: rkyv's features decide.
+fn format() -> Format {
+    let little = rkyv::to_bytes::<Failure>(&1_u16).is_ok_and(|bytes| bytes.first() == Some(&1));
+    Format {
+        endian: if little { 1 } else { 2 },
+        pointer: size_of::<rkyv::primitive::ArchivedUsize>() as u8,
+        align: align_of::<rkyv::primitive::ArchivedU64>() as u8,
     }
 }

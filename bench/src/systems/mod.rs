@@ -4,15 +4,17 @@ mod courtesy;
 mod floor_cacheline;
 mod floor_futex;
 mod floor_ring;
+mod floor_tcp;
 mod in_process;
 mod ringway_channel;
 mod ringway_each;
 mod ringway_many;
 mod ringway_raw;
+mod ringway_tcp;
 mod ringway_typed;
 mod rtrb;
 
-use crate::plan::{Fault, Scenario, Wait};
+use crate::plan::{Fault, Over, Scenario, Wait};
 use crate::side::{Place, Side};
 
 /// A reference or a subject.
@@ -33,6 +35,13 @@ pub(crate) struct System {
     /// Bytes of the shared arena that it needs, given message size and ring capacity.
     pub(crate) arena_len: fn(usize, usize) -> usize,
     pub(crate) open: fn(&Place<'_>) -> Result<Box<dyn Side>, Fault>,
+}
+
+impl System {
+    /// What carries its messages: the name says so.
+    pub(crate) fn over(&self) -> Over {
+        if self.name.contains("-tcp-") { Over::Tcp } else { Over::Shm }
+    }
 }
 
 /// One comparison.
@@ -348,6 +357,35 @@ const ALL: &[System] = &[
         },
         arena_len: ringway_channel::arena_len,
         open: ringway_many::open_batch,
+    },
+    System {
+        name: "floor-tcp-spin",
+        about: "one plain non-blocking socket, spun on",
+        scenarios: PINGPONG,
+        waits: SPINNING,
+        of_many: false,
+        exists: always,
+        fits: |_| true,
+        against: |_| &[],
+        arena_len: floor_tcp::arena_len,
+        open: floor_tcp::open,
+    },
+    System {
+        name: "ringway-tcp-epoll",
+        about: "bytes in place, one call per message, plain sockets",
+        scenarios: PINGPONG,
+        waits: ANY_WAIT,
+        of_many: false,
+        exists: always,
+        fits: |_| true,
+        against: |wait| match wait {
+            Wait::Spin => const { &[spinning("floor-tcp-spin")] },
+            Wait::Adaptive | Wait::Park => {
+                const { &[spinning("ringway-tcp-epoll"), spinning("floor-tcp-spin")] }
+            }
+        },
+        arena_len: floor_tcp::arena_len,
+        open: ringway_tcp::open,
     },
 ];
 

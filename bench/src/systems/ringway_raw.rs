@@ -32,7 +32,7 @@ impl<const N: usize, const B: u64> Link for Raw<N, B> {
     }
 }
 
-struct Ends<E, const N: usize, const B: u64>(E);
+pub(super) struct Ends<E, const N: usize, const B: u64>(pub(super) E);
 
 impl<const N: usize, const B: u64> Tx for Ends<Sender<[u8]>, N, B> {
     const BATCH: u64 = B;

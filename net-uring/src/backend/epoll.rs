@@ -1,5 +1,4 @@
-//! The backend that runs everywhere: plain non-blocking sends and receives, tried at each turn, and
-//! `epoll` to sleep on.
+//! The backend that runs everywhere: plain calls at each turn, and `epoll` to sleep on.
 //!
 //! A spinning caller never calls epoll: a receive that finds nothing costs less than asking whether
 //! it would. The kernel holds no span between two calls.
@@ -7,18 +6,16 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-use super::{Backend, Completion, Errno, Kind, Leak, Slots, recv_now, send_now};
+use super::calls::Calls;
+use super::{Backend, Completion, Errno, Kind, Leak};
 use crate::fork::OwnSocket;
 use crate::mirror::Span;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Epoll {
+    calls: Calls,
     epoll: OwnedFd,
-    socket: Option<OwnSocket>,
-    waiting: Slots,
-    sent: Option<Result<usize, Errno>>,
-    received: Option<Result<usize, Errno>>,
     /// Whether the kernel takes time-outs in nanoseconds (`epoll_pwait2`, Linux 5.11).
     fine: bool,
 }
@@ -29,15 +26,7 @@ impl Epoll {
     /// # Errors
     /// `EMFILE`, `ENFILE`, `ENOMEM`.
     pub fn new() -> Result<Self, Errno> {
-        // SAFETY: no pointers; the result is checked.
-        let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
-        if fd < 0 {
-            return Err(Errno::last());
-        }
-        // SAFETY: just opened, and nobody else knows of it.
-        let epoll = unsafe { OwnedFd::from_raw_fd(fd) };
-        let (waiting, sent, received) = (Slots::default(), None, None);
-        Ok(Self { epoll, socket: None, waiting, sent, received, fine: true })
+        Ok(Self { calls: Calls::default(), epoll: new_epoll()?, fine: true })
     }
 
     fn add(&self, fd: BorrowedFd<'_>, events: i32) {
@@ -56,23 +45,23 @@ impl Epoll {
 }
 
 impl Backend for Epoll {
+    fn name(&self) -> &'static str {
+        "epoll"
+    }
+
     fn attach(&mut self, socket: OwnSocket) {
         // Edge-triggered for both directions, once and for all: before each sleep a turn has found
         // the end of what was there, so the next edge is the next news.
         self.add(socket.as_fd(), libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET);
-        self.waiting = Slots::default();
-        (self.sent, self.received) = (None, None);
-        self.socket = Some(socket);
+        self.calls.attach(socket);
     }
 
     fn socket(&self) -> Option<BorrowedFd<'_>> {
-        self.socket.as_ref().map(AsFd::as_fd)
+        self.calls.socket()
     }
 
     fn detach(&mut self) -> Result<Option<OwnSocket>, Leak> {
-        self.waiting = Slots::default();
-        (self.sent, self.received) = (None, None);
-        let socket = self.socket.take();
+        let socket = self.calls.detach();
         if let Some(socket) = &socket {
             // SAFETY: open descriptors; no event is passed. A socket that was never added (no
             // memory) is not there to be removed.
@@ -90,58 +79,28 @@ impl Backend for Epoll {
 
     #[inline(always)]
     unsafe fn submit(&mut self, kind: Kind, span: Span) {
-        debug_assert!(!self.is_outstanding(kind), "one {kind:?} at a time");
-        if self.socket.is_some() {
-            *self.waiting.of(kind) = Some(span);
-        }
+        self.calls.submit(kind, span);
     }
 
     #[inline(always)]
     fn is_outstanding(&self, kind: Kind) -> bool {
-        match kind {
-            Kind::Send => self.waiting.send.is_some() || self.sent.is_some(),
-            Kind::Recv => self.waiting.recv.is_some() || self.received.is_some(),
-        }
+        self.calls.is_outstanding(kind)
     }
 
     #[inline(always)]
     fn recall(&mut self, kind: Kind) -> bool {
-        *self.waiting.of(kind) = None;
-        !self.is_outstanding(kind)
+        self.calls.recall(kind)
     }
 
     #[inline(always)]
     fn turn(&mut self) {
-        let Some(socket) = &self.socket else { return };
-        if let Some(span) = self.waiting.send {
-            // SAFETY: submitted and not given back, so by `submit` it may be sent from.
-            match unsafe { send_now(socket, span) } {
-                Err(errno) if errno.is_later() => {}
-                result => {
-                    self.sent = Some(result);
-                    self.waiting.send = None;
-                }
-            }
-        }
-        if let Some(span) = self.waiting.recv {
-            // SAFETY: submitted and not given back, so by `submit` it may be received into.
-            match unsafe { recv_now(socket, span) } {
-                Err(errno) if errno.is_later() => {}
-                result => {
-                    self.received = Some(result);
-                    self.waiting.recv = None;
-                }
-            }
-        }
+        // SAFETY: what waits came through `submit`, with its caller's promise.
+        unsafe { self.calls.turn() };
     }
 
     #[inline(always)]
     fn complete(&mut self) -> Option<Completion> {
-        if let Some(result) = self.sent.take() {
-            return Some(Completion { kind: Kind::Send, result });
-        }
-        let result = self.received.take()?;
-        Some(Completion { kind: Kind::Recv, result })
+        self.calls.complete()
     }
 
     fn park(&mut self, timeout: Duration) {
@@ -185,4 +144,15 @@ impl Backend for Epoll {
     fn watch(&mut self, fd: BorrowedFd<'_>) {
         self.add(fd, libc::EPOLLIN);
     }
+}
+
+/// An empty epoll.
+pub(super) fn new_epoll() -> Result<OwnedFd, Errno> {
+    // SAFETY: no pointers; the result is checked.
+    let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+    if fd < 0 {
+        return Err(Errno::last());
+    }
+    // SAFETY: just opened, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -220,6 +220,10 @@ impl Fake {
 }
 
 impl Backend for Fake {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+
     /// Its stream is made by [`pair`]; a socket is only closed.
     fn attach(&mut self, socket: OwnSocket) {
         drop(socket);

@@ -11,24 +11,31 @@
 //! A submitted span belongs to the backend until it completes, is recalled, or the socket is
 //! detached: the kernel may be reading or writing it at any time. Exactly one send is in flight per
 //! stream, because two interleave. `epoll` does everything within the turn, so it holds nothing that
-//! the kernel knows of; a completion ring holds what it has posted, which is why `detach` may fail
-//! and the memory is then leaked rather than freed under the kernel's hands.
+//! the kernel knows of. `uring` sleeps with the spans posted in a completion ring and takes them back
+//! before it returns; if the kernel will not give one back, `detach` fails, and the memory is then
+//! leaked rather than freed under the kernel's hands.
 //!
-//! `fake` is scripted, for tests: completions that are short, late, cancelled or out of order.
+//! `chosen` is one of the two, as the options say and the system allows. `fake` is scripted, for tests: completions that are short, late, cancelled or out of order.
 
+mod calls;
+pub mod chosen;
 pub mod epoll;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
+pub mod uring;
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use crate::fork::OwnSocket;
 use crate::mirror::Span;
 
+pub(crate) use calls::{recv_now, send_now};
+pub use chosen::Chosen;
 pub use epoll::Epoll;
 #[cfg(any(test, feature = "testing"))]
 pub use fake::Fake;
+pub use uring::Uring;
 
 /// What is done with a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +87,9 @@ impl std::fmt::Display for Errno {
 
 /// The seam. One socket at a time; every method is for the thread that holds the endpoint.
 pub trait Backend {
+    /// Its name in an address.
+    fn name(&self) -> &'static str;
+
     /// Takes charge of a connected socket. Nothing is outstanding then.
     fn attach(&mut self, socket: OwnSocket);
 
@@ -111,7 +121,8 @@ pub trait Backend {
     fn complete(&mut self) -> Option<Completion>;
 
     /// Sleeps until a turn may complete something, until one of the watched descriptors is readable,
-    /// or for `timeout`; or shorter. A caller has taken its turn before, and found nothing.
+    /// or for `timeout`; or shorter. A caller has taken its turn before, and found nothing. A socket
+    /// for which nothing was submitted is one that still connects: it is waited for as well.
     fn park(&mut self, timeout: Duration);
 
     /// Has [`Self::park`] end when `fd` is readable, from now on and until it is closed.
@@ -121,45 +132,3 @@ pub trait Backend {
 /// The kernel still holds memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leak;
-
-/// The two spans that a backend may hold, for backends that do not post them to the kernel.
-#[derive(Debug, Default)]
-pub(crate) struct Slots {
-    /// `None`: nothing of that kind is outstanding.
-    pub send: Option<Span>,
-    pub recv: Option<Span>,
-}
-
-impl Slots {
-    #[inline(always)]
-    pub fn of(&mut self, kind: Kind) -> &mut Option<Span> {
-        match kind {
-            Kind::Send => &mut self.send,
-            Kind::Recv => &mut self.recv,
-        }
-    }
-}
-
-/// One `send(2)` that does not wait and raises no signal.
-///
-/// # Safety
-/// The span is mapped and nobody writes to it meanwhile.
-#[inline(always)]
-pub(crate) unsafe fn send_now(socket: &OwnSocket, span: Span) -> Result<usize, Errno> {
-    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    // SAFETY: the caller's promise; the kernel only reads.
-    let sent = unsafe { libc::send(socket.as_raw_fd(), span.start.cast(), span.len, flags) };
-    usize::try_from(sent).map_err(|_| Errno::last())
-}
-
-/// One `recv(2)` that does not wait.
-///
-/// # Safety
-/// The span is mapped and nobody else touches it meanwhile.
-#[inline(always)]
-pub(crate) unsafe fn recv_now(socket: &OwnSocket, span: Span) -> Result<usize, Errno> {
-    let flags = libc::MSG_DONTWAIT;
-    // SAFETY: the caller's promise.
-    let came = unsafe { libc::recv(socket.as_raw_fd(), span.start.cast(), span.len, flags) };
-    usize::try_from(came).map_err(|_| Errno::last())
-}

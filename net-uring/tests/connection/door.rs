@@ -105,8 +105,7 @@ fn a_thousand_silent_connections_hurt_nobody() {
         assert!(door.accepted <= 1001);
         door.silent + door.displaced == 1000
     });
-    let door = rx.stats().door.unwrap();
-    assert!(door.displaced >= 900, "{door:?}");
+    // Whether by newcomers or by their time-out is a matter of the machine's speed.
     assert!(silent.iter_mut().all(is_closed));
     let stats = rx.stats();
     assert_eq!((stats.connections, stats.sessions, stats.violations), (1, 1, 0));

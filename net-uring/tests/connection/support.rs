@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use ringway_net::backend::Chosen;
 use ringway_net::session::Format;
-use ringway_net::{NetReceiver, NetSender, Options, Side, Wait};
+use ringway_net::{Backend, NetReceiver, NetSender, Options, Side, Wait};
 
 /// Far beyond what the slowest machine needs: only a hang runs into it.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -13,16 +14,38 @@ pub const WAITS: [Wait; 3] = [Wait::Spin, Wait::Adaptive, Wait::Park];
 /// The way rkyv's archives look on the machines that run these tests.
 pub const FORMAT: Format = Format { endian: 1, pointer: 4, align: 8 };
 
+/// What the end that binds runs on, if this system has it.
+pub fn first() -> Backend {
+    had(super::BACKENDS.0)
+}
+
+/// What the other end runs on.
+pub fn second() -> Backend {
+    had(super::BACKENDS.1)
+}
+
+fn had(backend: Backend) -> Backend {
+    match Chosen::open(backend) {
+        Ok(_) => backend,
+        Err(error) => {
+            println!("skipped: {error}");
+            Backend::Auto
+        }
+    }
+}
+
 /// A channel at a port of loopback's, 0 for any.
 pub fn options(port: u16) -> Options {
     let mut options = Options::new("127.0.0.1", port, "ticks", 0x1234, FORMAT);
     options.capacity = 64 << 10;
+    options.backend = first();
     options
 }
 
 /// The same for the other end of what is bound there.
 pub fn to(options: &Options, address: std::net::SocketAddr) -> Options {
-    Options { port: address.port(), side: Side::Connect, ..options.clone() }
+    let backend = second();
+    Options { port: address.port(), side: Side::Connect, backend, ..options.clone() }
 }
 
 /// A receiver that binds, and the sender that connects to it.

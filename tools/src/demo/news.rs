@@ -2,6 +2,7 @@
 //! parent makes of it never lives here.
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,8 +13,8 @@ pub(super) const PROGRESS_EVERY_NS: u64 = 200_000_000;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "news", rename_all = "snake_case")]
 pub(super) enum News {
-    /// The subscriber has the channel open.
-    Ready,
+    /// The subscriber has the channel open, and between hosts listens there.
+    Ready { listens: Option<SocketAddr> },
     /// The publisher has its source open; `notes` tell what of it is left out.
     Playing { source: String, notes: Vec<String> },
     /// How far the publisher is.
@@ -32,20 +33,24 @@ pub(super) enum News {
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Sent {
     pub(super) sent: u64,
-    /// Payload bytes in the ring's form.
-    pub(super) bytes: u64,
     /// Messages in the ring now.
     pub(super) depth: u64,
     /// Most bytes that were in the ring, with headers and padding.
     pub(super) depth_max_bytes: u64,
     /// How many times the ring was full.
     pub(super) full_waits: u64,
+    /// How many times the connection was taken up again, if there is one.
+    pub(super) resumes: u64,
+    /// Bytes that were sent again then.
+    pub(super) resent_bytes: u64,
 }
 
 /// The subscriber's counters. Latencies, but for the first message's, leave that one out.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Received {
     pub(super) received: u64,
+    /// Bytes of them, as serialised.
+    pub(super) bytes: u64,
     /// Messages that a jump of the sequence passed over.
     pub(super) missing: u64,
     /// Messages whose sequence had come before.
@@ -112,7 +117,7 @@ mod tests {
     fn what_is_told_is_what_is_heard() {
         let mut text = Vec::new();
         let mut line = Line::new(&mut text);
-        line.tell(&News::Ready);
+        line.tell(&News::Ready { listens: Some(([127, 0, 0, 1], 7000).into()) });
         line.tell(&News::Sent(Sent { sent: u64::MAX, ..Sent::default() }));
         line.tell(&News::Subscribed { latencies: vec![(120, 3), (u64::MAX, 1)] });
         line.tell(&News::Failed { problem: "two\nlines".into() });
@@ -122,7 +127,7 @@ mod tests {
         let heard: Vec<News> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let [
-            News::Ready,
+            News::Ready { listens: Some(listens) },
             News::Sent(sent),
             News::Subscribed { latencies },
             News::Failed { problem },
@@ -130,6 +135,7 @@ mod tests {
         else {
             panic!("{heard:?}")
         };
+        assert_eq!(listens.port(), 7000);
         assert_eq!(sent.sent, u64::MAX);
         assert_eq!(latencies, &[(120, 3), (u64::MAX, 1)]);
         assert_eq!(problem, "two\nlines");
@@ -140,7 +146,7 @@ mod tests {
         let (read, write) = io::pipe().unwrap();
         let mut line = Line::new(write);
         drop(read);
-        line.tell(&News::Ready);
+        line.tell(&News::Ready { listens: None });
         assert!(line.is_lost());
     }
 }

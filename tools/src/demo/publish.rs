@@ -35,6 +35,12 @@ pub(crate) struct Options {
 /// How long a wait may last before the parent's wish and the time are looked at again.
 const SLICE: Duration = Duration::from_millis(20);
 
+/// The same between hosts, where the connection is looked after by this process's calls alone.
+const REMOTE_SLICE: Duration = Duration::from_millis(1);
+
+/// How long the subscriber may take to receive what it has not yet when the stream is over.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
+
 /// A sleep is late by the timer's slack and the wake-up, some 60 µs. The last bit before a message
 /// is due is spun through, so that bursts keep the shape that they have in the source.
 const SPIN_NS: u64 = 100_000;
@@ -70,12 +76,13 @@ impl From<String> for Stop {
     }
 }
 
-/// The stream is closed when this returns: the sender is dropped.
+/// The stream is closed when this returns, and between hosts the subscriber has had all of it.
 fn publish(options: &Options, leash: &Leash, line: &mut Line<Stdout>) -> Result<(), Stop> {
     let Opened { mut source, name, notes } = open_source(options.feed.as_deref())?;
     line.tell(&News::Playing { source: name.clone(), notes });
     let sender = ringway::sender::<Message>(&options.address).map_err(|error| error.to_string())?;
-    let mut stream = Stream { sender, leash, line, next: 0, news_ns: 0, end_ns: u64::MAX };
+    let slice = if sender.net_stats().is_some() { REMOTE_SLICE } else { SLICE };
+    let mut stream = Stream { sender, slice, leash, line, next: 0, news_ns: 0, end_ns: u64::MAX };
     let played = stream.open(name).and_then(|()| {
         let start_ns = now_ns();
         let length_ns = u64::try_from(options.seconds.as_nanos()).unwrap_or(u64::MAX);
@@ -83,7 +90,13 @@ fn publish(options: &Options, leash: &Leash, line: &mut Line<Stdout>) -> Result<
         stream.play(source.as_mut(), options.speed, start_ns)
     });
     stream.tell_progress();
-    played
+    let closed = stream.sender.close(CLOSE_MAX);
+    // Why the stream stopped comes first, unless that was as it should be.
+    match (played, closed) {
+        (Err(Stop::Problem(problem)), _) => Err(Stop::Problem(problem)),
+        (played, Ok(())) => played,
+        (_, Err(error)) => Err(Stop::Problem(format!("cannot close the stream: {error}"))),
+    }
 }
 
 /// A source, ready to play.
@@ -111,6 +124,7 @@ fn open_source(feed: Option<&Path>) -> Result<Opened, String> {
 
 struct Stream<'a> {
     sender: Sender<Message>,
+    slice: Duration,
     leash: &'a Leash,
     line: &'a mut Line<Stdout>,
     /// The next message's sequence.
@@ -126,6 +140,7 @@ impl Stream<'_> {
         self.send(Body::Begin(Begin { pid: std::process::id(), source }))?;
         let end_ns = now_ns() + OPENING_MAX_NS;
         while self.sender.stats().received == 0 && now_ns() < end_ns {
+            self.tend()?;
             if self.leash.pulled_within(Duration::from_millis(1)) {
                 return Err(Stop::Ending(Ending::Stopped));
             }
@@ -149,7 +164,7 @@ impl Stream<'_> {
             if now_ns >= due_ns {
                 return Ok(());
             } else if left_ns > SPIN_NS {
-                let sleep = Duration::from_nanos(left_ns - SPIN_NS).min(SLICE);
+                let sleep = Duration::from_nanos(left_ns - SPIN_NS).min(self.slice);
                 // Whether the parent let go is asked by the next look.
                 self.leash.pulled_within(sleep);
             } else {
@@ -166,7 +181,7 @@ impl Stream<'_> {
         let mut sent = self.sender.try_send(&message);
         while let Err(SendError::Full { .. } | SendError::Timeout { .. }) = sent {
             self.look_around()?;
-            sent = self.sender.send_timeout(&message, SLICE);
+            sent = self.sender.send_timeout(&message, self.slice);
         }
         sent.map_err(|error| format!("cannot send message {}: {error}", self.next))?;
         self.next += 1;
@@ -176,6 +191,7 @@ impl Stream<'_> {
     /// Tells the parent how far this is, now and then. The time; an error if it's time to stop.
     fn look_around(&mut self) -> Result<u64, Stop> {
         let now_ns = now_ns();
+        self.tend()?;
         if now_ns >= self.news_ns {
             self.news_ns = now_ns + PROGRESS_EVERY_NS;
             self.tell_progress();
@@ -189,14 +205,22 @@ impl Stream<'_> {
         Ok(now_ns)
     }
 
+    /// Looks after the connection, if there is one.
+    fn tend(&mut self) -> Result<(), Stop> {
+        let flushed = self.sender.flush();
+        flushed.map_err(|error| format!("cannot go on after message {}: {error}", self.next).into())
+    }
+
     fn tell_progress(&mut self) {
         let stats = self.sender.stats();
+        let net = self.sender.net_stats().unwrap_or_default();
         self.line.tell(&News::Sent(Sent {
             sent: self.next,
-            bytes: stats.bytes,
             depth: stats.depth,
             depth_max_bytes: stats.depth_max_bytes,
             full_waits: stats.full_waits,
+            resumes: net.resumes,
+            resent_bytes: net.resent_bytes,
         }));
     }
 }

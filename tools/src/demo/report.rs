@@ -2,6 +2,7 @@
 //! figures and their text; gathering them never lives here.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use serde::Serialize;
 
@@ -22,6 +23,12 @@ pub(super) struct Findings {
     pub(super) others: Vec<Other>,
     /// `None` if the publisher ended without a word.
     pub(super) ending: Option<Ending>,
+    /// Where the subscriber was to be found, between hosts.
+    pub(super) door: Option<SocketAddr>,
+    /// How many times the connection was cut, if that was asked for.
+    pub(super) cuts: Option<u32>,
+    /// The user wished an end.
+    pub(super) interrupted: bool,
     /// What went wrong, in words.
     pub(super) problems: Vec<String>,
 }
@@ -72,6 +79,12 @@ pub(super) struct Report {
     opening_ns: u64,
     depth_max_bytes: u64,
     full_waits: u64,
+    /// How many times the connection was cut on purpose, if that was asked for.
+    cuts: Option<u32>,
+    /// How many times the connection was taken up again, of whatever reason it broke.
+    resumes: u64,
+    /// Bytes that were sent again then.
+    resent_bytes: u64,
     /// Subscribers other than the first, of whom the rest of this is.
     others: Vec<OtherReport>,
     /// Why this run failed; empty if it didn't.
@@ -93,7 +106,8 @@ const QUANTILES: [(&str, f64); 6] =
 impl Report {
     /// Draws the conclusions.
     pub(super) fn new(address: String, findings: Findings) -> Self {
-        let Findings { source, sent, received, latencies, others, ending, mut problems } = findings;
+        let Findings { source, sent, received, latencies, others, ending, cuts, .. } = findings;
+        let mut problems = findings.problems;
         let (sent_is_final, received_is_final) = (ending.is_some(), latencies.is_some());
         let is_final = sent_is_final && received_is_final;
         let (latency_messages, latency) = percentiles(latencies.unwrap_or_default());
@@ -124,23 +138,26 @@ impl Report {
             lost,
             altered: received.altered,
             repeated: received.repeated,
-            payload_bytes: sent.bytes,
+            payload_bytes: received.bytes,
             streaming_seconds,
             messages_per_second: per_second(latency_messages),
-            bytes_per_second: per_second(sent.bytes),
+            bytes_per_second: per_second(received.bytes),
             latency_messages,
             latency,
             opening_ns: received.opening_ns,
             depth_max_bytes: sent.depth_max_bytes,
             full_waits: sent.full_waits,
+            cuts,
+            resumes: sent.resumes,
+            resent_bytes: sent.resent_bytes,
             others,
             problems,
         }
     }
 
     /// Why the run failed; empty if everything that was sent came, once and unaltered.
-    pub(super) fn into_problems(self) -> Vec<String> {
-        self.problems
+    pub(super) fn problems(&self) -> &[String] {
+        &self.problems
     }
 }
 
@@ -183,7 +200,7 @@ impl fmt::Display for Report {
             }
             writeln!(
                 out,
-                "  first   {:>9}   not in the above: it may wait for the ring to be opened",
+                "  first   {:>9}   not in the above: it may wait for the other end to be ready",
                 duration(self.opening_ns)
             )?;
             writeln!(
@@ -226,6 +243,15 @@ impl fmt::Display for Report {
             )?;
         }
         writeln!(out)?;
+        if self.cuts.is_some() || self.resumes > 0 {
+            writeln!(
+                out,
+                "connection  cut {} times, taken up again {} times, {} bytes sent again",
+                count(self.cuts.unwrap_or(0).into()),
+                count(self.resumes),
+                count(self.resent_bytes)
+            )?;
+        }
         let ending = match self.ending {
             Some(Ending::SourceOver) => "the source was over",
             Some(Ending::TimeOver) => "the time was over",
@@ -233,6 +259,33 @@ impl fmt::Display for Report {
             None => "the publisher failed",
         };
         writeln!(out, "ended       because {ending}")
+    }
+}
+
+/// The percentiles of several reports beside each other, under a name for each.
+pub(super) struct SideBySide<'a>(pub(super) &'a [(&'static str, Report)]);
+
+impl fmt::Display for SideBySide<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:<9}", "")?;
+        for (name, _) in self.0 {
+            write!(out, " {name:>18}")?;
+        }
+        writeln!(out)?;
+        for (name, _) in QUANTILES {
+            write!(out, "  {name:<7}")?;
+            for (_, report) in self.0 {
+                let row = report.latency.iter().find(|row| row.name == name);
+                let shown = row.map_or("-".into(), |row| duration(row.latency_ns));
+                write!(out, " {shown:>18}")?;
+            }
+            writeln!(out)?;
+        }
+        write!(out, "{:<9}", "lost")?;
+        for (_, report) in self.0 {
+            write!(out, " {:>18}", report.lost.map_or("unknown".into(), count))?;
+        }
+        writeln!(out)
     }
 }
 
@@ -260,9 +313,10 @@ mod tests {
     fn good() -> Findings {
         Findings {
             source: Some("a test".into()),
-            sent: Sent { sent: 10_001, bytes: 2_000_000, ..Sent::default() },
+            sent: Sent { sent: 10_001, ..Sent::default() },
             received: Received {
                 received: 10_001,
+                bytes: 2_000_000,
                 first_sent_ns: 1_000_000_000,
                 last_received_ns: 3_000_000_000,
                 opening_ns: 250_000,
@@ -271,6 +325,9 @@ mod tests {
             latencies: Some(vec![(100, 9_000), (200, 900), (1_000, 90), (2_000, 9), (900_000, 1)]),
             others: Vec::new(),
             ending: Some(Ending::TimeOver),
+            door: None,
+            cuts: None,
+            interrupted: false,
             problems: Vec::new(),
         }
     }
@@ -377,11 +434,44 @@ mod tests {
             latencies: Some(Vec::new()),
             others: Vec::new(),
             ending: Some(Ending::Stopped),
+            door: None,
+            cuts: None,
+            interrupted: true,
             problems: Vec::new(),
         };
         let report = Report::new("shm://test".into(), findings);
         assert!(report.problems.is_empty());
         assert!(report.to_string().starts_with("messages    sent 0, received 0, lost 0"));
-        assert!(!serde_json::to_string(&report).unwrap().contains("null"));
+        assert!(
+            !serde_json::to_string(&report).unwrap().replace("\"cuts\":null", "").contains("null")
+        );
+    }
+
+    #[test]
+    fn cuts_are_told_and_no_problem() {
+        let mut findings = Findings { cuts: Some(10), ..good() };
+        findings.sent.resumes = 10;
+        findings.sent.resent_bytes = 4_096;
+        let report = Report::new("tcp://test".into(), findings);
+        assert!(report.problems.is_empty());
+        let text = report.to_string();
+        let line = "connection  cut 10 times, taken up again 10 times, 4,096 bytes sent again";
+        assert!(text.contains(line), "{text}");
+    }
+
+    #[test]
+    fn two_paths_stand_side_by_side() {
+        let mut slow = good();
+        slow.latencies = Some(vec![(24_000, 10_000)]);
+        let reports = [("shared memory", good()), ("tcp", slow)]
+            .map(|(name, findings)| (name, Report::new("test".into(), findings)));
+        let text = SideBySide(&reports).to_string();
+        let lines: Vec<Vec<&str>> = text
+            .lines()
+            .map(|line| line.split("  ").map(str::trim).filter(|it| !it.is_empty()).collect())
+            .collect();
+        assert_eq!(lines[0], ["shared memory", "tcp"]);
+        assert_eq!(lines[1], ["p50", "100 ns", "24.0 µs"]);
+        assert_eq!(lines.last().unwrap()[..], ["lost", "0", "0"]);
     }
 }

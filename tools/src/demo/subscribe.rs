@@ -59,7 +59,7 @@ fn subscribe(
 ) -> Result<(), String> {
     let mut receiver =
         ringway::receiver::<Message>(&options.address).map_err(|error| error.to_string())?;
-    line.tell(&News::Ready);
+    line.tell(&News::Ready { listens: receiver.local_addr() });
     match drain(&mut receiver, leash, line, tally) {
         Err(RecvError::Disconnected) => Ok(()),
         Err(error) => Err(format!("cannot receive: {error}")),
@@ -108,10 +108,11 @@ fn take(
     match received {
         Ok(message) => {
             let (sequence, sent_ns) = (message.sequence.to_native(), message.sent_ns.to_native());
-            tally.take(sequence, sent_ns, message.is_intact(), now_ns);
+            let bytes = message.as_bytes().len() as u64;
+            tally.take(sequence, sent_ns, bytes, message.is_intact(), now_ns);
         }
         // Its bytes aren't even a message.
-        Err(RecvError::Invalid { .. }) => tally.take(0, 0, false, now_ns),
+        Err(RecvError::Invalid { .. }) => tally.take(0, 0, 0, false, now_ns),
         Err(RecvError::Empty | RecvError::Timeout) => return Ok(None),
         Err(error) => return Err(error),
     }

@@ -7,17 +7,20 @@
 //! it is killed.
 
 use std::ffi::OsString;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::net::SocketAddr;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::channel::Channel;
 use super::child::{Child, Event, Role};
 use super::clock::now_ns;
 use super::news::{self, News};
 use super::progress::Progress;
+use super::relay::{Cuts, Relay};
 use super::report::{Findings, Other};
 
 /// How long the children may go without progress once they should be ending.
@@ -29,8 +32,12 @@ const SAME_INTERRUPTION: Duration = Duration::from_secs(1);
 
 /// How to start the two.
 pub(super) struct Plan {
+    pub(super) channel: Channel,
+    /// To which the address is added, as to the next.
     pub(super) publisher: Vec<OsString>,
     pub(super) subscriber: Vec<OsString>,
+    /// If the connection is to be cut now and then.
+    pub(super) cuts: Option<Cuts>,
     /// How many of those.
     pub(super) subscribers: usize,
     /// How long the publisher streams at most.
@@ -38,13 +45,18 @@ pub(super) struct Plan {
 }
 
 /// Runs both children to their end, and shows how far they are. Both have ended when this returns.
-/// The error has the reasons why nothing was sent.
-pub(super) fn supervise(plan: Plan) -> Result<Findings, Vec<String>> {
-    let (sender, events) = channel();
-    hear_signals(sender.clone()).map_err(|problem| vec![problem])?;
+/// The error has the reasons why nothing was sent. `events` are what `sender` and its clones give: the
+/// children's, and what [`hear_signals`] adds.
+pub(super) fn supervise(
+    plan: Plan,
+    sender: &Sender<Event>,
+    events: &Receiver<Event>,
+) -> Result<Findings, Vec<String>> {
+    let sender = sender.clone();
     let mut subscribers = Vec::new();
+    let arguments = with_address(&plan.subscriber, plan.channel.receiving());
     for number in 0..plan.subscribers {
-        let child = Child::start(Role::Subscriber(number), &plan.subscriber, sender.clone());
+        let child = Child::start(Role::Subscriber(number), &arguments, sender.clone());
         subscribers.push(Some(child.map_err(|problem| vec![problem])?));
     }
     let others = plan.subscribers.saturating_sub(1);
@@ -54,6 +66,7 @@ pub(super) fn supervise(plan: Plan) -> Result<Findings, Vec<String>> {
         publisher: None,
         subscribers,
         ready: 0,
+        relay: None,
         ending: false,
         interrupted: None,
         killed: false,
@@ -66,12 +79,17 @@ pub(super) fn supervise(plan: Plan) -> Result<Findings, Vec<String>> {
             latencies: None,
             others: (0..others).map(|_| Other::default()).collect(),
             ending: None,
+            door: None,
+            cuts: None,
+            interrupted: false,
             problems: Vec::new(),
         },
         explained: Vec::new(),
     };
-    run.until_both_ended(&events);
+    run.until_both_ended(events);
     run.progress.close();
+    run.findings.cuts = run.relay.take().map(Relay::end);
+    run.findings.interrupted = run.interrupted.is_some();
     if run.findings.sent.sent > 0 { Ok(run.findings) } else { Err(run.findings.problems) }
 }
 
@@ -82,6 +100,8 @@ struct Run {
     subscribers: Vec<Option<Child>>,
     /// How many of them have the channel open.
     ready: usize,
+    /// Between the two, if the connection is to be cut.
+    relay: Option<Relay>,
     /// One was let go of.
     ending: bool,
     interrupted: Option<Instant>,
@@ -127,10 +147,10 @@ impl Run {
     fn heard(&mut self, role: Role, news: News) {
         let before = self.progress_made();
         match news {
-            News::Ready => {
+            News::Ready { listens } => {
                 self.ready += 1;
                 if self.ready == self.subscribers.len()
-                    && let Err(problem) = self.start_publisher()
+                    && let Err(problem) = self.start_publisher(listens)
                 {
                     self.findings.problems.push(problem);
                     self.give_up_subscribers();
@@ -183,9 +203,17 @@ impl Run {
         }
     }
 
-    fn start_publisher(&mut self) -> Result<(), String> {
-        let mut publisher =
-            Child::start(Role::Publisher, &self.plan.publisher, self.sender.clone())?;
+    /// `listens` is where the subscriber is to be found, between hosts.
+    fn start_publisher(&mut self, listens: Option<SocketAddr>) -> Result<(), String> {
+        self.findings.door = listens;
+        let mut door = listens;
+        if let (Some(cuts), Some(listens)) = (self.plan.cuts, listens) {
+            let relay = Relay::start(listens, cuts)?;
+            door = Some(relay.address());
+            self.relay = Some(relay);
+        }
+        let arguments = with_address(&self.plan.publisher, self.plan.channel.sending(door));
+        let mut publisher = Child::start(Role::Publisher, &arguments, self.sender.clone())?;
         let subscribers: Vec<String> =
             self.subscribers.iter().flatten().map(|child| child.pid().to_string()).collect();
         let pid = publisher.pid();
@@ -269,8 +297,12 @@ impl Run {
     }
 }
 
+fn with_address(arguments: &[OsString], address: String) -> Vec<OsString> {
+    [arguments, &["--address".into(), address.into()]].concat()
+}
+
 /// Turns Ctrl-C, a polite kill and a closed terminal into events.
-fn hear_signals(events: Sender<Event>) -> Result<(), String> {
+pub(super) fn hear_signals(events: Sender<Event>) -> Result<(), String> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
         .map_err(|error| format!("cannot handle Ctrl-C: {error}"))?;
     thread::spawn(move || {

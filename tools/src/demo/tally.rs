@@ -25,8 +25,16 @@ impl Tally {
     }
 
     /// Counts a message that came at `now_ns`.
-    pub(super) fn take(&mut self, sequence: u64, sent_ns: u64, intact: bool, now_ns: u64) {
+    pub(super) fn take(
+        &mut self,
+        sequence: u64,
+        sent_ns: u64,
+        bytes: u64,
+        intact: bool,
+        now_ns: u64,
+    ) {
         self.seen.received += 1;
+        self.seen.bytes += bytes;
         self.seen.last_received_ns = now_ns;
         if !intact {
             // Its fields can't be believed. Its place in the order is known nevertheless.
@@ -80,10 +88,11 @@ mod tests {
     fn an_unbroken_stream_is_all_there() {
         let mut tally = Tally::new();
         for sequence in 0..100 {
-            tally.take(sequence, sequence * 1000, true, sequence * 1000 + 150);
+            tally.take(sequence, sequence * 1000, 8, true, sequence * 1000 + 150);
         }
         let seen = tally.snapshot(7);
         assert_eq!((seen.received, seen.missing, seen.repeated, seen.altered), (100, 0, 0, 0));
+        assert_eq!(seen.bytes, 800);
         assert_eq!((seen.at_ns, seen.first_sent_ns, seen.last_received_ns), (7, 1000, 99_150));
         assert_eq!((seen.opening_ns, seen.p50_ns, seen.p99_ns, seen.max_ns), (150, 150, 150, 150));
         assert_eq!(tally.latencies(), [(150, 99)]);
@@ -92,11 +101,11 @@ mod tests {
     #[test]
     fn gaps_repeats_and_alterations_are_told_apart() {
         let mut tally = Tally::new();
-        tally.take(0, 0, true, 9_999);
-        tally.take(3, 0, true, 10);
-        tally.take(3, 0, true, 20);
-        tally.take(u64::MAX, 0, false, 30);
-        tally.take(5, 0, true, 40);
+        tally.take(0, 0, 8, true, 9_999);
+        tally.take(3, 0, 8, true, 10);
+        tally.take(3, 0, 8, true, 20);
+        tally.take(u64::MAX, 0, 8, false, 30);
+        tally.take(5, 0, 8, true, 40);
         let seen = tally.snapshot(0);
         assert_eq!((seen.received, seen.missing, seen.repeated, seen.altered), (5, 2, 1, 1));
         assert_eq!((seen.opening_ns, seen.max_ns), (9_999, 40));
@@ -106,8 +115,8 @@ mod tests {
     #[test]
     fn latencies_beyond_all_bounds_are_kept() {
         let mut tally = Tally::new();
-        tally.take(1, 0, true, u64::MAX);
-        tally.take(2, 50, true, 40);
+        tally.take(1, 0, 8, true, u64::MAX);
+        tally.take(2, 50, 8, true, 40);
         assert_eq!(tally.latencies().iter().map(|(_, count)| count).sum::<u64>(), 2);
         assert!(tally.snapshot(0).max_ns >= 3_600_000_000_000);
     }

@@ -52,6 +52,21 @@ pub enum AddressProblem {
         /// All schemes.
         valid: Vec<&'static str>,
     },
+    /// Between `tcp://` and the name there is no `HOST:PORT/`.
+    #[error(
+        "it names no host and port: type {scheme}://HOST:PORT/NAME, {scheme}://10.0.0.2:7000/ticks, say \
+         (IPv6 in brackets: {scheme}://[fd00::2]:7000/ticks)"
+    )]
+    NoHost {
+        /// The scheme that was found.
+        scheme: Scheme,
+    },
+    /// What stands behind the host's colon is no port.
+    #[error("{} is no port: type a number from 0 to 65535, 7000, say", Shown(found))]
+    BadPort {
+        /// What stood there.
+        found: String,
+    },
     /// Nothing stands between `://` and the end or the options.
     #[error("it names no channel: type {scheme}://ticks, say, if your channel is called ticks")]
     NoName {

@@ -3,6 +3,7 @@
 //! The table is where errors get their lists from, so nothing else may name an option. Whether a
 //! value makes sense (is that capacity a power of two?) is the business of the crate that uses it.
 
+use ringway_net::Side;
 use ringway_shm::{Kind, Overflow, Read, Redeliver, Until, Wait};
 
 use super::Scheme;
@@ -10,7 +11,7 @@ use super::error::AddressProblem;
 use super::nearest::nearest;
 use super::size::parse_size;
 
-/// The values of an `shm://` address's options; `None` where the address doesn't say.
+/// The values of an address's options; `None` where the address doesn't say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShmOptions {
     /// Bytes of the ring; any number that was written, sensible or not.
@@ -19,6 +20,8 @@ pub struct ShmOptions {
     pub wait: Option<Wait>,
     /// Bytes that records are aligned to: 16 or 64.
     pub align: Option<u32>,
+    /// Of `tcp://`: which end binds.
+    pub side: Option<Side>,
     /// Who gets the messages.
     pub kind: Option<Kind>,
     /// What becomes of a broadcast's receiver that is behind by a whole ring.
@@ -49,16 +52,9 @@ enum Form {
 type Word = (&'static str, fn(&mut ShmOptions));
 
 /// All options of `shm://`.
-const SHM: [(&str, Form); 12] = [
-    ("capacity", Form::Size(|options, bytes| options.capacity = Some(bytes))),
-    (
-        "wait",
-        Form::Word(&[
-            (Wait::Spin.name(), |options| options.wait = Some(Wait::Spin)),
-            (Wait::Adaptive.name(), |options| options.wait = Some(Wait::Adaptive)),
-            (Wait::Park.name(), |options| options.wait = Some(Wait::Park)),
-        ]),
-    ),
+const SHM: &[(&str, Form)] = &[
+    CAPACITY,
+    WAIT,
     (
         "align",
         Form::Word(&[
@@ -66,13 +62,7 @@ const SHM: [(&str, Form); 12] = [
             ("64", |options| options.align = Some(64)),
         ]),
     ),
-    (
-        "hold_cpu_latency",
-        Form::Word(&[
-            ("on", |options| options.hold_cpu_latency = Some(true)),
-            ("off", |options| options.hold_cpu_latency = Some(false)),
-        ]),
-    ),
+    HOLD_CPU_LATENCY,
     (
         "kind",
         Form::Word(&[
@@ -114,8 +104,58 @@ const SHM: [(&str, Form); 12] = [
     ),
 ];
 
+/// All options of `tcp://`.
+const TCP: &[(&str, Form)] = &[
+    CAPACITY,
+    WAIT,
+    (
+        "side",
+        Form::Word(&[
+            ("bind", |options| options.side = Some(Side::Bind)),
+            ("connect", |options| options.side = Some(Side::Connect)),
+        ]),
+    ),
+    // The caller's own calls drive the socket: nothing to set.
+    ("io", Form::Word(&[("inline", |_| {})])),
+    HOLD_CPU_LATENCY,
+    SPSC,
+];
+
+const CAPACITY: (&str, Form) =
+    ("capacity", Form::Size(|options, bytes| options.capacity = Some(bytes)));
+
+const WAIT: (&str, Form) = (
+    "wait",
+    Form::Word(&[
+        (Wait::Spin.name(), |options| options.wait = Some(Wait::Spin)),
+        (Wait::Adaptive.name(), |options| options.wait = Some(Wait::Adaptive)),
+        (Wait::Park.name(), |options| options.wait = Some(Wait::Park)),
+    ]),
+);
+
+const HOLD_CPU_LATENCY: (&str, Form) = (
+    "hold_cpu_latency",
+    Form::Word(&[
+        ("on", |options| options.hold_cpu_latency = Some(true)),
+        ("off", |options| options.hold_cpu_latency = Some(false)),
+    ]),
+);
+
+/// Between hosts there is but one.
+const SPSC: (&str, Form) =
+    ("kind", Form::Word(&[(Kind::Spsc.name(), |options| options.kind = Some(Kind::Spsc))]));
+
+/// All options of a scheme.
+fn table(scheme: Scheme) -> &'static [(&'static str, Form)] {
+    match scheme {
+        Scheme::Shm => SHM,
+        Scheme::Tcp => TCP,
+    }
+}
+
 /// Reads all that stands after the `?` of an address, as values and as text.
 pub(super) fn parse_options(
+    scheme: Scheme,
     query: &str,
 ) -> Result<(ShmOptions, Vec<(String, String)>), AddressProblem> {
     let mut written: Vec<(String, String)> = Vec::new();
@@ -128,8 +168,8 @@ pub(super) fn parse_options(
             Some((key, value)) => (key, Some(value)),
             None => (option, None),
         };
-        let Some((known, form)) = SHM.iter().find(|(known, _)| *known == key) else {
-            return Err(unknown_option(key));
+        let Some((known, form)) = table(scheme).iter().find(|(known, _)| *known == key) else {
+            return Err(unknown_option(scheme, key));
         };
         let Some(value) = value else {
             return Err(AddressProblem::NoValue { option: known, example: form.example() });
@@ -183,13 +223,13 @@ impl Form {
     }
 }
 
-fn unknown_option(found: &str) -> AddressProblem {
-    let valid = SHM.map(|(known, _)| known);
+fn unknown_option(scheme: Scheme, found: &str) -> AddressProblem {
+    let valid: Vec<_> = table(scheme).iter().map(|(known, _)| *known).collect();
     AddressProblem::UnknownOption {
         found: found.to_owned(),
-        scheme: Scheme::Shm,
+        scheme,
         nearest: nearest(found, &valid),
-        valid: valid.to_vec(),
+        valid,
     }
 }
 
@@ -207,12 +247,32 @@ mod tests {
     use super::*;
 
     fn text_of(query: &str) -> String {
-        parse_options(query).expect_err("refused").to_string()
+        parse_options(Scheme::Shm, query).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn options_of_tcp() {
+        let read = |query: &str| parse_options(Scheme::Tcp, query).expect("legal").0;
+        let none = ShmOptions::default();
+        assert_eq!(read("side=bind"), ShmOptions { side: Some(Side::Bind), ..none });
+        assert_eq!(read("side=connect"), ShmOptions { side: Some(Side::Connect), ..none });
+        let both = ShmOptions {
+            capacity: Some(65536),
+            wait: Some(Wait::Spin),
+            kind: Some(Kind::Spsc),
+            ..none
+        };
+        assert_eq!(read("capacity=64KiB&wait=spin&io=inline&kind=spsc"), both);
+        let text = parse_options(Scheme::Tcp, "align=16").expect_err("refused").to_string();
+        assert_eq!(
+            text,
+            "\"align\" is no option of tcp: type one of capacity, wait, side, io, hold_cpu_latency, kind"
+        );
     }
 
     #[test]
     fn every_option_sets_its_value() {
-        let read = |query: &str| parse_options(query).expect("legal").0;
+        let read = |query: &str| parse_options(Scheme::Shm, query).expect("legal").0;
         let none = ShmOptions::default();
         assert_eq!(read("capacity=64KiB"), ShmOptions { capacity: Some(65536), ..none });
         for wait in Wait::ALL {

@@ -2,8 +2,10 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use ringway::{Builder, Describe, Wait, rkyv};
 
@@ -73,14 +75,34 @@ impl Home {
         &self.0
     }
 
-    /// A channel in it.
+    /// A channel in it; one between hosts is at a port of its own.
     pub fn channel(&self, address: &str) -> Builder {
-        Builder::new(address).unwrap().directory(&self.0)
+        let channel = Builder::new(address).unwrap().directory(&self.0);
+        // Its last messages get as long as everything else here.
+        let linger = Duration::from_secs(30);
+        let is_remote = address.starts_with("tcp:");
+        if is_remote { channel.port(free_port()).linger(linger) } else { channel }
     }
 
     pub fn is_empty(&self) -> bool {
         std::fs::read_dir(&self.0).unwrap().next().is_none()
     }
+}
+
+/// A port that nobody has, and that the kernel gives to nobody who does not ask for it by number. It
+/// stays this process's: whoever runs these tests at the same time finds its datagram twin taken.
+fn free_port() -> u16 {
+    static TWINS: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
+    let mut twins = TWINS.lock().unwrap();
+    for port in 10_000..30_000 {
+        if let Ok(twin) = UdpSocket::bind(("127.0.0.1", port)) {
+            twins.push(twin);
+            if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+                return port;
+            }
+        }
+    }
+    panic!("no port is free");
 }
 
 impl Drop for Home {

@@ -1,0 +1,169 @@
+//! The ends of a channel between hosts as a flavor beside those in shared memory, and which of them all
+//! an address asks for.
+//!
+//! Nothing here knows what the bytes mean.
+
+use ringway_net::{NetReceiver, NetSender};
+use ringway_shm::{Read, Stats};
+
+use crate::channel::{Patience, Publish};
+use crate::elsewhere;
+use crate::error::Error;
+use crate::flavor::{ArrayRoom, Outlet, Receiving, Room, Sending};
+
+/// What an end is opened with.
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "lives for as long as an end is being opened")]
+pub(crate) enum Medium {
+    Shm(ringway_shm::Options, Read),
+    Net(Box<ringway_net::Options>),
+}
+
+pub(crate) fn sending(medium: &Medium) -> Result<Sending, Error> {
+    Ok(match medium {
+        Medium::Shm(options, _) => match ringway_shm::sending(options)? {
+            ringway_shm::Sending::InPlace(end) => Sending::InPlace(end),
+            ringway_shm::Sending::Copied(end) => {
+                Sending::Elsewhere(elsewhere::Sending::Copied(end))
+            }
+            ringway_shm::Sending::Shared(end) => {
+                Sending::Elsewhere(elsewhere::Sending::Shared(end))
+            }
+        },
+        Medium::Net(options) => {
+            let end = Box::new(NetSender::open(options)?);
+            Sending::Elsewhere(elsewhere::Sending::Remote(end))
+        }
+    })
+}
+
+pub(crate) fn receiving(medium: &Medium) -> Result<Receiving, Error> {
+    Ok(match medium {
+        Medium::Shm(options, read) => match ringway_shm::receiving(options, *read)? {
+            ringway_shm::Receiving::InPlace(end) => Receiving::InPlace(end),
+            ringway_shm::Receiving::Copied(end) => {
+                Receiving::Elsewhere(elsewhere::Receiving::Copied(end))
+            }
+            ringway_shm::Receiving::Shared(end) => {
+                Receiving::Elsewhere(elsewhere::Receiving::Shared(end))
+            }
+        },
+        Medium::Net(options) => {
+            let end = Box::new(NetReceiver::open(options)?);
+            Receiving::Elsewhere(elsewhere::Receiving::Remote(end))
+        }
+    })
+}
+
+/// The error for an option that was set for a channel between hosts, and that is not for these.
+pub(crate) fn only_here(name: &str, option: &str) -> Error {
+    Error::Net(ringway_net::Error::new(
+        ringway_net::ErrorKind::BadOption,
+        format!("opening channel {name:?} between hosts"),
+        format!("`{option}` is set, which only channels in shared memory have"),
+        "Leave it out: between hosts a channel has one sender and one receiver; or use `shm://`",
+    ))
+}
+
+/// What both media count, as the sender knows it.
+pub(crate) fn sent(net: &ringway_net::Stats) -> Stats {
+    let mut stats = counted(net);
+    stats.producer_parks = net.parks;
+    stats
+}
+
+/// What both media count, as the receiver knows it.
+pub(crate) fn received(net: &ringway_net::Stats) -> Stats {
+    let mut stats = counted(net);
+    stats.consumer_parks = net.parks;
+    stats
+}
+
+fn counted(net: &ringway_net::Stats) -> Stats {
+    let mut stats = Stats::default();
+    stats.sent = net.messages;
+    stats.received = net.released;
+    stats.bytes = net.bytes;
+    stats.depth = net.messages.saturating_sub(net.released + net.lost);
+    stats.full_waits = net.full_waits;
+    stats
+}
+
+impl Outlet for NetSender {
+    type Error = ringway_net::SendError;
+    type Claim<'a> = ringway_net::Claim<'a>;
+    type ArrayClaim<'a> = NoArray;
+
+    /// Each message has a header of its own.
+    const HAS_ARRAYS: bool = false;
+
+    #[inline(always)]
+    fn claim_run(&mut self) -> Result<Option<Self::Claim<'_>>, Self::Error> {
+        self.claim_run()
+    }
+
+    #[inline(always)]
+    fn claim(&mut self, len: usize, patience: Patience) -> Result<Self::Claim<'_>, Self::Error> {
+        match patience {
+            Patience::None => self.try_claim(len),
+            Patience::Forever => self.claim(len),
+            Patience::Within(timeout) => self.claim_timeout(len, timeout),
+            Patience::Until(deadline) => self.claim_timeout(len, Patience::left(deadline)),
+        }
+    }
+
+    fn claim_array(
+        &mut self,
+        len: usize,
+        _count: usize,
+        _patience: Patience,
+    ) -> Result<NoArray, Self::Error> {
+        // `HAS_ARRAYS` says that there is none.
+        Err(ringway_net::SendError::TooLarge { len, max: self.max_len() })
+    }
+
+    #[inline(always)]
+    fn flush(&mut self) -> Result<(), Self::Error> {
+        self.flush()
+    }
+
+    fn max_len(&self) -> usize {
+        self.max_len()
+    }
+
+    fn publications(&self) -> u64 {
+        self.publications()
+    }
+}
+
+impl Room for ringway_net::Claim<'_> {
+    type Error = ringway_net::SendError;
+
+    #[inline(always)]
+    fn finish(self, len: usize, publish: Publish) -> Result<(), Self::Error> {
+        match publish {
+            Publish::Now => self.commit_len(len),
+            Publish::Later => self.queue_len(len),
+        }
+    }
+
+    fn finish_whole(self, publish: Publish) -> Result<(), Self::Error> {
+        let len = self.len();
+        self.finish(len, publish)
+    }
+}
+
+/// Nothing: every message goes by itself.
+pub(crate) enum NoArray {}
+
+impl ArrayRoom for NoArray {
+    type Error = ringway_net::SendError;
+
+    fn bytes(&mut self) -> &mut [u8] {
+        match *self {}
+    }
+
+    fn queue(self, _count: usize) -> Result<(), Self::Error> {
+        match self {}
+    }
+}

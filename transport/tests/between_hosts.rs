@@ -1,0 +1,219 @@
+//! What a program that uses the one API sees of bad hosts, bad peers and a bad network. That the
+//! protocol holds is shown in `ringway-net`; here it is about what comes out at the top.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{Book, Home, Tick};
+use ringway::{Builder, Death, ErrorKind, Receiver, RecvError, SendError, Sender, Side};
+
+const LONG: Duration = Duration::from_secs(30);
+const MOMENT: Duration = Duration::from_millis(1);
+
+/// A receiver at a port of its own, and the channel as the sender opens it.
+fn bound() -> (Receiver<Tick>, Builder) {
+    let binds = Builder::new("tcp://127.0.0.1:0/between?side=bind").unwrap();
+    let rx = binds.receiver::<Tick>().unwrap();
+    let port = rx.local_addr().unwrap().port();
+    (rx, binds.port(port).side(Side::Connect).linger(LONG))
+}
+
+fn address_of<T: ringway::Message + ?Sized>(rx: &Receiver<T>) -> SocketAddr {
+    rx.local_addr().unwrap()
+}
+
+/// Sends a tick and receives it, calling both ends.
+fn pass(tx: &mut Sender<Tick>, rx: &mut Receiver<Tick>, number: u32) {
+    tx.send(&Tick::number(number)).unwrap();
+    let start = Instant::now();
+    loop {
+        match rx.recv_timeout(MOMENT) {
+            Ok(tick) => return assert_eq!(tick.quantity.to_native(), number),
+            Err(error) => assert_eq!(error, RecvError::Timeout),
+        }
+        assert!(start.elapsed() < LONG, "{:?}", rx.net_stats());
+        tx.flush().unwrap();
+    }
+}
+
+#[test]
+fn an_address_in_use_is_told_with_the_remedy() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let address = format!("tcp://127.0.0.1:{port}/between?side=bind");
+    let error = ringway::receiver::<Tick>(&address).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::RoleTaken);
+    let text = error.to_string();
+    assert!(text.contains(&format!("127.0.0.1:{port}")) && text.contains("ss -ltnp"), "{text}");
+}
+
+#[test]
+fn hosts_and_options_that_make_no_sense_are_refused() {
+    let kind = |address: &str| ringway::sender::<Tick>(address).unwrap_err().kind();
+    assert_eq!(kind("tcp://127.0.0.1:0/between?side=connect"), ErrorKind::BadOption);
+    assert_eq!(kind("tcp://127.0.0.1:0/between?capacity=100000"), ErrorKind::BadOption);
+    assert_eq!(kind("tcp://127.0.0.1/between"), ErrorKind::BadOption);
+    let home = Home::new();
+    let broadcast = home.channel("tcp://127.0.0.1:0/between").kind(ringway::Kind::Broadcast);
+    let error = broadcast.sender::<Tick>().unwrap_err().to_string();
+    assert!(error.contains("`kind`") && error.contains("shm://"), "{error}");
+}
+
+#[test]
+fn a_host_that_nobody_answers_on_is_told_in_the_counters() {
+    let home = Home::new();
+    let nobody = home.channel("tcp://127.0.0.1:0/between?side=connect&capacity=4KiB");
+    let nobody = nobody.linger(Duration::ZERO);
+    let mut rx = nobody.receiver::<Tick>().unwrap();
+    assert_eq!(rx.recv_timeout(MOMENT).unwrap_err(), RecvError::Timeout);
+    let mut tx = nobody.sender::<Tick>().unwrap();
+    // What is sent is kept, and then there is no room; who waits says who is missing.
+    while tx.try_send(&Tick::number(1)).is_ok() {}
+    let error = tx.send_timeout(&Tick::number(1), MOMENT).unwrap_err();
+    assert_eq!(error, SendError::Timeout { peer: None, lag: None });
+    assert!(error.to_string().contains("no receiver"), "{error}");
+    let start = Instant::now();
+    let trouble = loop {
+        tx.flush().unwrap();
+        if let Some(trouble) = tx.net_stats().unwrap().trouble {
+            break trouble.to_string();
+        }
+        assert!(start.elapsed() < LONG, "{:?}", tx.net_stats());
+    };
+    assert!(
+        trouble.contains("connecting to 127.0.0.1:") && trouble.contains("failed"),
+        "{trouble}"
+    );
+    let unconfirmed = tx.stats().sent;
+    let error = tx.close(MOMENT).unwrap_err();
+    assert_eq!(error.messages, unconfirmed);
+}
+
+#[test]
+fn ends_of_unequal_types_are_told_by_both() {
+    let (mut rx, channel) = bound();
+    let mut tx = channel.sender::<Book>().unwrap();
+    tx.send(&Book::number(3)).unwrap();
+    let start = Instant::now();
+    let told = loop {
+        // The receiver goes on: another sender may fit.
+        match rx.recv_timeout(MOMENT) {
+            Err(RecvError::Timeout | RecvError::Refused { .. }) => {}
+            result => panic!("{result:?}"),
+        }
+        if let Err(error) = tx.flush() {
+            break error;
+        }
+        assert!(start.elapsed() < LONG, "{:?}", tx.net_stats());
+    };
+    assert!(matches!(told, SendError::Refused { death: Death::Refused(_), lost: 1 }), "{told:?}");
+    assert!(told.to_string().contains("messages differ: fingerprint"), "{told}");
+    drop(tx);
+    assert!(rx.net_stats().unwrap().door.unwrap().accepted > 0);
+    let mut fits = channel.sender::<Tick>().unwrap();
+    pass(&mut fits, &mut rx, 7);
+}
+
+#[test]
+fn garbage_costs_its_connection_and_nothing_else() {
+    let (mut rx, channel) = bound();
+    let mut tx = channel.sender::<Tick>().unwrap();
+    pass(&mut tx, &mut rx, 0);
+    for garbage in [&b"GET / HTTP/1.1\r\nHost: ticks\r\n\r\n"[..], &[0; 400], &[0xff; 400]] {
+        let mut stranger = TcpStream::connect(address_of(&rx)).unwrap();
+        stranger.write_all(garbage).unwrap();
+        stranger.set_read_timeout(Some(MOMENT)).unwrap();
+        let start = Instant::now();
+        // Until it is sent away, with a word or without.
+        while !matches!(stranger.read(&mut [0; 512]), Ok(0)) {
+            let reset = stranger.take_error().unwrap().is_some();
+            let gone = stranger.write_all(b"?").is_err();
+            pass(&mut tx, &mut rx, 1);
+            if reset || gone {
+                break;
+            }
+            assert!(start.elapsed() < LONG, "{:?}", rx.net_stats());
+        }
+    }
+    pass(&mut tx, &mut rx, 2);
+    let stats = rx.net_stats().unwrap();
+    assert_eq!((stats.connections, stats.sessions), (1, 1));
+    let door = stats.door.unwrap();
+    assert_eq!((door.accepted, door.garbage), (4, 3), "{door:?}");
+}
+
+#[test]
+fn silent_connections_are_bounded_and_hurt_nobody() {
+    let (mut rx, channel) = bound();
+    let mut tx = channel.sender::<Tick>().unwrap();
+    pass(&mut tx, &mut rx, 0);
+    // In lots: a process may have a thousand descriptors or so.
+    for _ in 0..10 {
+        let lot: Vec<TcpStream> =
+            (0..100).map(|_| TcpStream::connect(address_of(&rx)).unwrap()).collect();
+        pass(&mut tx, &mut rx, 1);
+        drop(lot);
+    }
+    let start = Instant::now();
+    loop {
+        pass(&mut tx, &mut rx, 2);
+        assert_eq!(rx.try_recv().unwrap_err(), RecvError::Empty);
+        let door = rx.net_stats().unwrap().door.unwrap();
+        if door.silent + door.displaced == 1000 {
+            break;
+        }
+        assert!(start.elapsed() < LONG, "{door:?}");
+        thread::sleep(MOMENT);
+    }
+    let stats = rx.net_stats().unwrap();
+    assert_eq!((stats.connections, stats.sessions, stats.violations), (1, 1, 0));
+}
+
+#[test]
+fn a_close_tells_what_the_receiver_never_released() {
+    let (rx, channel) = bound();
+    let mut tx = channel.sender::<Tick>().unwrap();
+    for number in 0..10 {
+        tx.send(&Tick::number(number)).unwrap();
+    }
+    // The other end is open, and nobody calls it.
+    let error = tx.close(Duration::from_millis(20)).unwrap_err();
+    assert_eq!(error.messages, 10);
+    assert!(error.to_string().contains("did not confirm 10 messages"), "{error}");
+    drop(rx);
+}
+
+#[test]
+fn a_close_waits_for_the_receiver() {
+    let (mut rx, channel) = bound();
+    let mut tx = channel.sender::<Tick>().unwrap();
+    for number in 0..10 {
+        tx.send(&Tick::number(number)).unwrap();
+    }
+    let closing = thread::spawn(move || tx.close(LONG));
+    for number in 0..10 {
+        assert_eq!(rx.recv_timeout(LONG).unwrap().quantity.to_native(), number);
+    }
+    assert_eq!(rx.recv_timeout(LONG).unwrap_err(), RecvError::Disconnected);
+    let start = Instant::now();
+    while !closing.is_finished() {
+        assert!(start.elapsed() < LONG);
+        assert!(matches!(rx.recv_timeout(MOMENT).err(), Some(RecvError::Timeout)));
+    }
+    closing.join().unwrap().unwrap();
+}
+
+#[test]
+fn in_shared_memory_a_close_waits_for_nobody() {
+    let home = Home::new();
+    let channel = home.channel("shm://between");
+    let mut tx = channel.sender::<Tick>().unwrap();
+    tx.queue(&Tick::number(5)).unwrap();
+    tx.close(Duration::ZERO).unwrap();
+    let mut rx = channel.receiver::<Tick>().unwrap();
+    assert_eq!(rx.recv_timeout(LONG).unwrap().quantity.to_native(), 5);
+}
