@@ -92,11 +92,19 @@ fn sends(options: &Options, life: u64, tally: &Tally) {
         }
         for index in next..next + batch {
             // A receiver is always there, sooner or later.
-            let mut claim = sender.claim_timeout(body::length(index, room), PATIENCE).unwrap();
-            body::fill(&mut claim, life, index);
-            if batch > 1 { claim.queue() } else { claim.commit() }.unwrap();
+            let len = body::length(index, room);
+            let sent = sender.claim_timeout(len, PATIENCE).and_then(|mut claim| {
+                body::fill(&mut claim, life, index);
+                linger(&mut rng);
+                if batch > 1 { claim.queue() } else { claim.commit() }
+            });
+            if let Err(error) = sent {
+                return unexpected(tally, &error.to_string());
+            }
         }
-        sender.flush().unwrap();
+        if let Err(error) = sender.flush() {
+            return unexpected(tally, &error.to_string());
+        }
         next += batch;
         tally.committed(life).store_release(next);
         // In bursts, so that a life is over before its messages are.
@@ -137,9 +145,17 @@ fn receives(options: &Options, tally: &Tally) {
                 last[life as usize] = index + 1;
             }
             tally.came(life, index).add(if message.redelivered { 1 << 32 } else { 1 });
+            linger(&mut rng);
         }
         drop(batch);
         tally.0.word(PROGRESS).add(1);
+    }
+}
+
+/// Now and then, with a claim in hand: otherwise hardly anybody is killed with one.
+fn linger(rng: &mut Rng) {
+    if rng.one_in(128) {
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::memory::{Access, SlotMemory, SlotWord};
 use super::word::{self, LEN_MAX, Owner, Sent, Taken};
-use super::{Geometry, Holder, STEPS_PER_HINT, back_off, help, look};
+use super::{Geometry, Holder, STEPS_PER_HINT, TICKETS, back_off, help, look};
 use crate::error::Fault;
 
 /// Slots looked at in advance when the known free ones are used up: eight lines of receivers' words,
@@ -289,7 +289,9 @@ impl<M: SlotMemory> Sender<M> {
             Ok(state) => state,
             Err(fault) => {
                 // A word that nobody writes.
-                self.skip_left_behind(ticket, found);
+                if self.is_left_behind(ticket) {
+                    self.end_left_behind(ticket, found);
+                }
                 return Err(ClaimError::Corrupt(fault));
             }
         };
@@ -297,9 +299,13 @@ impl<M: SlotMemory> Sender<M> {
             // A message of this lap was sent and taken already.
             (_, 0..) => return Ok(false),
             (Taken::Reading { owner, .. } | Taken::Again { owner, .. }, -1) => Some(owner),
-            // It was part of a receiver's claim whose word was written over: the claim ended without it.
-            (Taken::Done, -2) if self.skip_left_behind(ticket, found) => {
-                return Err(ClaimError::Corrupt(Fault::Slot));
+            (Taken::Done, -2) if self.is_left_behind(ticket) => {
+                // Taken between the look at the word and that at `head`; or it was part of a receiver's
+                // claim whose word was written over, and the claim ended without it.
+                return match self.end_left_behind(ticket, found) {
+                    true => Err(ClaimError::Corrupt(Fault::Slot)),
+                    false => Ok(false),
+                };
             }
             // The lap before is over for the senders, and nobody has taken it.
             (Taken::Returned { .. }, -1) | (Taken::Done, -2) => None,
@@ -309,18 +315,21 @@ impl<M: SlotMemory> Sender<M> {
         Err(ClaimError::Full(Some(Holder { owner, ticket, word: found })))
     }
 
-    /// Ends the last lap of a slot for the receivers, if they have gone on: nobody else comes to it. A
-    /// sender comes here after all of the claim that covers the slot was released, so that without damage
-    /// none is left behind.
+    /// Whether receivers have gone on beyond the last lap of this slot.
     #[cold]
-    fn skip_left_behind(&self, ticket: u64, found: u64) -> bool {
+    fn is_left_behind(&self, ticket: u64) -> bool {
         let last = ticket.wrapping_sub(self.geometry.mask + 1);
-        let is_behind = look(self.memory.head()).wrapping_sub(last).cast_signed() > 0;
-        if is_behind {
-            let done = Taken::Done.word(self.geometry.lap(ticket).before());
-            // Somebody else may have done so.
-            let _ = self.memory.taken(self.geometry.index(ticket)).replace(found, done);
-        }
-        is_behind
+        // Acquire: what took the slot, if anything did, is visible to the swap that follows.
+        let head = self.memory.head().load_acquire() & (TICKETS - 1);
+        head.wrapping_sub(last).cast_signed() > 0
+    }
+
+    /// Ends the last lap of a slot that was left behind: nobody else comes to it. A sender comes here after
+    /// all of the claim that covers the slot was released, so that without damage the word has changed
+    /// since it was found. Returns whether it had not.
+    #[cold]
+    fn end_left_behind(&self, ticket: u64, found: u64) -> bool {
+        let done = Taken::Done.word(self.geometry.lap(ticket).before());
+        self.memory.taken(self.geometry.index(ticket)).replace(found, done).is_ok()
     }
 }
