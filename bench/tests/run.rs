@@ -247,6 +247,41 @@ fn every_subscriber_in_a_process_of_its_own() {
 }
 
 #[test]
+fn a_stopped_subscriber_is_overwritten() {
+    let arguments = ["fanout", "--parties", "1P1S,1P1S+1", "--size", "64", "--rounds", "2"];
+    let systems = ["--systems", "ringway-broadcast-overwrite,ringway-broadcast-block"];
+    let all = [&arguments[..], &systems[..], &["--round-ms", "6"]].concat();
+    let result = measured("stopped", &all);
+    for (parties, systems) in [("1P1S", 2), ("1P1S+1", 1)] {
+        let own = rows(&result).iter().filter(|row| row["parties"] == parties);
+        let own = own.inspect(|row| {
+            let [sent, received, missed] =
+                ["sent", "received", "missed"].map(|count| row[count].as_u64().expect("a count"));
+            assert!(sent > 0 && sent == received + missed, "{row}");
+            assert_eq!((&row["lost"], &row["altered"]), (&0.into(), &0.into()), "{row}");
+        });
+        let rounds: u64 = own.map(|row| row["rounds"].as_u64().expect("rounds")).sum();
+        assert_eq!(rounds, 2 * systems, "a lossless sender waits for the stopped: {parties}");
+    }
+}
+
+#[test]
+fn a_death_holds_nobody_up_for_long() {
+    let result = measured("recovery", &["recovery", "--kills", "2", "--wait", "spin,park"]);
+    let rows = result["recovery"].as_array().expect("rows");
+    let kinds: Vec<_> = rows.iter().map(|row| (&row["killed"], &row["parties"])).collect();
+    let kinds = serde_json::to_string(&kinds).expect("it serialises");
+    let all = [("subscriber", "1P2S"), ("claimer", "2P1C"), ("reader", "1P2C")];
+    let twice: Vec<_> = all.into_iter().flat_map(|kind| [kind, kind]).collect();
+    assert_eq!(kinds, serde_json::to_string(&twice).expect("it serialises"));
+    for row in rows {
+        assert_eq!(row["kills"], 2);
+        let [median, most] = ["median_ms", "max_ms"].map(|key| row[key].as_f64().expect("a time"));
+        assert!(0.0 < median && median <= most, "{row}");
+    }
+}
+
+#[test]
 fn queues_of_many_between_two() {
     let arguments = ["--systems", "kanal,crossbeam-array-queue", "--size", "64", "--rounds", "1"];
     for scenario in ["pingpong", "stream"] {
