@@ -355,7 +355,7 @@ fn put<E: Outlet, T: Message + ?Sized>(
     if let Publish::Later = publish {
         end.expect(queued).map_err(Into::into)?;
     }
-    let len = match end.claim_run().map_err(Into::into)? {
+    let len = match end.claim_run(message.inline_len()).map_err(Into::into)? {
         Some(mut run) => {
             let len = scratch.encode(message, &mut run)?;
             if len <= run.len() {

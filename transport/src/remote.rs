@@ -110,7 +110,7 @@ impl Outlet for NetSender {
     const HAS_ARRAYS: bool = false;
 
     #[inline(always)]
-    fn claim_run(&mut self) -> Result<Option<Self::Claim<'_>>, Self::Error> {
+    fn claim_run(&mut self, _likely: usize) -> Result<Option<Self::Claim<'_>>, Self::Error> {
         self.claim_run()
     }
 
