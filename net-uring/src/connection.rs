@@ -809,7 +809,7 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
             Way::Bind(listener) => listener.poll(self.now_ns),
             _ => None,
         } {
-            if let Err((arrival, refusal)) = self.greet(arrival)
+            if let Some((arrival, refusal)) = self.greet(arrival)
                 && let Way::Bind(listener) = &mut self.way
             {
                 listener.refuse(arrival, refusal, self.now_ns);
@@ -817,8 +817,8 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
         }
     }
 
-    /// Whoever has said hello is welcome, or is to be told why not.
-    pub(crate) fn greet(&mut self, arrival: Arrival) -> Result<(), (Arrival, Refusal)> {
+    /// Whoever has said hello is welcome, or comes back with why not.
+    pub(crate) fn greet(&mut self, arrival: Arrival) -> Option<(Arrival, Refusal)> {
         if self.told {
             // Nobody waits for the old session any more.
             self.renew();
@@ -841,9 +841,9 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
             }
             // It was closed: not said twice.
             Verdict::CloseFirst => {}
-            Verdict::Refuse(refusal) => return Err((arrival, refusal)),
+            Verdict::Refuse(refusal) => return Some((arrival, refusal)),
         }
-        Ok(())
+        None
     }
 
     /// Says the last words of an ended session and waits for the peer to close. Whether the

@@ -165,10 +165,6 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
         self.trouble
     }
 
-    pub(crate) fn now_ns(&self) -> u64 {
-        self.now_ns
-    }
-
     /// Who is there, with their numbers.
     pub(crate) fn members(&self) -> impl Iterator<Item = (usize, &Member<H, K>)> {
         self.members.iter().enumerate().filter_map(|(number, slot)| Some((number, slot.as_ref()?)))
@@ -182,11 +178,6 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
 
     pub(crate) fn member(&mut self, number: usize) -> Option<&mut Member<H, K>> {
         self.members.get_mut(number)?.as_mut()
-    }
-
-    /// Numbers that members have, or had.
-    pub(crate) fn numbers(&self) -> usize {
-        self.members.len()
     }
 
     /// One look at the door and at everybody who has news: bytes come in and go out. `moved` is told
@@ -270,7 +261,7 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
         self.knocked = false;
         for _ in 0..HELLOS {
             let Some(arrival) = self.listener.poll(self.now_ns) else { return };
-            if let Err((arrival, refusal)) = self.greet(arrival) {
+            if let Some((arrival, refusal)) = self.greet(arrival) {
                 self.listener.refuse(arrival, refusal, self.now_ns);
             }
         }
@@ -278,21 +269,23 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
         self.knocked = true;
     }
 
-    /// Whoever is known resumes; anybody else is judged as the other end of a new session.
-    fn greet(&mut self, arrival: Arrival) -> Result<(), (Arrival, Refusal)> {
+    /// Whoever is known resumes; anybody else is judged as the other end of a new session. Who is refused
+    /// comes back.
+    fn greet(&mut self, arrival: Arrival) -> Option<(Arrival, Refusal)> {
         let session = arrival.hello.session;
         let known =
             self.members().find(|(_, member)| member.connection.session.id() == Some(session));
         if let Some((number, _)) = known
             && let Some(member) = self.member(number)
         {
-            let greeted = member.connection.greet(arrival);
-            return greeted.map(|()| self.rouse(number));
+            let refused = member.connection.greet(arrival);
+            self.rouse(number);
+            return refused;
         }
         let free = self.members.iter().position(Option::is_none);
         let number = free.unwrap_or(self.members.len());
         if number >= self.options.peers_max {
-            return Err((arrival, Refusal::new(RefuseCode::Busy, 0, 0)));
+            return Some((arrival, Refusal::new(RefuseCode::Busy, 0, 0)));
         }
         let spare = match self.spare.take() {
             Some(spare) => Ok(spare),
@@ -300,14 +293,14 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
         };
         // Lack of memory: it may come again.
         let Ok(mut connection) = spare else {
-            return Err((arrival, Refusal::new(RefuseCode::Busy, 0, 0)));
+            return Some((arrival, Refusal::new(RefuseCode::Busy, 0, 0)));
         };
         connection.set_backend(Joint::new(&self.set, number as u64));
         // It may have waited for long, and asks the clock.
         connection.tend();
-        let greeted = connection.greet(arrival);
-        match (greeted, connection.peer()) {
-            (Ok(()), Some(peer)) => {
+        let refused = connection.greet(arrival);
+        match (&refused, connection.peer()) {
+            (None, Some(peer)) => {
                 let member =
                     Member { connection, keep: K::default(), peer, ready: false, told: false };
                 match self.members.get_mut(number) {
@@ -317,15 +310,11 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
                 self.joins += 1;
                 self.tell(PeerEvent { peer, change: PeerChange::Joined });
                 self.rouse(number);
-                Ok(())
             }
-            (refused, _) => {
-                if connection.session.id().is_none() {
-                    self.spare = Some(connection);
-                }
-                refused
-            }
+            _ if connection.session.id().is_none() => self.spare = Some(connection),
+            _ => {}
         }
+        refused
     }
 
     fn rouse(&mut self, number: usize) {

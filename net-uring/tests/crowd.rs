@@ -3,6 +3,7 @@
 
 #[path = "crowd/fan.rs"]
 mod fan;
+#[allow(dead_code, reason = "nobody is stopped here")]
 #[path = "processes/peer.rs"]
 mod peer;
 #[path = "crowd/support.rs"]

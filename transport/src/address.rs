@@ -45,7 +45,7 @@ const NAME_BYTES_MAX: usize = 128;
 /// | `slots` | a number | mpmc: how many messages it holds |
 /// | `slot` | a size | mpmc: bytes of a slot, which a message takes |
 /// | `redeliver` | `again`, `drop` | mpmc: a message whose receiver dies goes to another, or is dropped |
-/// | `until` | `never`, `last` | mpmc: whether it ends when the last sender has left |
+/// | `until` | `never`, `last` | mpmc, receivers: whether it ends when the last sender has left |
 ///
 /// Both ends of a `tcp://` channel use one address. The end on whose host it is binds, the other one
 /// connects; if both are on that host, the first to come binds. `0.0.0.0`, `[::]` and port 0 always

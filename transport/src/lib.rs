@@ -49,6 +49,11 @@
 //! of one that is behind by a whole ring: the sender waits for it (`block`, the default), or goes on,
 //! and the receiver is told exactly how much it missed (`overwrite`, [`RecvError::Lagged`]).
 //!
+//! Between hosts the end that binds may have many on the other side, with `kind=mpmc` and `side=bind` at
+//! that one and `side=connect` at the others. A receiver that binds gets the messages of all senders,
+//! each sender's in order, the senders in turns; [`Receiver::peers`] tells who has come and gone, and
+//! nobody's end is the channel's, unless `until=last` says so.
+//!
 //! # Whom to trust
 //! Processes of one user are one trust domain: a receiver reads messages where the sender wrote
 //! them, and a sender that changes one afterwards breaks the receiver. [`Receiver::recv_copy`]
@@ -71,6 +76,7 @@ mod error;
 mod flavor;
 mod message;
 mod options;
+mod peers;
 mod remote;
 
 pub use address::{Address, AddressError, AddressProblem, Host, Scheme, ShmOptions, SizeError};
@@ -79,7 +85,8 @@ pub use describe::{Describe, Schema, SchemaWriter, VariantWriter};
 pub use error::{BatchError, CloseError, Error, ErrorKind, Lag, Peer, RecvError, SendError};
 pub use message::{Batch, Borrowed, Claim, Message, Received};
 pub use options::Builder;
+pub use peers::{PeerEvent, Peers};
 pub use ringway_net::session::Death;
-pub use ringway_net::{Io, Side, Stats as NetStats, Trouble as NetTrouble};
+pub use ringway_net::{Io, PeerChange, Side, Stats as NetStats, Trouble as NetTrouble};
 pub use ringway_shm::{HeldUp, Kind, Overflow, Read, Redeliver, Stats, Until, Wait};
 pub use rkyv;

@@ -180,7 +180,7 @@ fn until_last_tells_the_end_when_the_last_has_left() {
             }
         };
         assert_eq!(end, RecvError::Disconnected);
-        assert!(heard >= 1 && heard <= 3, "{heard}");
+        assert!((1..=3).contains(&heard), "{heard}");
         leaving.join().unwrap();
         // Those who came late are heard in an end of their own.
         while heard < 3 {

@@ -108,13 +108,7 @@ const SHM: &[(&str, Form)] = &[
             (Redeliver::Drop.name(), |options| options.redeliver = Some(Redeliver::Drop)),
         ]),
     ),
-    (
-        "until",
-        Form::Word(&[
-            (Until::Never.name(), |options| options.until = Some(Until::Never)),
-            (Until::Last.name(), |options| options.until = Some(Until::Last)),
-        ]),
-    ),
+    UNTIL,
 ];
 
 /// All options of `tcp://`.
@@ -140,7 +134,8 @@ const TCP: &[(&str, Form)] = &[
         Form::Count("the number of a core", "1", |options, core| options.io_core = Some(core)),
     ),
     HOLD_CPU_LATENCY,
-    SPSC,
+    TCP_KIND,
+    UNTIL,
 ];
 
 const CAPACITY: (&str, Form) =
@@ -163,9 +158,21 @@ const HOLD_CPU_LATENCY: (&str, Form) = (
     ]),
 );
 
-/// Between hosts there is but one.
-const SPSC: (&str, Form) =
-    ("kind", Form::Word(&[(Kind::Spsc.name(), |options| options.kind = Some(Kind::Spsc))]));
+const TCP_KIND: (&str, Form) = (
+    "kind",
+    Form::Word(&[
+        (Kind::Spsc.name(), |options| options.kind = Some(Kind::Spsc)),
+        (Kind::Mpmc.name(), |options| options.kind = Some(Kind::Mpmc)),
+    ]),
+);
+
+const UNTIL: (&str, Form) = (
+    "until",
+    Form::Word(&[
+        (Until::Never.name(), |options| options.until = Some(Until::Never)),
+        (Until::Last.name(), |options| options.until = Some(Until::Last)),
+    ]),
+);
 
 /// All options of a scheme.
 fn table(scheme: Scheme) -> &'static [(&'static str, Form)] {
@@ -296,7 +303,8 @@ mod tests {
         let text = parse_options(Scheme::Tcp, "align=16").expect_err("refused").to_string();
         assert_eq!(
             text,
-            "\"align\" is no option of tcp: type one of capacity, wait, side, io, io_core, hold_cpu_latency, kind"
+            "\"align\" is no option of tcp: type one of capacity, wait, side, io, io_core, \
+             hold_cpu_latency, kind, until"
         );
     }
 
