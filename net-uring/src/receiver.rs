@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use crate::connection::{Peer, Trouble};
+use crate::crowd::Peers;
 use crate::error::Error;
 use crate::fork::Birth;
 use crate::frame::{HEADER_LEN, Header, frame_len};
@@ -188,6 +189,12 @@ impl<L: Incoming> NetReceiver<L> {
     /// The sender of this session, if there was a handshake.
     pub fn peer(&self) -> Option<Peer> {
         self.link.peer()
+    }
+
+    /// Who is there, and, of an end with many on the other side, who has come and gone since it was last
+    /// asked. Allocates.
+    pub fn peers(&mut self) -> Peers {
+        self.link.peers()
     }
 
     /// Where it listens, or from where it is connected.
