@@ -31,6 +31,7 @@ impl<T: Tx> Side for Source<T> {
         send_until(&mut tx, &mut next, end)?;
         tx.send(next, STOP)?;
         next += T::BATCH;
+        tx.finish()?;
         self.0 = Some(tx);
         Ok(Outcome { sent: next - 1, ..Outcome::default() })
     }

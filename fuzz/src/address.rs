@@ -26,6 +26,10 @@ const SEEDS: &[&str] = &[
     "shm://..",
     "shm://ä",
     "tcp://10.0.0.2:7000/ticks",
+    "tcp://[fd00::2]:0/ticks?side=bind&backend=uring&io=inline&wait=park&capacity=64KiB",
+    "tcp://host:1/ticks?backend=auto",
+    "tcp://host:1/ticks?backend=epol",
+    "shm://ticks?backend=epoll",
     "://",
 ];
 

@@ -127,6 +127,8 @@ pub trait Outgoing: Link {
     fn start_over(&mut self, tail: u64) -> Ending;
     /// Frames below `tail` that were never acknowledged.
     fn unacknowledged(&self, tail: u64) -> Unacknowledged;
+    /// Bytes of frames below `tail` that the kernel has not taken.
+    fn unsent(&self, tail: u64) -> u64;
 }
 
 /// What brings a receiver's frames.
@@ -313,6 +315,10 @@ impl Outgoing for Out {
 
     fn unacknowledged(&self, tail: u64) -> Unacknowledged {
         of!(Out, self, link => link.unacknowledged(tail))
+    }
+
+    fn unsent(&self, tail: u64) -> u64 {
+        of!(Out, self, link => link.unsent(tail))
     }
 }
 

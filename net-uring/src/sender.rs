@@ -293,6 +293,7 @@ impl<L: Outgoing> NetSender<L> {
             bytes: self.total.bytes,
             released: self.total.messages - self.total.lost - waiting,
             lost: self.total.lost,
+            unsent_bytes: self.link.unsent(self.tail),
             full_waits: self.total.full_waits,
             ..self.link.stats()
         }

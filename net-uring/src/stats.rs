@@ -17,6 +17,8 @@ pub struct Stats {
     pub released: u64,
     /// Messages of sessions that ended before they were released: lost, and told in errors.
     pub lost: u64,
+    /// Of a sender: bytes of frames that the kernel has not taken yet. They leave with later calls.
+    pub unsent_bytes: u64,
     /// Times a sender found no room.
     pub full_waits: u64,
     /// Sessions, the present one included.

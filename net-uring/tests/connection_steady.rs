@@ -5,8 +5,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Duration;
 
+use ringway_net::backend::Chosen;
 use ringway_net::session::Format;
-use ringway_net::{NetReceiver, NetSender, Options, RecvError, Side, Wait};
+use ringway_net::{Backend, NetReceiver, NetSender, Options, RecvError, Side, Wait};
 
 /// Counts the allocations of each thread.
 struct Counting;
@@ -41,11 +42,20 @@ fn allocations(work: impl FnOnce()) -> u64 {
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn ends(wait: Wait) -> (NetSender, NetReceiver) {
+/// The backends that this system has.
+fn backends() -> impl Iterator<Item = Backend> {
+    [Backend::Epoll, Backend::Uring].into_iter().filter(|backend| {
+        let missing = Chosen::open(*backend).err();
+        missing.inspect(|error| println!("skipped: {error}")).is_none()
+    })
+}
+
+fn ends(backend: Backend, wait: Wait) -> (NetSender, NetReceiver) {
     let format = Format { endian: 1, pointer: 4, align: 8 };
     let mut options = Options::new("127.0.0.1", 0, "ticks", 7, format);
     options.capacity = 64 << 10;
     options.wait = wait;
+    options.backend = backend;
     let mut tx = NetSender::open(&options).unwrap();
     let port = tx.local_addr().unwrap().port();
     let mut rx = NetReceiver::open(&Options { port, side: Side::Connect, ..options }).unwrap();
@@ -59,8 +69,9 @@ fn ends(wait: Wait) -> (NetSender, NetReceiver) {
 #[test]
 fn nothing_is_allocated() {
     assert!(allocations(|| drop(Box::new([0_u8; 64]))) > 0, "the counter does not count");
-    for wait in [Wait::Spin, Wait::Adaptive, Wait::Park] {
-        let (mut tx, mut rx) = ends(wait);
+    let waits = [Wait::Spin, Wait::Adaptive, Wait::Park];
+    for (backend, wait) in backends().flat_map(|backend| waits.map(|wait| (backend, wait))) {
+        let (mut tx, mut rx) = ends(backend, wait);
         let mut pass = || {
             for index in 0..2000 {
                 let len = 1 + index * 37 % 3000;
@@ -93,13 +104,17 @@ fn nothing_is_allocated() {
             }
         };
         pass();
-        assert_eq!(allocations(pass), 0, "wait={wait:?}");
+        assert_eq!(allocations(pass), 0, "{backend}, wait={wait:?}");
     }
 }
 
 #[test]
 fn no_needless_system_call() {
-    let (mut tx, mut rx) = ends(Wait::Spin);
+    backends().for_each(few_system_calls);
+}
+
+fn few_system_calls(backend: Backend) {
+    let (mut tx, mut rx) = ends(backend, Wait::Spin);
     let before = (tx.stats(), rx.stats());
     for _ in 0..1000 {
         tx.claim(64).unwrap().commit().unwrap();

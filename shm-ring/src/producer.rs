@@ -309,7 +309,8 @@ impl Producer {
     fn after_failed_claim(&mut self, wanted: Wanted, error: ClaimError) -> Result<bool, SendError> {
         match error {
             ClaimError::TooLarge => {
-                Err(SendError::TooLarge { len: wanted.bytes(), max: self.max_len() })
+                let max = wanted.max_len(&self.writer);
+                Err(SendError::TooLarge { len: wanted.bytes(), max })
             }
             ClaimError::Corrupt(fault) => Err(self.poison(fault)),
             ClaimError::Full => {
@@ -578,6 +579,10 @@ impl Wanted {
 
     fn bytes(self) -> usize {
         self.len.saturating_mul(self.count.max(1))
+    }
+
+    fn max_len(self, writer: &Writer<SegmentMemory>) -> usize {
+        if self.count == 0 { writer.max_len() } else { writer.max_array_len() }
     }
 }
 

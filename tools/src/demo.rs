@@ -33,14 +33,14 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::{self, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use self::channel::{Channel, Over};
+use self::channel::{Backend, Channel, Over, Path};
 use self::pace::{Speed, parse_seconds};
 use self::relay::Cuts;
 use self::report::{Report, SideBySide};
@@ -53,6 +53,9 @@ pub(crate) struct Options {
     /// of its own; with several subscribers, shared memory alone
     #[arg(long, value_enum)]
     over: Option<Over>,
+    /// What moves the bytes over TCP
+    #[arg(long, value_enum, default_value_t = Backend::Both)]
+    backend: Backend,
     /// Reset the TCP connection so many times during the stream, by a relay between the two processes
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=100_000))]
     cuts: u32,
@@ -64,7 +67,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N|max", default_value = "1", allow_negative_numbers = true)]
     speed: Speed,
     /// Stop after so many seconds on each path, if the feed isn't over by then
-    #[arg(long, value_name = "N", default_value = "10", allow_negative_numbers = true, value_parser = parse_seconds)]
+    #[arg(long, value_name = "N", default_value = "7", allow_negative_numbers = true, value_parser = parse_seconds)]
     seconds: Duration,
     /// So many subscribers, each of which gets every message (kind=broadcast)
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
@@ -104,7 +107,7 @@ impl Wait {
 /// ended in order; leaves no channel behind either way.
 pub(crate) fn run(options: &Options) -> ExitCode {
     let problems = match paths(options) {
-        Ok(paths) => play(options, paths),
+        Ok(paths) => play(options, &paths),
         Err(problem) => vec![problem],
     };
     for problem in &problems {
@@ -113,9 +116,10 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Which paths to play over, whether that is between hosts.
-fn paths(options: &Options) -> Result<&'static [bool], String> {
+/// Which paths to play over.
+fn paths(options: &Options) -> Result<Vec<Path>, String> {
     let several = options.subscribers > 1;
+    let tcp = Path::between_hosts(options.backend);
     match options.over {
         Some(Over::Tcp | Over::Both) if several => {
             Err("between hosts a channel has one subscriber: leave out `--subscribers`, or type \
@@ -131,16 +135,16 @@ fn paths(options: &Options) -> Result<&'static [bool], String> {
                  connection to cut: leave out `--subscribers` or `--cuts`"
                 .into())
         }
-        Some(Over::Shm) => Ok(&[false]),
-        Some(Over::Tcp) => Ok(&[true]),
-        None if several => Ok(&[false]),
-        Some(Over::Both) | None => Ok(&[false, true]),
+        Some(Over::Shm) => Ok(vec![Path::Shm]),
+        Some(Over::Tcp) => Ok(tcp.into()),
+        None if several => Ok(vec![Path::Shm]),
+        Some(Over::Both) | None => Ok([&[Path::Shm], tcp].concat()),
     }
 }
 
 /// Plays over one path after the other and shows the reports. The reasons to fail; the first path that
 /// has one is the last.
-fn play(options: &Options, paths: &[bool]) -> Vec<String> {
+fn play(options: &Options, paths: &[Path]) -> Vec<String> {
     let (sender, events) = mpsc::channel();
     if let Err(problem) = hear_signals(sender.clone()) {
         return vec![problem];
@@ -148,10 +152,17 @@ fn play(options: &Options, paths: &[bool]) -> Vec<String> {
     let mut reports = Vec::new();
     let mut written = BTreeMap::new();
     let mut problems = Vec::new();
-    for &is_remote in paths {
+    for &path in paths {
+        // Who asks for it alone is to hear of it as a failure.
+        if options.backend == Backend::Both
+            && let Some(why) = path.lack()
+        {
+            show(format_args!("-- {}: skipped. {why}\n", path.name()));
+            continue;
+        }
         let (wait, subscribers) = (options.wait.name(), options.subscribers);
-        let channel = Channel::new(is_remote, &options.capacity, wait, subscribers);
-        show(format_args!("-- {}\n", channel.path()));
+        let channel = Channel::new(path, &options.capacity, wait, subscribers);
+        show(format_args!("-- {}\n", path.name()));
         let findings = supervise(plan(options, channel.clone()), &sender, &events);
         let removed = channel.remove();
         let mut over = false;
@@ -161,8 +172,8 @@ fn play(options: &Options, paths: &[bool]) -> Vec<String> {
                 let report = Report::new(channel.sending(findings.door), findings);
                 show(format_args!("{report}"));
                 problems.extend_from_slice(report.problems());
-                written.insert(channel.key(), reports.len());
-                reports.push((channel.path(), report));
+                written.insert(path.key(), reports.len());
+                reports.push((path.name(), report));
             }
             Err(found) => {
                 over |= found.is_empty();
@@ -215,8 +226,8 @@ fn plan(options: &Options, channel: Channel) -> Plan {
     }
 }
 
-/// One report for each path, under its name in `--over`.
-fn write_json(path: &Path, reports: &BTreeMap<&str, &Report>) -> Result<(), String> {
+/// One report for each path, under its key.
+fn write_json(path: &path::Path, reports: &BTreeMap<&str, &Report>) -> Result<(), String> {
     serde_json::to_string_pretty(reports)
         .map_err(std::io::Error::from)
         .and_then(|text| fs::write(path, text + "\n"))

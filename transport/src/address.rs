@@ -35,6 +35,7 @@ const NAME_BYTES_MAX: usize = 128;
 /// | `wait` | `spin`, `adaptive`, `park` | how a call that finds nothing waits |
 /// | `align` | `16`, `64` | shm: bytes that records are aligned to |
 /// | `side` | `bind`, `connect` | tcp: what this end does, if the address shall not decide |
+/// | `backend` | `auto`, `uring`, `epoll` | tcp: what moves the bytes; `auto` is io_uring where it is to be had |
 /// | `io` | `inline`, `thread` | tcp: the caller's own calls move the bytes, or a thread does |
 /// | `io_core` | a number | tcp, `io=thread`: the core that the thread stays on |
 /// | `hold_cpu_latency` | `on`, `off` | keep the cores awake while the channel is open |
@@ -459,6 +460,37 @@ mod tests {
                     prop_assert!(words.len() < 3 * 10 * 96 + 500, "{}", words);
                 }
             }
+        }
+
+        #[test]
+        fn what_is_printed_between_hosts_is_read_again(
+            host in "([a-z][a-z0-9.-]{0,30}|10\\.0\\.0\\.[1-9]|\\[fd00::[1-9]\\])",
+            port in any::<u16>(),
+            name in "[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}",
+            options in Just(vec![
+                vec!["capacity=65536", "capacity=64KiB", "capacity=1TiB"],
+                vec!["wait=spin", "wait=adaptive", "wait=park"],
+                vec!["side=bind", "side=connect"],
+                vec!["backend=auto", "backend=uring", "backend=epoll"],
+                vec!["io=inline", "io=thread"],
+                vec!["io_core=0", "io_core=7"],
+                vec!["hold_cpu_latency=on", "hold_cpu_latency=off"],
+                vec!["kind=spsc", "kind=mpmc"],
+            ]).prop_flat_map(|keys| {
+                let each: Vec<_> = keys.into_iter().map(proptest::sample::select).collect();
+                each.prop_shuffle()
+            }),
+            count in 0..=8usize,
+        ) {
+            let query = options[..count].join("&");
+            let mark = if query.is_empty() { "" } else { "?" };
+            let text = format!("tcp://{host}:{port}/{name}{mark}{query}");
+            let address: Address = text.parse().expect("legal");
+            prop_assert_eq!(&address.to_string(), &text);
+            let backend = query.split('&').find_map(|option| option.strip_prefix("backend="));
+            let read = address.options().backend.map(|backend| backend.to_string());
+            prop_assert_eq!(read.as_deref(), backend);
+            prop_assert_eq!(address.to_string().parse::<Address>(), Ok(address));
         }
 
         #[test]

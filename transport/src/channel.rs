@@ -314,6 +314,12 @@ impl<T: Message + ?Sized> Sender<T> {
         Some(end.stats())
     }
 
+    /// Of a channel between hosts: what moves the bytes of this end, `uring` or `epoll`.
+    pub fn backend(&self) -> Option<&'static str> {
+        let Sending::Elsewhere(elsewhere::Sending::Remote(end)) = &self.end else { return None };
+        Some(end.backend())
+    }
+
     /// Of a channel between hosts: where this end listens, or from where it is connected. Tells what
     /// became of port 0.
     pub fn local_addr(&self) -> Option<SocketAddr> {
@@ -700,6 +706,14 @@ impl<T: Message + ?Sized> Receiver<T> {
             return None;
         };
         Some(end.stats())
+    }
+
+    /// Of a channel between hosts: what moves the bytes of this end, `uring` or `epoll`.
+    pub fn backend(&self) -> Option<&'static str> {
+        let Receiving::Elsewhere(elsewhere::Receiving::Remote(end)) = &self.end else {
+            return None;
+        };
+        Some(end.backend())
     }
 
     /// Of a channel between hosts: where this end listens, or from where it is connected. Tells what

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ringway_net::session::Format;
-use ringway_net::{Io, Reins, Side};
+use ringway_net::{Backend, Io, Reins, Side};
 use ringway_shm::{Kind, Overflow, Read, Redeliver, Until, Wait};
 use rkyv::rancor::Failure;
 
@@ -34,6 +34,7 @@ use crate::remote::{Medium, only_here, only_threads};
 pub struct Builder {
     host: Option<Host>,
     side: Side,
+    backend: Backend,
     name: String,
     directory: Option<PathBuf>,
     capacity: Option<u64>,
@@ -65,6 +66,7 @@ impl Builder {
         Ok(Self {
             host: address.host().cloned(),
             side: options.side.unwrap_or_default(),
+            backend: options.backend.unwrap_or_default(),
             name: address.name().to_owned(),
             directory: None,
             capacity: options.capacity,
@@ -113,6 +115,14 @@ impl Builder {
     #[must_use]
     pub fn side(self, side: Side) -> Self {
         Self { side, ..self }
+    }
+
+    /// Between hosts: what moves the bytes. The other end may have another. Default: io_uring, and
+    /// where the system has none or denies it, epoll, which standard error is told once. Which one it
+    /// became, [`Sender::backend`] and [`Receiver::backend`] tell.
+    #[must_use]
+    pub fn backend(self, backend: Backend) -> Self {
+        Self { backend, ..self }
     }
 
     /// Between hosts: the port, if it shall be another than the address names.
@@ -299,6 +309,7 @@ impl Builder {
             _ => ringway_net::Kind::Pair,
         };
         options.until_last = self.until == Some(Until::Last);
+        options.backend = self.backend;
         options.capacity = self.capacity.unwrap_or(options.capacity);
         options.linger = self.linger.unwrap_or(options.linger);
         options.io = self.io;

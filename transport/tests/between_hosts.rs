@@ -8,8 +8,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Book, Home, Tick};
-use ringway::{Builder, Death, ErrorKind, Receiver, RecvError, SendError, Sender, Side};
+use common::{Book, Home, Tick, lack};
+use ringway::{Backend, Builder, Death, ErrorKind, Receiver, RecvError, SendError, Sender, Side};
 
 const LONG: Duration = Duration::from_secs(30);
 const MOMENT: Duration = Duration::from_millis(1);
@@ -67,6 +67,33 @@ fn hosts_and_options_that_make_no_sense_are_refused() {
     let broadcast = home.channel("tcp://127.0.0.1:0/between").kind(ringway::Kind::Broadcast);
     let error = broadcast.sender::<Tick>().unwrap_err().to_string();
     assert!(error.contains("`kind`") && error.contains("shm://"), "{error}");
+}
+
+#[test]
+fn each_end_tells_what_moves_its_bytes() {
+    let (rx, channel) = bound();
+    assert!(matches!(rx.backend(), Some("uring" | "epoll")));
+    let epoll = channel.clone().backend(Backend::Epoll).linger(Duration::ZERO);
+    assert_eq!(epoll.sender::<Tick>().unwrap().backend(), Some("epoll"));
+    let uring = channel.backend(Backend::Uring).linger(Duration::ZERO);
+    match lack(&uring) {
+        None => {
+            assert_eq!(uring.sender::<Tick>().unwrap().backend(), Some("uring"));
+            // Nothing is named, so it is io_uring where there is one.
+            assert_eq!(rx.backend(), Some("uring"));
+        }
+        Some(error) => {
+            let text = error.to_string();
+            for words in ["io_uring_disabled", "os error", "backend=epoll"] {
+                assert!(text.contains(words), "{words} is not in {text}");
+            }
+            assert_eq!(rx.backend(), Some("epoll"));
+        }
+    }
+    let home = Home::new();
+    let here = home.channel("shm://between");
+    assert_eq!(here.receiver::<Tick>().unwrap().backend(), None);
+    assert_eq!(here.sender::<Tick>().unwrap().backend(), None);
 }
 
 #[test]

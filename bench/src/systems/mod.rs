@@ -5,6 +5,7 @@ mod floor_cacheline;
 mod floor_futex;
 mod floor_ring;
 mod floor_tcp;
+mod floor_tcp_stream;
 mod in_process;
 mod ringway_channel;
 mod ringway_each;
@@ -42,6 +43,11 @@ impl System {
     pub(crate) fn over(&self) -> Over {
         if self.name.contains("-tcp-") { Over::Tcp } else { Over::Shm }
     }
+
+    /// Whether its sender goes on while a receiver does not read.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.name.ends_with("-overwrite")
+    }
 }
 
 /// One comparison.
@@ -67,6 +73,11 @@ fn if_ringway_knows(system: &System) -> bool {
     ringway_many::knows(system.name)
 }
 
+/// Why a system that there is code for can't be opened on this host.
+pub(crate) fn lack(system: &System) -> Option<String> {
+    ringway_tcp::lack(system.name)
+}
+
 const PINGPONG: &[Scenario] = &[Scenario::Pingpong];
 const STREAM: &[Scenario] = &[Scenario::Stream];
 const BOTH: &[Scenario] = &[Scenario::Pingpong, Scenario::Stream];
@@ -77,6 +88,7 @@ const TO_ALL: &[Scenario] = &[Scenario::Pingpong, Scenario::Stream, Scenario::Fa
 const TO_ONE: &[Scenario] = &[Scenario::Pingpong, Scenario::Stream, Scenario::Mpmc];
 
 const SPINNING: &[Wait] = &[Wait::Spin];
+const PARKED: &[Wait] = &[Wait::Park];
 const ANY_WAIT: &[Wait] = &[Wait::Spin, Wait::Adaptive, Wait::Park];
 
 /// The ping-pong that brackets every round.
@@ -368,24 +380,140 @@ const ALL: &[System] = &[
         fits: |_| true,
         against: |_| &[],
         arena_len: floor_tcp::arena_len,
-        open: floor_tcp::open,
+        open: floor_tcp::open_spin,
     },
     System {
-        name: "ringway-tcp-epoll",
-        about: "bytes in place, one call per message, plain sockets",
+        name: "floor-tcp-block",
+        about: "one plain socket, slept on",
         scenarios: PINGPONG,
+        waits: PARKED,
+        of_many: false,
+        exists: always,
+        fits: |_| true,
+        against: |_| &[],
+        arena_len: floor_tcp::arena_len,
+        open: floor_tcp::open_block,
+    },
+    System {
+        name: "floor-tcp-epoll",
+        about: "one plain socket and an epoll, spun or slept on",
+        scenarios: PINGPONG,
+        waits: &[Wait::Spin, Wait::Park],
+        of_many: false,
+        exists: always,
+        fits: |_| true,
+        against: |wait| match wait {
+            Wait::Park => const { &[parked("floor-tcp-block")] },
+            Wait::Spin | Wait::Adaptive => const { &[spinning("floor-tcp-spin")] },
+        },
+        arena_len: floor_tcp::arena_len,
+        open: floor_tcp::open_epoll,
+    },
+    System {
+        name: "floor-tcp-stream",
+        about: "plain writes of 65400 bytes or 1 MiB, the faster",
+        scenarios: STREAM,
+        waits: SPINNING,
+        of_many: false,
+        exists: always,
+        fits: |_| true,
+        against: |_| &[],
+        arena_len: floor_tcp::arena_len,
+        open: floor_tcp_stream::open,
+    },
+    System {
+        name: "floor-tcp-send",
+        about: "one plain write per message",
+        scenarios: STREAM,
+        waits: SPINNING,
+        of_many: false,
+        exists: always,
+        fits: |_| true,
+        against: |_| &[],
+        arena_len: floor_tcp::arena_len,
+        open: floor_tcp_stream::open_send,
+    },
+    System {
+        name: "ringway-tcp-uring",
+        about: "one call per message, io_uring",
+        scenarios: BOTH,
         waits: ANY_WAIT,
         of_many: false,
         exists: always,
         fits: |_| true,
         against: |wait| match wait {
-            Wait::Spin => const { &[spinning("floor-tcp-spin")] },
-            Wait::Adaptive | Wait::Park => {
-                const { &[spinning("ringway-tcp-epoll"), spinning("floor-tcp-spin")] }
+            Wait::Spin => {
+                const {
+                    &[
+                        spinning("floor-tcp-spin"),
+                        spinning("floor-tcp-send"),
+                        spinning("floor-tcp-stream"),
+                    ]
+                }
             }
+            Wait::Adaptive => {
+                const { &[spinning("ringway-tcp-uring"), spinning("floor-tcp-spin")] }
+            }
+            Wait::Park => const { &[parked("floor-tcp-block"), spinning("ringway-tcp-uring")] },
         },
         arena_len: floor_tcp::arena_len,
         open: ringway_tcp::open,
+    },
+    System {
+        name: "ringway-tcp-uring-batch",
+        about: "512 KiB queued to a flush, io_uring",
+        scenarios: STREAM,
+        waits: ANY_WAIT,
+        of_many: false,
+        exists: always,
+        fits: |_| true,
+        against: |wait| match wait {
+            Wait::Spin => const { &[spinning("floor-tcp-stream"), spinning("ringway-tcp-uring")] },
+            Wait::Adaptive | Wait::Park => const { &[spinning("ringway-tcp-uring-batch")] },
+        },
+        arena_len: floor_tcp::arena_len,
+        open: ringway_tcp::open_batch,
+    },
+    System {
+        name: "ringway-tcp-epoll",
+        about: "one call per message, plain sockets and epoll",
+        scenarios: BOTH,
+        waits: ANY_WAIT,
+        of_many: false,
+        exists: always,
+        fits: |_| true,
+        against: |wait| match wait {
+            Wait::Spin => {
+                const {
+                    &[
+                        spinning("floor-tcp-spin"),
+                        spinning("floor-tcp-send"),
+                        spinning("floor-tcp-stream"),
+                    ]
+                }
+            }
+            Wait::Adaptive => {
+                const { &[spinning("ringway-tcp-epoll"), spinning("floor-tcp-spin")] }
+            }
+            Wait::Park => const { &[parked("floor-tcp-block"), spinning("ringway-tcp-epoll")] },
+        },
+        arena_len: floor_tcp::arena_len,
+        open: ringway_tcp::open,
+    },
+    System {
+        name: "ringway-tcp-epoll-batch",
+        about: "512 KiB queued to a flush, plain sockets and epoll",
+        scenarios: STREAM,
+        waits: ANY_WAIT,
+        of_many: false,
+        exists: always,
+        fits: |_| true,
+        against: |wait| match wait {
+            Wait::Spin => const { &[spinning("floor-tcp-stream"), spinning("ringway-tcp-epoll")] },
+            Wait::Adaptive | Wait::Park => const { &[spinning("ringway-tcp-epoll-batch")] },
+        },
+        arena_len: floor_tcp::arena_len,
+        open: ringway_tcp::open_batch,
     },
 ];
 

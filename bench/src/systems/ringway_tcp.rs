@@ -1,46 +1,202 @@
-//! Ringway over TCP with messages of plain bytes, written in place: one call per message. A channel,
-//! and so a connection, for each way; the receivers bind.
+//! Ringway over TCP by either of its backends: one call per message, and many queued under one flush.
+//! Messages of a type where there is one of the size, else plain bytes written in place. A channel, and
+//! so a connection, for each way; the receivers bind.
 
 use super::floor_tcp::{hear_port, tell_port};
 use super::ringway_channel::fault;
-use super::ringway_raw::Ends;
+use super::ringway_typed::{Beat, Order, Payload, Tick};
+use crate::payload::{Seen, check, fill};
 use crate::plan::Fault;
-use crate::side::{Lane, Link, Place, Side, sized};
-use ringway::{Receiver, Sender};
+use crate::side::{Lane, Link, Place, Rx, Side, Tx, open as open_link, sized};
+use ringway::{Backend, Builder, Receiver, Sender};
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
-/// `claim` and `commit` for each message.
+/// `send`, or `claim` and `commit`, for each message.
 pub(crate) fn open(place: &Place<'_>) -> Result<Box<dyn Side>, Fault> {
-    sized!(place, N => Raw<N>)
+    match place.seat.size {
+        8 => open_link::<Tcp<Beat, 1>>(place),
+        48 => open_link::<Tcp<Tick, 1>>(place),
+        64 => open_link::<Tcp<Order, 1>>(place),
+        _ => sized!(place, N => Tcp<Bytes<N>, 1>; 16 256 1024 4096 65536),
+    }
 }
 
-struct Raw<const N: usize>;
+/// `queue` for each message and `flush` for about so many bytes, of which the kernel's price for a call
+/// is a small part; and as much at a time with `recv_batch`.
+pub(crate) fn open_batch(place: &Place<'_>) -> Result<Box<dyn Side>, Fault> {
+    match place.seat.size {
+        8 => open_link::<Tcp<Beat, BATCH>>(place),
+        48 => open_link::<Tcp<Tick, BATCH>>(place),
+        64 => open_link::<Tcp<Order, BATCH>>(place),
+        _ => sized!(place, N => Tcp<Bytes<N>, BATCH>; 16 256 1024 4096 65536),
+    }
+}
 
-impl<const N: usize> Link for Raw<N> {
-    type Tx = Ends<Sender<[u8]>, N, 1>;
-    type Rx = Ends<Receiver<[u8]>, N, 1>;
+/// Bytes of the messages of a batch.
+const BATCH: usize = 512 << 10;
+
+/// Why this system can't be opened here: io_uring may be denied.
+pub(crate) fn lack(system: &str) -> Option<String> {
+    if !system.starts_with("ringway-tcp-uring") {
+        return None;
+    }
+    let channel = Builder::new("tcp://127.0.0.1:0/bench?side=bind&capacity=4KiB").ok()?;
+    let error = channel.backend(Backend::Uring).receiver::<[u8]>().err()?;
+    Some(error.to_string())
+}
+
+fn backend(system: &str) -> Backend {
+    if system.contains("uring") { Backend::Uring } else { Backend::Epoll }
+}
+
+/// What a system sends: how a message is written, and how it is judged.
+trait Content: 'static {
+    type Message: ringway::Message + ?Sized;
+    /// Bytes of one.
+    const LEN: usize;
+
+    fn send(tx: &mut Sender<Self::Message>, word: u64) -> Result<(), Fault>;
+    fn queue(tx: &mut Sender<Self::Message>, word: u64) -> Result<(), Fault>;
+    fn seen(view: &<Self::Message as ringway::Message>::View) -> Seen;
+}
+
+impl<T: Payload> Content for T {
+    type Message = T;
+    const LEN: usize = size_of::<T>();
+
+    #[inline(always)]
+    fn send(tx: &mut Sender<T>, word: u64) -> Result<(), Fault> {
+        tx.send(&T::new(word)).map_err(fault)
+    }
+
+    #[inline(always)]
+    fn queue(tx: &mut Sender<T>, word: u64) -> Result<(), Fault> {
+        tx.queue(&T::new(word)).map_err(fault)
+    }
+
+    #[inline(always)]
+    fn seen(view: &T::View) -> Seen {
+        T::seen(view)
+    }
+}
+
+/// `N` bytes, written in place.
+struct Bytes<const N: usize>;
+
+impl<const N: usize> Content for Bytes<N> {
+    type Message = [u8];
+    const LEN: usize = N;
+
+    #[inline(always)]
+    fn send(tx: &mut Sender<[u8]>, word: u64) -> Result<(), Fault> {
+        let mut claim = tx.claim(N).map_err(fault)?;
+        fill(&mut claim[..N], word);
+        claim.commit().map_err(fault)
+    }
+
+    #[inline(always)]
+    fn queue(tx: &mut Sender<[u8]>, word: u64) -> Result<(), Fault> {
+        let mut claim = tx.claim(N).map_err(fault)?;
+        fill(&mut claim[..N], word);
+        claim.queue().map_err(fault)
+    }
+
+    #[inline(always)]
+    fn seen(view: &[u8]) -> Seen {
+        check::<N>(view)
+    }
+}
+
+/// With `B` bytes of messages under one flush.
+struct Tcp<C, const B: usize>(PhantomData<C>);
+
+impl<C: Content, const B: usize> Link for Tcp<C, B> {
+    type Tx = Sending<C, B>;
+    type Rx = Receiving<C, B>;
 
     fn tx(place: &Place<'_>, lane: Lane) -> Result<Self::Tx, Fault> {
         let port = hear_port(place, lane)?;
-        Ok(Ends(ringway::sender(&address(place, port, "connect")).map_err(fault)?))
+        let tx = channel(place, port, "connect")?.sender().map_err(fault)?;
+        Ok(Sending { tx, queued: 0 })
     }
 
     fn rx(place: &Place<'_>, lane: Lane) -> Result<Self::Rx, Fault> {
-        let receiver: Receiver<[u8]> =
-            ringway::receiver(&address(place, 0, "bind")).map_err(fault)?;
-        let bound = receiver.local_addr().ok_or_else(|| Fault::new("it is bound nowhere"))?;
-        tell_port(place, lane, bound.port());
-        Ok(Ends(receiver))
+        let rx: Receiver<C::Message> = channel(place, 0, "bind")?.receiver().map_err(fault)?;
+        let bound = rx.local_addr().as_ref().map(SocketAddr::port);
+        tell_port(place, lane, bound.ok_or_else(|| Fault::new("it is bound nowhere"))?);
+        Ok(Receiving(rx))
     }
 }
 
-fn address(place: &Place<'_>, port: u16, side: &str) -> String {
+fn channel(place: &Place<'_>, port: u16, side: &str) -> Result<Builder, Fault> {
     let seat = place.seat;
     let more = match seat.channel_options.as_str() {
         "" => String::new(),
         options => format!("&{options}"),
     };
-    format!(
-        "tcp://127.0.0.1:{port}/{}?capacity={}&wait={}&side={side}{more}",
-        seat.channel, seat.capacity, seat.wait
-    )
+    let address = format!(
+        "tcp://127.0.0.1:{port}/{}?capacity={}&wait={}&side={side}&backend={}{more}",
+        seat.channel,
+        seat.capacity,
+        seat.wait,
+        backend(&seat.system)
+    );
+    Builder::new(&address).map_err(fault)
+}
+
+struct Sending<C: Content, const B: usize> {
+    tx: Sender<C::Message>,
+    queued: usize,
+}
+
+impl<C: Content, const B: usize> Tx for Sending<C, B> {
+    #[inline(always)]
+    fn send(&mut self, first: u64, mark: u64) -> Result<(), Fault> {
+        if B == 1 {
+            return C::send(&mut self.tx, first | mark);
+        }
+        C::queue(&mut self.tx, first | mark)?;
+        self.queued += C::LEN;
+        if self.queued >= B || mark != 0 {
+            self.queued = 0;
+            self.tx.flush().map_err(fault)?;
+        }
+        Ok(())
+    }
+
+    /// What the kernel did not take leaves with calls of this end only.
+    fn finish(&mut self) -> Result<(), Fault> {
+        let start = Instant::now();
+        while self.tx.net_stats().is_some_and(|stats| stats.unsent_bytes > 0) {
+            self.tx.flush().map_err(fault)?;
+            if start.elapsed() > Duration::from_secs(30) {
+                return Err(Fault::new("the other side takes nothing for 30 s"));
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Receiving<C: Content, const B: usize>(Receiver<C::Message>);
+
+impl<C: Content, const B: usize> Rx for Receiving<C, B> {
+    #[inline(always)]
+    fn recv(&mut self) -> Result<Seen, Fault> {
+        Ok(C::seen(&*self.0.recv().map_err(fault)?))
+    }
+
+    #[inline(always)]
+    fn recv_some(&mut self, mut each: impl FnMut(Seen)) -> Result<(), Fault> {
+        if B == 1 {
+            each(self.recv()?);
+            return Ok(());
+        }
+        let mut batch = self.0.recv_batch((B / C::LEN).max(1)).map_err(fault)?;
+        while let Some(message) = batch.next().map_err(fault)? {
+            each(C::seen(&*message));
+        }
+        Ok(())
+    }
 }

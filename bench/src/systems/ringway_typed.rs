@@ -33,7 +33,7 @@ fn open_sized<const B: usize>(place: &Place<'_>) -> Result<Box<dyn Side>, Fault>
 }
 
 /// What can be sent and found out about a type of message here.
-trait Payload: Message<View: Sized> + Sized + 'static {
+pub(super) trait Payload: Message<View: Sized> + Sized + 'static {
     fn new(word: u64) -> Self;
     fn seen(view: &Self::View) -> Seen;
 }
@@ -43,7 +43,7 @@ macro_rules! message {
     ($name:ident, $size:literal: $first:ident $($field:ident)*) => {
         #[derive(rkyv::Archive, rkyv::Serialize, Describe)]
         #[rkyv(crate = ringway::rkyv)]
-        struct $name {
+        pub(super) struct $name {
             $first: u64,
             $($field: u64,)*
         }

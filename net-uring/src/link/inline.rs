@@ -149,6 +149,10 @@ impl<B: Backend> Outgoing for Inline<Sending, B> {
     fn unacknowledged(&self, tail: u64) -> Unacknowledged {
         self.connection.session.unacknowledged_below(tail, &*self.connection.ring)
     }
+
+    fn unsent(&self, tail: u64) -> u64 {
+        self.connection.session.unsent_below(tail)
+    }
 }
 
 impl<B: Backend> Inline<Sending, B> {

@@ -70,6 +70,12 @@ impl Session<Sending> {
         self.half.acknowledged
     }
 
+    /// Bytes below `end` that no connection has taken: they leave with later calls.
+    #[inline(always)]
+    pub fn unsent_below(&self, end: u64) -> u64 {
+        end.saturating_sub(self.half.sent)
+    }
+
     /// The longest body of a message: half a ring, less a header.
     #[inline(always)]
     pub fn body_max(&self) -> u32 {

@@ -198,6 +198,11 @@ impl<B: Backend> Outgoing for Threaded<Sending, B> {
         let rest = self.rest.as_ref().map(walk);
         rest.or_else(|| self.with(|link| walk(link))).unwrap_or_default()
     }
+
+    fn unsent(&self, tail: u64) -> u64 {
+        let rest = self.rest.as_ref().map(|link| link.unsent(tail));
+        rest.or_else(|| self.with(|link| link.unsent(tail))).unwrap_or_default()
+    }
 }
 
 impl<B: Backend> Incoming for Threaded<Receiving, B> {

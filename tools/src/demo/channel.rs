@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
+use ringway::{Builder, ErrorKind};
 
 /// What is between the two processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -18,10 +19,80 @@ pub(super) enum Over {
     Both,
 }
 
-/// One of the two paths, and the channel on it.
+/// What moves the bytes between hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Backend {
+    /// io_uring, or epoll where the system denies it
+    Auto,
+    /// io_uring
+    Uring,
+    /// Plain calls, and epoll to sleep
+    Epoll,
+    /// io_uring, then epoll
+    Both,
+}
+
+/// What messages take from one process to the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Path {
+    Shm,
+    /// By the ends' own choice of what moves the bytes.
+    Tcp,
+    TcpUring,
+    TcpEpoll,
+}
+
+impl Path {
+    /// Between hosts, by what moves the bytes.
+    pub(super) fn between_hosts(backend: Backend) -> &'static [Self] {
+        match backend {
+            Backend::Auto => &[Self::Tcp],
+            Backend::Uring => &[Self::TcpUring],
+            Backend::Epoll => &[Self::TcpEpoll],
+            Backend::Both => &[Self::TcpUring, Self::TcpEpoll],
+        }
+    }
+
+    pub(super) fn is_remote(self) -> bool {
+        self != Self::Shm
+    }
+
+    /// In JSON.
+    pub(super) fn key(self) -> &'static str {
+        match self {
+            Self::Shm => "shm",
+            Self::Tcp => "tcp",
+            Self::TcpUring => "tcp-uring",
+            Self::TcpEpoll => "tcp-epoll",
+        }
+    }
+
+    /// In words.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Shm => "shared memory",
+            Self::Tcp => "tcp",
+            Self::TcpUring => "tcp by io_uring",
+            Self::TcpEpoll => "tcp by epoll",
+        }
+    }
+
+    /// Why there is no such path on this system, whatever one types here: io_uring may be denied.
+    pub(super) fn lack(self) -> Option<String> {
+        if self != Self::TcpUring {
+            return None;
+        }
+        let address = "tcp://127.0.0.1:0/ringway-demo?side=bind&capacity=4KiB&backend=uring";
+        let error = Builder::new(address).and_then(|it| it.receiver::<[u8]>()).err()?;
+        let is_denied = matches!(error.kind(), ErrorKind::Permission | ErrorKind::Unsupported);
+        is_denied.then(|| error.to_string())
+    }
+}
+
+/// The channel on one of the paths.
 #[derive(Clone, Debug)]
 pub(super) struct Channel {
-    is_remote: bool,
+    path: Path,
     name: String,
     options: String,
 }
@@ -29,26 +100,21 @@ pub(super) struct Channel {
 impl Channel {
     /// A channel that no other run has: the pid tells runs apart that are going on, the time those
     /// that are over.
-    pub(super) fn new(is_remote: bool, capacity: &str, wait: &str, subscribers: u8) -> Self {
+    pub(super) fn new(path: Path, capacity: &str, wait: &str, subscribers: u8) -> Self {
         let pid = std::process::id();
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let kind = if subscribers > 1 { "&kind=broadcast" } else { "" };
+        let backend = match path {
+            Path::Shm | Path::Tcp => "",
+            Path::TcpUring => "&backend=uring",
+            Path::TcpEpoll => "&backend=epoll",
+        };
         let name = format!("ringway-demo-{pid}-{time}");
-        Self { is_remote, name, options: format!("capacity={capacity}&wait={wait}{kind}") }
-    }
-
-    /// As in `--over`.
-    pub(super) fn key(&self) -> &'static str {
-        if self.is_remote { "tcp" } else { "shm" }
-    }
-
-    /// In words.
-    pub(super) fn path(&self) -> &'static str {
-        if self.is_remote { "tcp over loopback" } else { "shared memory" }
+        Self { path, name, options: format!("capacity={capacity}&wait={wait}{kind}{backend}") }
     }
 
     pub(super) fn is_remote(&self) -> bool {
-        self.is_remote
+        self.path.is_remote()
     }
 
     /// For the subscriber, which comes first: between hosts it binds, to a port that is free.
@@ -64,8 +130,8 @@ impl Channel {
     }
 
     fn address(&self, door: SocketAddr, side: &str) -> String {
-        let Self { is_remote, name, options } = self;
-        match is_remote {
+        let Self { path, name, options } = self;
+        match path.is_remote() {
             true => format!("tcp://{door}/{name}?{options}&side={side}"),
             false => format!("shm://{name}?{options}"),
         }
@@ -74,7 +140,7 @@ impl Channel {
     /// Removes the channel once both children have ended. After a run in order there is none any
     /// more.
     pub(super) fn remove(&self) -> Result<(), String> {
-        if self.is_remote {
+        if self.is_remote() {
             return Ok(());
         }
         // The options are of no matter here, nor whether they are valid.

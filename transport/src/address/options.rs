@@ -3,7 +3,7 @@
 //! The table is where errors get their lists from, so nothing else may name an option. Whether a
 //! value makes sense (is that capacity a power of two?) is the business of the crate that uses it.
 
-use ringway_net::{Io, Side};
+use ringway_net::{Backend, Io, Side};
 use ringway_shm::{Kind, Overflow, Read, Redeliver, Until, Wait};
 
 use super::Scheme;
@@ -22,6 +22,8 @@ pub struct ShmOptions {
     pub align: Option<u32>,
     /// Of `tcp://`: which end binds.
     pub side: Option<Side>,
+    /// Of `tcp://`: what moves the bytes.
+    pub backend: Option<Backend>,
     /// Who gets the messages.
     pub kind: Option<Kind>,
     /// What becomes of a broadcast's receiver that is behind by a whole ring.
@@ -120,6 +122,14 @@ const TCP: &[(&str, Form)] = &[
         Form::Word(&[
             ("bind", |options| options.side = Some(Side::Bind)),
             ("connect", |options| options.side = Some(Side::Connect)),
+        ]),
+    ),
+    (
+        "backend",
+        Form::Word(&[
+            (Backend::Auto.name(), |options| options.backend = Some(Backend::Auto)),
+            (Backend::Uring.name(), |options| options.backend = Some(Backend::Uring)),
+            (Backend::Epoll.name(), |options| options.backend = Some(Backend::Epoll)),
         ]),
     ),
     (
@@ -285,6 +295,17 @@ mod tests {
         let none = ShmOptions::default();
         assert_eq!(read("side=bind"), ShmOptions { side: Some(Side::Bind), ..none });
         assert_eq!(read("side=connect"), ShmOptions { side: Some(Side::Connect), ..none });
+        for backend in Backend::ALL {
+            let query = format!("backend={backend}");
+            assert_eq!(read(&query), ShmOptions { backend: Some(backend), ..none });
+        }
+        let refused = parse_options(Scheme::Tcp, "backend=urnig").expect_err("refused");
+        assert_eq!(
+            refused.to_string(),
+            "backend can't be \"urnig\" (did you mean uring?): type one of backend=auto, \
+             backend=uring, backend=epoll"
+        );
+        assert!(text_of("backend=uring").starts_with("\"backend\" is no option of shm"));
         let both = ShmOptions {
             capacity: Some(65536),
             wait: Some(Wait::Spin),
@@ -303,7 +324,7 @@ mod tests {
         let text = parse_options(Scheme::Tcp, "align=16").expect_err("refused").to_string();
         assert_eq!(
             text,
-            "\"align\" is no option of tcp: type one of capacity, wait, side, io, io_core, \
+            "\"align\" is no option of tcp: type one of capacity, wait, side, backend, io, io_core, \
              hold_cpu_latency, kind, until"
         );
     }

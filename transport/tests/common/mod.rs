@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use ringway::{Builder, Describe, Wait, rkyv};
+use ringway::{Builder, Describe, Error, ErrorKind, Side, Wait, rkyv};
 
 /// A fixed-size message.
 #[derive(rkyv::Archive, rkyv::Serialize, Describe, Clone, Debug, PartialEq)]
@@ -87,6 +87,13 @@ impl Home {
     pub fn is_empty(&self) -> bool {
         std::fs::read_dir(&self.0).unwrap().next().is_none()
     }
+}
+
+/// Why this system can't open a channel between hosts as this one is: it has no io_uring, or denies it.
+pub fn lack(channel: &Builder) -> Option<Error> {
+    let error = channel.clone().port(0).side(Side::Bind).receiver::<Tick>().err()?;
+    assert!(matches!(error.kind(), ErrorKind::Permission | ErrorKind::Unsupported), "{error}");
+    Some(error)
 }
 
 /// A port that nobody has, and that the kernel gives to nobody who does not ask for it by number. It
