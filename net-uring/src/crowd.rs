@@ -13,6 +13,7 @@
 //! `spread` hands out to all. Here is neither.
 
 pub mod fan;
+pub mod spread;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -101,6 +102,8 @@ pub struct Crowd<H: Inbox, K> {
     ready: Vec<usize>,
     /// The door has news.
     knocked: bool,
+    /// Nobody is let in any more: a peer that was told of the end may want to begin again.
+    closing: bool,
     events: VecDeque<PeerEvent>,
     forgotten: u64,
     joins: u64,
@@ -137,6 +140,7 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
             spare: Some(spare),
             ready: Vec::new(),
             knocked: true,
+            closing: false,
             events: VecDeque::new(),
             forgotten: 0,
             joins: 0,
@@ -163,6 +167,10 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
 
     pub(crate) fn trouble(&self) -> Option<Trouble> {
         self.trouble
+    }
+
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.now_ns
     }
 
     /// Who is there, with their numbers.
@@ -284,7 +292,7 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
         }
         let free = self.members.iter().position(Option::is_none);
         let number = free.unwrap_or(self.members.len());
-        if number >= self.options.peers_max {
+        if self.closing || number >= self.options.peers_max {
             return Some((arrival, Refusal::new(RefuseCode::Busy, 0, 0)));
         }
         let spare = match self.spare.take() {
@@ -409,6 +417,7 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
         timeout: Duration,
         mut is_through: impl FnMut(&mut Member<H, K>) -> bool,
     ) -> bool {
+        self.closing = true;
         for (_, member) in self.members_mut() {
             member.connection.session.close();
             member.connection.push();

@@ -40,7 +40,7 @@ pub mod thread;
 pub use connection::{Peer, Trouble};
 pub use crowd::{PeerChange, PeerEvent, Peers};
 pub use error::{Error, ErrorKind};
-pub use options::{Backend, Io, Kind, Options, Reins, Side, Wait};
+pub use options::{Backend, Io, Kind, Options, Overflow, Reins, Side, Wait};
 pub use receiver::{Batch, BatchMessage, NetReceiver, Received, RecvError};
 pub use sender::{Claim, CloseError, NetSender, SendError};
 pub use stats::Stats;

@@ -6,6 +6,7 @@
 //!   inline   the caller's own calls drive the connection
 //!   thread   a thread drives it, the caller only hands positions over
 //!   fan      many connections of senders, read in turns
+//!   spread   many connections of receivers, given to in turns or all alike
 //! ```
 //!
 //! Not trait objects: a call is a predicted branch in front of code that is inlined.
@@ -19,6 +20,7 @@ use crate::backend::Chosen;
 use crate::connection::{Peer, Trouble};
 use crate::crowd::Peers;
 use crate::crowd::fan::Fan;
+use crate::crowd::spread::Spread;
 use crate::error::{Error, ErrorKind};
 use crate::fork::Birth;
 use crate::mirror::View;
@@ -154,6 +156,8 @@ pub enum Out {
     Inline(Inline<Sending, Chosen>),
     /// Driven by a thread.
     Thread(Threaded<Sending, Chosen>),
+    /// To many receivers.
+    Spread(Box<Spread>),
 }
 
 /// The link of a receiving end.
@@ -175,7 +179,9 @@ macro_rules! open {
             /// # Errors
             /// [`Error`], whose text names the remedy.
             pub fn open(options: &Options) -> Result<Self, Error> {
-                if options.kind != Kind::Pair && binds(options)? {
+                let side = side(options, Self::BROADCAST)?;
+                let options = &Options { side, ..options.clone() };
+                if options.kind != Kind::Pair && side == Side::Bind {
                     return Self::open_to_many(options);
                 }
                 let link = Inline::open(options)?;
@@ -236,6 +242,7 @@ macro_rules! of {
         match $self {
             Out::Inline($link) => $call,
             Out::Thread($link) => $call,
+            Out::Spread($link) => $call,
         }
     };
     (In, $self:expr, $link:ident => $call:expr) => {
@@ -248,33 +255,44 @@ macro_rules! of {
 }
 
 impl Out {
+    /// Of a broadcast it is the sender that binds.
+    const BROADCAST: Side = Side::Bind;
+
     fn open_to_many(options: &Options) -> Result<Self, Error> {
-        let tried = format!("opening the bound sender of channel {:?}", options.channel);
-        let found = "not yet";
-        Err(Error::new(ErrorKind::Unsupported, tried, found, "Bind the receiver"))
+        Ok(Self::Spread(Box::new(Spread::open(options)?)))
     }
 }
 
 impl In {
+    const BROADCAST: Side = Side::Connect;
+
     fn open_to_many(options: &Options) -> Result<Self, Error> {
         Ok(Self::Fan(Box::new(Fan::open(options)?)))
     }
 }
 
-/// Whether this end of a channel with many ends on one side is the one. Two ends of one kind on one host
-/// would both try to be it, or both not, so the address alone does not decide.
-fn binds(options: &Options) -> Result<bool, Error> {
+/// Whether this end of a channel with many ends on one side is the one, and with which side it opens. Two
+/// ends of one kind on one host would both try to be it, or both not, so the address alone does not decide.
+fn side(options: &Options, broadcast: Side) -> Result<Side, Error> {
     let anywhere = options.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified());
-    match options.side {
-        Side::Bind => Ok(true),
-        Side::Connect => Ok(false),
-        Side::ByAddress if options.port == 0 || anywhere => Ok(true),
-        Side::ByAddress => Err(Error::new(
-            ErrorKind::BadOption,
-            format!("opening channel {:?}, of kind={}", options.channel, options.kind),
+    let refused = |found: &str, remedy: &str| {
+        let tried = format!("opening channel {:?}, of kind={}", options.channel, options.kind);
+        Err(Error::new(ErrorKind::BadOption, tried, found, remedy))
+    };
+    match (options.kind, options.side) {
+        (Kind::Pair, side) => Ok(side),
+        (Kind::Broadcast, Side::ByAddress) => Ok(broadcast),
+        (Kind::Broadcast, side) if side == broadcast => Ok(side),
+        (Kind::Broadcast, _) => refused(
+            "of a broadcast between hosts the sender binds, and the receivers connect",
+            "Leave `side` out",
+        ),
+        (Kind::Mpmc, Side::ByAddress) if options.port == 0 || anywhere => Ok(Side::Bind),
+        (Kind::Mpmc, Side::ByAddress) => refused(
             "it has one end on one side and many on the other, and nothing says which this is",
             "Add `side=bind` at the one, and `side=connect` at each of the many",
-        )),
+        ),
+        (Kind::Mpmc, side) => Ok(side),
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Options {
     pub linger: Duration,
     /// Who gets the messages. The end that binds decides; what those who connect say is not compared.
     pub kind: Kind,
+    /// Of `kind=broadcast`, a sender: what becomes of a receiver that has no room.
+    pub overflow: Overflow,
     /// Of `kind=mpmc`, a receiver that binds: whether it is told `Disconnected` when the last sender has
     /// left. Else it never is, as there may always come another.
     pub until_last: bool,
@@ -73,6 +75,7 @@ impl Options {
             timing: Timing::default(),
             linger: Duration::from_secs(2),
             kind: Kind::Pair,
+            overflow: Overflow::Block,
             until_last: false,
             peers_max: 4096,
             silent_max: 64,
@@ -91,6 +94,20 @@ pub enum Kind {
     /// turns; a bound sender hands out to whichever receiver has room, and again, flagged, what a
     /// receiver had not released when it closed or was lost.
     Mpmc,
+    /// One sender, which binds, any number of receivers, and each gets every message that is sent while
+    /// it is there.
+    Broadcast,
+}
+
+/// What becomes of a broadcast's receiver that has no room for a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Overflow {
+    /// The sender waits for it. One that has no connection is given up after `takeover_ns`, when others
+    /// wait for it.
+    #[default]
+    Block,
+    /// The sender goes on, and the receiver is told how many messages it missed.
+    Overwrite,
 }
 
 impl Kind {
@@ -99,6 +116,7 @@ impl Kind {
         match self {
             Self::Pair => "spsc",
             Self::Mpmc => "mpmc",
+            Self::Broadcast => "broadcast",
         }
     }
 }

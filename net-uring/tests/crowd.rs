@@ -3,9 +3,10 @@
 
 #[path = "crowd/fan.rs"]
 mod fan;
-#[allow(dead_code, reason = "nobody is stopped here")]
 #[path = "processes/peer.rs"]
 mod peer;
+#[path = "crowd/spread.rs"]
+mod spread;
 #[path = "crowd/support.rs"]
 mod support;
 

@@ -475,7 +475,7 @@ mod tests {
                 vec!["io=inline", "io=thread"],
                 vec!["io_core=0", "io_core=7"],
                 vec!["hold_cpu_latency=on", "hold_cpu_latency=off"],
-                vec!["kind=spsc", "kind=mpmc"],
+                vec!["kind=spsc", "kind=mpmc", "kind=broadcast"],
             ]).prop_flat_map(|keys| {
                 let each: Vec<_> = keys.into_iter().map(proptest::sample::select).collect();
                 each.prop_shuffle()

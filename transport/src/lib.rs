@@ -49,10 +49,19 @@
 //! of one that is behind by a whole ring: the sender waits for it (`block`, the default), or goes on,
 //! and the receiver is told exactly how much it missed (`overwrite`, [`RecvError::Lagged`]).
 //!
-//! Between hosts the end that binds may have many on the other side, with `kind=mpmc` and `side=bind` at
-//! that one and `side=connect` at the others. A receiver that binds gets the messages of all senders,
-//! each sender's in order, the senders in turns; [`Receiver::peers`] tells who has come and gone, and
-//! nobody's end is the channel's, unless `until=last` says so.
+//! Between hosts the end that binds may have many on the other side:
+//!
+//! - `kind=mpmc`, `side=bind` at a receiver and `side=connect` at any number of senders: it gets the messages
+//!   of all, each sender's in order, the senders in turns. Nobody's end is the channel's, unless
+//!   `until=last` says so.
+//! - `kind=mpmc`, `side=bind` at a sender and `side=connect` at any number of receivers: each message goes to
+//!   one that has room for it. What a receiver had not released when it closed or was lost goes to
+//!   another, flagged ([`Received::redelivered`]).
+//! - `kind=broadcast`: the sender binds, the receivers connect, and each gets what is sent while it is there.
+//!   A receiver without room is waited for, and named in the time-out, or, with `overflow=overwrite`,
+//!   told how many messages were left out.
+//!
+//! [`Receiver::peers`] and [`Sender::peers`] tell who is there, and who has come, left or was lost.
 //!
 //! # Whom to trust
 //! Processes of one user are one trust domain: a receiver reads messages where the sender wrote

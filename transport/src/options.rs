@@ -276,9 +276,9 @@ impl Builder {
     /// difference there.
     fn not_of_tcp(&self) -> Option<&'static str> {
         let shared = self.kind == Some(Kind::Mpmc);
+        let broadcast = self.kind == Some(Kind::Broadcast);
         [
-            ("kind", self.kind == Some(Kind::Broadcast)),
-            ("overflow", self.overflow.is_some()),
+            ("overflow", self.overflow.is_some() && !broadcast),
             ("history", self.history.is_some()),
             ("read", self.read != Read::default()),
             ("slots", self.slots.is_some()),
@@ -306,7 +306,12 @@ impl Builder {
         options.side = self.side;
         options.kind = match self.kind {
             Some(Kind::Mpmc) => ringway_net::Kind::Mpmc,
+            Some(Kind::Broadcast) => ringway_net::Kind::Broadcast,
             _ => ringway_net::Kind::Pair,
+        };
+        options.overflow = match self.overflow {
+            Some(Overflow::Overwrite) => ringway_net::Overflow::Overwrite,
+            _ => ringway_net::Overflow::Block,
         };
         options.until_last = self.until == Some(Until::Last);
         options.backend = self.backend;

@@ -72,6 +72,9 @@ macro_rules! flavors {
             => [] [.backend(ringway::Backend::Epoll)], $($every)* $($waiting)* $($keeping)*);
         flavors!(@ tcp_epoll_to_uring "tcp://127.0.0.1:0/contract?backend=epoll&wait=park&capacity=64KiB"
             => [] [.backend(ringway::Backend::Uring)], $($every)* $($waiting)* $($keeping)*);
+        flavors!(@ tcp_queue "tcp://127.0.0.1:0/contract?kind=mpmc&capacity=64KiB"
+            => [.side(ringway::Side::Bind)] [.side(ringway::Side::Connect).io(ringway::Io::Thread)],
+            $($every)* $($waiting)* $($keeping)*);
         flavors!(@ tcp_fan_adaptive "tcp://127.0.0.1:0/contract?kind=mpmc&until=last&capacity=64KiB"
             => [.side(ringway::Side::Connect)] [.side(ringway::Side::Bind)],
             $($every)* $($waiting)* $($keeping)*);

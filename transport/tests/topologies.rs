@@ -69,6 +69,98 @@ fn many_senders_to_one_receiver() {
     closing.join().unwrap().unwrap();
 }
 
+/// Receivers that have come to a bound sender.
+fn receivers(tx: &mut Sender<Tick>, many: &Builder, count: usize) -> Vec<Receiver<Tick>> {
+    let many = many.clone().io(ringway::Io::Thread);
+    let receivers = (0..count).map(|_| many.receiver().unwrap()).collect();
+    until("the receivers to come", || {
+        tx.flush().unwrap();
+        tx.peers().unwrap().present.len() == count
+    });
+    receivers
+}
+
+#[test]
+fn one_sender_to_many_workers() {
+    let home = Home::new();
+    let (one, many) = sides(&home, "tcp://127.0.0.1:0/queue?kind=mpmc&capacity=64KiB");
+    let mut tx = one.sender::<Tick>().unwrap();
+    let mut workers = receivers(&mut tx, &many, 2);
+    for number in 0..100 {
+        tx.send(&Tick::number(number)).unwrap();
+    }
+    // One takes some, releases a few of them, and goes: what it left is for the other, flagged.
+    let mut first = workers.remove(0);
+    let mut done: Vec<u32> = (0..10).map(|_| tick(&mut first)).collect();
+    drop(first);
+    let mut again = 0;
+    while done.len() < 100 {
+        tx.flush().unwrap();
+        match workers[0].recv_timeout(MOMENT) {
+            Ok(tick) => {
+                again += u32::from(tick.redelivered());
+                done.push(tick.quantity.to_native());
+            }
+            Err(error) => assert_eq!(error, RecvError::Timeout),
+        }
+    }
+    done.sort_unstable();
+    assert!(done.into_iter().eq(0..100));
+    assert!(again > 0);
+    let peers = tx.peers().unwrap();
+    assert_eq!(peers.present.len(), 1);
+    assert!(peers.events.iter().any(|event| event.change == PeerChange::Left));
+    tx.close(LONG).unwrap();
+}
+
+#[test]
+fn one_sender_to_all() {
+    let home = Home::new();
+    // Nobody need say who binds: of a broadcast it is the sender.
+    let channel = home.channel("tcp://127.0.0.1:0/all?kind=broadcast&capacity=64KiB");
+    let mut tx = channel.sender::<Tick>().unwrap();
+    let mut receivers = receivers(&mut tx, &channel, 3);
+    for number in 0..100 {
+        tx.send(&Tick::number(number)).unwrap();
+    }
+    for rx in &mut receivers {
+        assert!((0..100).all(|number| tick(rx) == number));
+    }
+    tx.close(LONG).unwrap();
+    for rx in &mut receivers {
+        assert_eq!(rx.recv_timeout(LONG).unwrap_err(), RecvError::Disconnected);
+    }
+}
+
+#[test]
+fn who_is_slow_is_told_what_it_missed() {
+    let home = Home::new();
+    let address = "tcp://127.0.0.1:0/all?kind=broadcast&overflow=overwrite&capacity=4KiB";
+    let channel = home.channel(address);
+    let mut tx = channel.sender::<Tick>().unwrap();
+    let mut rx = receivers(&mut tx, &channel, 1).remove(0);
+    // Never without room, though nobody reads.
+    for number in 0..1000 {
+        tx.try_send(&Tick::number(number)).unwrap();
+    }
+    let (mut due, mut missed) = (0, 0);
+    while due < 1000 {
+        tx.flush().unwrap();
+        match rx.recv_timeout(MOMENT) {
+            Ok(tick) => {
+                assert_eq!(tick.quantity.to_native(), due);
+                due += 1;
+            }
+            Err(RecvError::Lagged { missed: count }) => {
+                missed += count;
+                due += u32::try_from(count).unwrap();
+            }
+            Err(error) => assert_eq!(error, RecvError::Timeout),
+        }
+    }
+    assert!(missed > 500, "{missed}");
+}
+
 #[test]
 fn who_is_one_of_many_must_be_said() {
     let told = |error: ringway::Error, words: &str| {

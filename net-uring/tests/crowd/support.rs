@@ -81,6 +81,9 @@ pub fn play(words: &[&str]) {
     match *words {
         ["flood", port, who] => flood(port.parse().unwrap(), who.parse().unwrap()),
         ["crowd", port, count] => crowd(port.parse().unwrap(), count.parse().unwrap()),
+        ["work", port] => work(port.parse().unwrap()),
+        ["hoard", port] => hoard(port.parse().unwrap(), 20),
+        ["idle", port] => hoard(port.parse().unwrap(), 0),
         _ => panic!("no role {words:?}"),
     }
 }
@@ -94,6 +97,34 @@ fn flood(port: u16, who: u64) {
             say("floods");
         }
     }
+}
+
+/// Receives without end, and says of each message what it is.
+fn work(port: u16) {
+    let mut rx = NetReceiver::open(&another(port)).unwrap();
+    // Until it is killed, or the sender is through.
+    while let Ok(message) = rx.recv_timeout(PATIENCE) {
+        let (index, again) = (read(&message).1, message.redelivered());
+        drop(message);
+        say(format!("{index} {}", if again { "again" } else { "once" }));
+    }
+}
+
+/// Takes so many messages, gives none of them back, and says so.
+fn hoard(port: u16, count: usize) {
+    let mut rx = NetReceiver::open(&another(port)).unwrap();
+    while rx.peer().is_none() {
+        // What comes already is not taken yet.
+        std::mem::forget(rx.try_recv());
+    }
+    if count == 0 {
+        say("here");
+        hear();
+    }
+    let mut batch = rx.recv_batch(count, Some(PATIENCE)).unwrap();
+    while batch.next().unwrap().is_some() {}
+    say("holds");
+    hear();
 }
 
 /// Many senders: each sends one message when it has come, and one more when the test says so.

@@ -70,21 +70,8 @@ const SHM: &[(&str, Form)] = &[
         ]),
     ),
     HOLD_CPU_LATENCY,
-    (
-        "kind",
-        Form::Word(&[
-            (Kind::Spsc.name(), |options| options.kind = Some(Kind::Spsc)),
-            (Kind::Broadcast.name(), |options| options.kind = Some(Kind::Broadcast)),
-            (Kind::Mpmc.name(), |options| options.kind = Some(Kind::Mpmc)),
-        ]),
-    ),
-    (
-        "overflow",
-        Form::Word(&[
-            (Overflow::Block.name(), |options| options.overflow = Some(Overflow::Block)),
-            (Overflow::Overwrite.name(), |options| options.overflow = Some(Overflow::Overwrite)),
-        ]),
-    ),
+    KIND,
+    OVERFLOW,
     (
         "history",
         Form::Count("a number of messages", "100", |options, messages| {
@@ -144,7 +131,8 @@ const TCP: &[(&str, Form)] = &[
         Form::Count("the number of a core", "1", |options, core| options.io_core = Some(core)),
     ),
     HOLD_CPU_LATENCY,
-    TCP_KIND,
+    KIND,
+    OVERFLOW,
     UNTIL,
 ];
 
@@ -168,11 +156,20 @@ const HOLD_CPU_LATENCY: (&str, Form) = (
     ]),
 );
 
-const TCP_KIND: (&str, Form) = (
+const KIND: (&str, Form) = (
     "kind",
     Form::Word(&[
         (Kind::Spsc.name(), |options| options.kind = Some(Kind::Spsc)),
+        (Kind::Broadcast.name(), |options| options.kind = Some(Kind::Broadcast)),
         (Kind::Mpmc.name(), |options| options.kind = Some(Kind::Mpmc)),
+    ]),
+);
+
+const OVERFLOW: (&str, Form) = (
+    "overflow",
+    Form::Word(&[
+        (Overflow::Block.name(), |options| options.overflow = Some(Overflow::Block)),
+        (Overflow::Overwrite.name(), |options| options.overflow = Some(Overflow::Overwrite)),
     ]),
 );
 
@@ -325,7 +322,7 @@ mod tests {
         assert_eq!(
             text,
             "\"align\" is no option of tcp: type one of capacity, wait, side, backend, io, io_core, \
-             hold_cpu_latency, kind, until"
+             hold_cpu_latency, kind, overflow, until"
         );
     }
 
