@@ -18,6 +18,7 @@ use crate::error::{BatchError, CloseError, Error, Peer, RecvError, SendError};
 use crate::flavor::{AnyBatch, AnyClaim, ArrayRoom, Guard, Outlet, Receiving, Room, Sending};
 use crate::message::{Batch, Borrowed, Claim, Message, Received, Scratch};
 use crate::options::Builder;
+use crate::peers::Peers;
 use crate::remote::{self, Medium};
 
 /// Opens the sending end of the channel at `address`, such as `shm://ticks?capacity=4MiB&wait=spin`,
@@ -296,6 +297,15 @@ impl<T: Message + ?Sized> Sender<T> {
     /// through what is not acknowledged.
     pub fn stats(&self) -> Stats {
         each!(Sending, &self.end, end => end.stats(), remote::sent(&end.stats()))
+    }
+
+    /// Of a channel between hosts: who is at the other side, and, if there may be many, who has come and
+    /// gone since it was last asked. Allocates.
+    pub fn peers(&mut self) -> Option<Peers> {
+        let Sending::Elsewhere(elsewhere::Sending::Remote(end)) = &mut self.end else {
+            return None;
+        };
+        Some(end.peers().into())
     }
 
     /// Of a channel between hosts: what the connection has done.
@@ -679,6 +689,15 @@ impl<T: Message + ?Sized> Receiver<T> {
     /// A dozen loads.
     pub fn stats(&self) -> Stats {
         each!(Receiving, &self.end, end => end.stats(), remote::received(&end.stats()))
+    }
+
+    /// Of a channel between hosts: who is at the other side, and, if there may be many, who has come and
+    /// gone since it was last asked. Allocates.
+    pub fn peers(&mut self) -> Option<Peers> {
+        let Receiving::Elsewhere(elsewhere::Receiving::Remote(end)) = &mut self.end else {
+            return None;
+        };
+        Some(end.peers().into())
     }
 
     /// Of a channel between hosts: what the connection has done.
