@@ -3,6 +3,7 @@
 
 use crate::cpu;
 use crate::plan::{Cpus, Fault, Over, Parties, Scenario, Seating, Wait};
+use crate::recovery::{RecoveryOptions, VictimOptions};
 use crate::rows::Contestant;
 use crate::side::SIZES;
 use crate::systems::{self, System};
@@ -33,9 +34,14 @@ pub(crate) enum Command {
     Fanout(Options),
     /// Many senders, many receivers, and each message to one of them: rates, fairness, tails.
     Mpmc(Options),
+    /// Somebody is killed with what others wait for: times from the SIGKILL to the next message.
+    Recovery(RecoveryOptions),
     /// One process of the crew.
     #[command(hide = true)]
     Peer,
+    /// The one that is killed.
+    #[command(hide = true)]
+    Victim(VictimOptions),
 }
 
 /// The same for every scenario.
@@ -79,7 +85,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "A,B", value_parser = cpus)]
     pub(crate) cpus: Option<CpuList>,
     /// Senders and receivers, comma-separated, such as `2P2C`; where every receiver gets every
-    /// message, such as `1P2S` [default: 1P1S,1P2S,1P4S for a fan-out, 1P1C,2P2C,4P4C for mpmc].
+    /// message, such as `1P2S`, or `1P2S+1` with one more that is stopped [default: 1P1S,1P2S,1P4S for
+    /// a fan-out, 1P1C,2P2C,4P4C for mpmc].
     #[arg(long, value_name = "PARTIES", value_delimiter = ',')]
     pub(crate) parties: Vec<Parties>,
     /// Who sits beside whom where there are fewer CPUs than parties.
@@ -155,6 +162,8 @@ impl Options {
                         remarks.push(format!("{} does not carry {size} B: left out", system.name));
                     } else if !system.of_many && !parties.are_two() {
                         remarks.push(format!("{} is not for {parties}: left out", system.name));
+                    } else if parties.stopped > 0 && !system.goes_on() {
+                        remarks.push(format!("{} waits for the stopped: left out", system.name));
                     } else {
                         contestants.push(Contestant { system, scenario, parties, wait, size });
                     }

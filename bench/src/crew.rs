@@ -4,7 +4,7 @@
 
 use crate::arena::Arena;
 use crate::crowd::audit;
-use crate::plan::{Cpus, Fault, Jitter, Job, Order, Outcome, Parties, Party, Reply, Seat};
+use crate::plan::{Cpus, Fault, Jitter, Job, Order, Outcome, Parties, Party, Reply, Role, Seat};
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt;
@@ -52,12 +52,14 @@ impl Crew {
             };
             Process::start(&job, channels, sender.clone())
         };
-        let processes = parties.all().map(start).collect::<Result<Vec<_>, _>>()?;
+        let everybody: Vec<Party> = parties.all().chain(parties.stopped()).collect();
+        let processes = everybody.iter().copied().map(start).collect::<Result<Vec<_>, _>>()?;
         let mut crew = Crew { processes, seats, replies, _arena: arena };
-        crew.ask(parties, &Order::Open, GRACE, "opening the channels", |reply| match reply {
+        crew.ask(&everybody, &Order::Open, GRACE, "opening the channels", |reply| match reply {
             Reply::Opened => Ok(()),
             other => Err(other),
         })?;
+        parties.stopped().try_for_each(|party| crew.process(party).stop())?;
         Ok(crew)
     }
 
@@ -65,7 +67,8 @@ impl Crew {
     pub(crate) fn jitter(&mut self, ms: u64) -> Result<Vec<Jitter>, Fault> {
         let limit = GRACE + Duration::from_millis(ms);
         let order = Order::Jitter { ms };
-        self.ask(Parties::TWO, &order, limit, "watching the cores", |reply| match reply {
+        let two: Vec<Party> = Parties::TWO.all().collect();
+        self.ask(&two, &order, limit, "watching the cores", |reply| match reply {
             Reply::Jitter(jitter) => Ok(jitter),
             other => Err(other),
         })
@@ -106,18 +109,18 @@ impl Crew {
     /// One order to each, one answer from each.
     fn ask<T>(
         &mut self,
-        parties: Parties,
+        parties: &[Party],
         order: &Order,
         limit: Duration,
         what: &str,
         pick: impl Fn(Reply) -> Result<T, Reply>,
     ) -> Result<Vec<T>, Fault> {
         let deadline = Instant::now() + limit;
-        for party in parties.all() {
+        for &party in parties {
             self.process(party).tell(order)?;
         }
         parties
-            .all()
+            .iter()
             .map(|_| {
                 let (from, reply) = self.next(deadline, what)?;
                 pick(reply).map_err(|other| unexpected(from, &other))
@@ -220,6 +223,16 @@ impl Process {
         }
     }
 
+    /// For good.
+    fn stop(&mut self) -> Result<(), Fault> {
+        // SAFETY: takes plain numbers; the child is this process's own and was not waited for.
+        if unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGSTOP) } != 0 {
+            let e = std::io::Error::last_os_error();
+            return Err(Fault::new(format!("can't stop the process of {}: {e}", self.party)));
+        }
+        Ok(())
+    }
+
     fn ended(&mut self) -> String {
         match self.child.wait() {
             Ok(status) => status.to_string(),
@@ -230,11 +243,11 @@ impl Process {
 
 impl Drop for Process {
     /// One that waits for orders ends when there are no more, and closes its channels. One that
-    /// spins for a message that never comes is killed.
+    /// spins for a message that never comes is killed, and one that is stopped.
     fn drop(&mut self) {
         self.orders = None;
         let deadline = Instant::now() + PARTING;
-        while Instant::now() < deadline {
+        while self.party.role != Role::Stopped && Instant::now() < deadline {
             if !matches!(self.child.try_wait(), Ok(None)) {
                 return;
             }
@@ -248,11 +261,18 @@ impl Drop for Process {
 
 /// In the child, before it becomes another program: dies with its parent, keeps the arena.
 fn tie(arena: RawFd, parent: u32) -> std::io::Result<()> {
+    // SAFETY: takes plain numbers.
+    if unsafe { libc::fcntl(arena, libc::F_SETFD, 0) } != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    die_with(parent)
+}
+
+/// In a child: it is killed when the thread that started it ends.
+pub(crate) fn die_with(parent: u32) -> std::io::Result<()> {
     // SAFETY: these calls take plain numbers.
     unsafe {
-        if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0
-            || libc::fcntl(arena, libc::F_SETFD, 0) != 0
-        {
+        if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
             return Err(std::io::Error::last_os_error());
         }
         // The parent may have died before the first line took effect.

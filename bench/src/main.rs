@@ -21,6 +21,7 @@ mod pingpong;
 mod placement;
 mod plan;
 mod poll;
+mod recovery;
 mod report;
 mod rows;
 mod run;
@@ -51,6 +52,8 @@ fn main() -> ExitCode {
         Command::Stream(options) => measure(Scenario::Stream, &options),
         Command::Fanout(options) => measure(Scenario::Fanout, &options),
         Command::Mpmc(options) => measure(Scenario::Mpmc, &options),
+        Command::Recovery(options) => recovery::measure(&options).map(|()| ExitCode::SUCCESS),
+        Command::Victim(options) => recovery::victim(&options).map(|()| ExitCode::SUCCESS),
         Command::Peer => peer::serve().map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|fault| {

@@ -31,42 +31,50 @@ impl Scenario {
         match self {
             Scenario::Pingpong | Scenario::Stream => &[Parties::TWO],
             Scenario::Fanout => &[
-                Parties { senders: 1, receivers: 1, to_all: true },
-                Parties { senders: 1, receivers: 2, to_all: true },
-                Parties { senders: 1, receivers: 4, to_all: true },
+                Parties { to_all: true, ..Parties::TWO },
+                Parties { receivers: 2, to_all: true, ..Parties::TWO },
+                Parties { receivers: 4, to_all: true, ..Parties::TWO },
             ],
             Scenario::Mpmc => &[
-                Parties { senders: 1, receivers: 1, to_all: false },
-                Parties { senders: 2, receivers: 2, to_all: false },
-                Parties { senders: 4, receivers: 4, to_all: false },
+                Parties::TWO,
+                Parties { senders: 2, receivers: 2, ..Parties::TWO },
+                Parties { senders: 4, receivers: 4, ..Parties::TWO },
             ],
         }
     }
 }
 
-/// How many take part, written as `2P2C`, or `1P2S` where each receiver subscribes to everything.
+/// How many take part, written as `2P2C`, or `1P2S` where each receiver subscribes to everything, or
+/// `1P2S+1` where one more has subscribed and is stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub(crate) struct Parties {
     pub(crate) senders: usize,
     pub(crate) receivers: usize,
     pub(crate) to_all: bool,
+    /// Beside the receivers.
+    pub(crate) stopped: usize,
 }
 
 impl Parties {
-    pub(crate) const TWO: Parties = Parties { senders: 1, receivers: 1, to_all: false };
+    pub(crate) const TWO: Parties = Parties { senders: 1, receivers: 1, to_all: false, stopped: 0 };
 
     /// On either side: as many as a message's word can name (`payload`).
     pub(crate) const MOST: usize = 32;
 
     pub(crate) fn are_two(self) -> bool {
-        self.senders == 1 && self.receivers == 1
+        self.senders == 1 && self.receivers == 1 && self.stopped == 0
     }
 
-    /// The passive ones first: they have to be there when the first message comes.
+    /// Who plays. The passive ones first: they have to be there when the first message comes.
     pub(crate) fn all(self) -> impl Iterator<Item = Party> {
         let of = |role, count| (0..count).map(move |index| Party { role, index });
         of(Role::Passive, self.receivers).chain(of(Role::Active, self.senders))
+    }
+
+    /// Who has a seat and does not play.
+    pub(crate) fn stopped(self) -> impl Iterator<Item = Party> {
+        (0..self.stopped).map(|index| Party { role: Role::Stopped, index })
     }
 
     pub(crate) fn include(self, party: Party) -> bool {
@@ -74,6 +82,7 @@ impl Parties {
             < match party.role {
                 Role::Active => self.senders,
                 Role::Passive => self.receivers,
+                Role::Stopped => self.stopped,
             }
     }
 
@@ -83,6 +92,7 @@ impl Parties {
             senders: self.senders.max(other.senders),
             receivers: self.receivers.max(other.receivers),
             to_all: self.to_all || other.to_all,
+            stopped: self.stopped.max(other.stopped),
         }
     }
 }
@@ -93,7 +103,15 @@ impl FromStr for Parties {
     fn from_str(text: &str) -> Result<Parties, String> {
         let wrong = || {
             let most = Parties::MOST;
-            format!("not of the form 2P2C or 1P2S, with numbers from 1 to {most}")
+            format!("not of the form 2P2C, 1P2S or 1P2S+1, with numbers from 1 to {most}")
+        };
+        let count = |text: &str| match text.parse() {
+            Ok(count) if (1..=Parties::MOST).contains(&count) => Ok(count),
+            _ => Err(wrong()),
+        };
+        let (text, stopped) = match text.split_once('+') {
+            Some((text, stopped)) => (text, count(stopped)?),
+            None => (text, 0),
         };
         let (senders, rest) = text.split_once('P').ok_or_else(wrong)?;
         let (receivers, to_all) = match (rest.strip_suffix('C'), rest.strip_suffix('S')) {
@@ -101,11 +119,10 @@ impl FromStr for Parties {
             (_, Some(receivers)) => (receivers, true),
             _ => return Err(wrong()),
         };
-        let count = |text: &str| match text.parse() {
-            Ok(count) if (1..=Parties::MOST).contains(&count) => Ok(count),
-            _ => Err(wrong()),
-        };
-        Ok(Parties { senders: count(senders)?, receivers: count(receivers)?, to_all })
+        if stopped > 0 && !to_all {
+            return Err(wrong());
+        }
+        Ok(Parties { senders: count(senders)?, receivers: count(receivers)?, to_all, stopped })
     }
 }
 
@@ -126,7 +143,8 @@ impl From<Parties> for String {
 impl fmt::Display for Parties {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let receivers = if self.to_all { 'S' } else { 'C' };
-        f.pad(&format!("{}P{}{receivers}", self.senders, self.receivers))
+        let stopped = if self.stopped > 0 { format!("+{}", self.stopped) } else { String::new() };
+        f.pad(&format!("{}P{}{receivers}{stopped}", self.senders, self.receivers))
     }
 }
 
@@ -160,6 +178,8 @@ pub(crate) enum Role {
     Active,
     /// Echoes, receives a stream; keeps the time of streams.
     Passive,
+    /// Subscribes, and is stopped before the first round.
+    Stopped,
 }
 
 /// One of a side.
@@ -175,6 +195,7 @@ impl fmt::Display for Party {
         let role = match self.role {
             Role::Active => "sender",
             Role::Passive => "receiver",
+            Role::Stopped => "stopped receiver",
         };
         write!(f, "{role} {}", self.index + 1)
     }
@@ -266,6 +287,8 @@ impl Cpus {
         match party.role {
             Role::Active => self.senders[party.index],
             Role::Passive => self.receivers[party.index],
+            // For as long as it takes to subscribe.
+            Role::Stopped => self.receivers[0],
         }
     }
 
@@ -446,10 +469,10 @@ mod tests {
 
     #[test]
     fn parties_are_read_as_they_are_written() {
-        for text in ["1P1C", "2P2C", "1P4S", "32P32C"] {
+        for text in ["1P1C", "2P2C", "1P4S", "32P32C", "1P2S+1"] {
             assert_eq!(parties(text).to_string(), text);
         }
-        for wrong in ["", "2", "2P", "2P2", "2P2X", "0P1C", "1P33S", "2p2c", "-1P1C"] {
+        for wrong in ["", "2", "2P", "2P2", "2P2X", "0P1C", "1P33S", "2p2c", "-1P1C", "1P1C+1"] {
             assert!(wrong.parse::<Parties>().is_err(), "{wrong}");
         }
     }
@@ -458,6 +481,8 @@ mod tests {
     fn receivers_are_told_to_begin_before_senders() {
         let order: Vec<_> = parties("2P1C").all().map(|party| party.to_string()).collect();
         assert_eq!(order, ["receiver 1", "sender 1", "sender 2"]);
+        let stopped: Vec<_> = parties("1P1S+1").stopped().map(|party| party.to_string()).collect();
+        assert_eq!(stopped, ["stopped receiver 1"]);
     }
 
     #[test]

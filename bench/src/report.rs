@@ -67,6 +67,7 @@ fn table(rows: &[Row]) -> String {
         "msgs/s",
         "GB/s",
         "lost",
+        "disturbed",
         "ratio",
         "to",
     ];
@@ -187,7 +188,7 @@ fn comparisons(rows: &[Row]) -> String {
     let more = Metric::MsgsPerS.name();
     let title = format!(
         "ratios within a round, median over rounds whose brackets agree \
-         (times: less is better; {more}: more is better)\n"
+         (times: less is better; {more} and a sender's: more is better)\n"
     );
     title + &columns(&header, lines)
 }

@@ -27,10 +27,13 @@ impl Contestant {
         (self.system.name, self.wait, self.parties) == (system, wait, parties)
     }
 
-    /// One to one, where this is of more.
-    fn of_two(&self) -> Option<Parties> {
-        let two = Parties { senders: 1, receivers: 1, ..self.parties };
-        (two != self.parties).then_some(two)
+    /// The same without those that are stopped; one to one, where this is of more.
+    fn of_fewer(&self) -> Option<Parties> {
+        let fewer = match self.parties.stopped {
+            0 => Parties { senders: 1, receivers: 1, ..self.parties },
+            _ => Parties { stopped: 0, ..self.parties },
+        };
+        (fewer != self.parties).then_some(fewer)
     }
 }
 
@@ -123,6 +126,8 @@ pub(crate) enum Metric {
     P50Ns,
     P999Ns,
     MsgsPerS,
+    /// How fast a sender goes, whoever keeps up with it.
+    SenderMostPerS,
 }
 
 impl Metric {
@@ -132,6 +137,7 @@ impl Metric {
             Metric::P50Ns => "p50_ns",
             Metric::P999Ns => "p999_ns",
             Metric::MsgsPerS => "msgs_per_s",
+            Metric::SenderMostPerS => "sender_most_per_s",
         }
     }
 
@@ -145,6 +151,9 @@ impl Metric {
                 Some(flow) => Some(flow.messages as f64 * 1e9 / flow.ns as f64),
                 None => Crowd::of(outcome, parties).map(|crowd| crowd.msgs_per_s),
             },
+            Metric::SenderMostPerS => {
+                Crowd::of(outcome, parties).map(|crowd| crowd.sender_most_per_s)
+            }
         }
     }
 }
@@ -255,13 +264,14 @@ fn ratios(
 ) -> Vec<Ratio> {
     let metrics: &[Metric] = match contestant.scenario {
         Scenario::Pingpong => &[Metric::BlockRttNs, Metric::P50Ns, Metric::P999Ns],
-        Scenario::Stream | Scenario::Fanout | Scenario::Mpmc => &[Metric::MsgsPerS],
+        Scenario::Fanout => &[Metric::MsgsPerS, Metric::SenderMostPerS],
+        Scenario::Stream | Scenario::Mpmc => &[Metric::MsgsPerS],
     };
     let mut ratios = Vec::new();
     let others = (contestant.system.against)(contestant.wait).iter();
     let others = others.map(|&against| (against, contestant.parties));
     let itself = Against { system: contestant.system.name, wait: contestant.wait };
-    let alone = contestant.of_two().map(|two| (itself, two));
+    let alone = contestant.of_fewer().map(|fewer| (itself, fewer));
     for (against, parties) in others.chain(alone) {
         let mut rivals = contestants.iter();
         let rival = rivals.position(|c| c.plays_with(contestant) && c.is(against, parties));

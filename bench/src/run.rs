@@ -123,6 +123,8 @@ fn bracket(crew: &mut Crew) -> Result<f64, Fault> {
 
 fn channel(contestant: &Contestant) -> String {
     let Contestant { system, scenario, parties, wait, size } = contestant;
+    // No name has a `+`.
+    let parties = parties.to_string().replace('+', ".");
     format!("{}-{scenario}-{parties}-{size}-{wait}", system.name)
 }
 

@@ -109,7 +109,19 @@ pub(crate) fn open<L: Link>(place: &Place<'_>) -> Result<Box<dyn Side>, Fault> {
         (Stream, Passive) => Box::new(Sink::new(L::rx(place, There)?)),
         (Fanout | Mpmc, Active) => Box::new(Sender::new(L::tx(place, There)?, Stool::of(place))),
         (Fanout | Mpmc, Passive) => Box::new(Receiver::new(L::rx(place, There)?, Stool::of(place))),
+        (_, Stopped) => Box::new(Subscribed { _rx: L::rx(place, There)? }),
     })
+}
+
+/// A receiver that is there, and stopped.
+struct Subscribed<R> {
+    _rx: R,
+}
+
+impl<R> Side for Subscribed<R> {
+    fn round(&mut self, _length: Duration) -> Result<Outcome, Fault> {
+        Err(Fault::new("a stopped receiver was told to play"))
+    }
 }
 
 /// Message sizes a run can ask for. The sizes are constants in the code that fills and checks, as

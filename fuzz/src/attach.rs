@@ -43,29 +43,43 @@ mod flag {
     pub const BROADCAST: u8 = 16;
     /// ... that overwrites.
     pub const OVERWRITE: u8 = 32;
+    /// The channel is one of many to many.
+    pub const MPMC: u8 = 64;
 }
 
 impl Template {
     fn get(flags: u8) -> &'static Self {
-        static TEMPLATES: [OnceLock<Template>; 3] = [const { OnceLock::new() }; 3];
+        static TEMPLATES: [OnceLock<Template>; 4] = [const { OnceLock::new() }; 4];
+        if flags & flag::MPMC != 0 {
+            return TEMPLATES[3].get_or_init(|| {
+                Self::make(Some(Kind::Mpmc), None).expect("a sound channel can be made")
+            });
+        }
         let overflow = match flags & (flag::BROADCAST | flag::OVERWRITE) {
             0 | flag::OVERWRITE => None,
             flag::BROADCAST => Some(Overflow::Block),
             _ => Some(Overflow::Overwrite),
         };
         let which = overflow.map_or(0, |overflow| 1 + overflow as usize);
-        TEMPLATES[which].get_or_init(|| Self::make(overflow).expect("a sound channel can be made"))
+        let kind = overflow.map(|_| Kind::Broadcast);
+        TEMPLATES[which]
+            .get_or_init(|| Self::make(kind, overflow).expect("a sound channel can be made"))
     }
 
-    fn make(overflow: Option<Overflow>) -> Result<Self, Box<dyn std::error::Error>> {
+    fn make(
+        kind: Option<Kind>,
+        overflow: Option<Overflow>,
+    ) -> Result<Self, Box<dyn std::error::Error>> {
         let root = std::env::var_os("RINGWAY_FUZZ_DIR").ok_or("RINGWAY_FUZZ_DIR is not set")?;
         let directory = PathBuf::from(root).join(format!("attach-{}", std::process::id()));
         fs::create_dir_all(&directory)?;
         let options = Options {
             directory: Some(directory.clone()),
-            capacity: Some(4096),
+            capacity: (kind != Some(Kind::Mpmc)).then_some(4096),
+            slots: (kind == Some(Kind::Mpmc)).then_some(4),
+            slot: (kind == Some(Kind::Mpmc)).then_some(1024),
             wait: Some(Wait::Park),
-            kind: overflow.map(|_| Kind::Broadcast),
+            kind,
             overflow,
             ..Options::new(
                 "fuzz",
@@ -91,8 +105,9 @@ impl Template {
             Sending::Shared(_) => {}
         }
         put(&mut sender, 20)?;
-        // Of a broadcast, whose last one clears all away, what is there now.
-        let live = overflow.map(|_| -> std::io::Result<_> {
+        // Of a broadcast, whose last one clears all away, what is there now. Of a queue, too: with its
+        // participants.
+        let live = kind.map(|_| -> std::io::Result<_> {
             Ok((fs::read(channel.join("control"))?, fs::read(channel.join("000001"))?))
         });
         drop(receiver);
@@ -102,7 +117,15 @@ impl Template {
             None => (fs::read(channel.join("control"))?, fs::read(channel.join("000001"))?),
         };
         Ok(Self {
-            options: Options { capacity: None, wait: None, kind: None, overflow: None, ..options },
+            options: Options {
+                capacity: None,
+                slots: None,
+                slot: None,
+                wait: None,
+                kind: None,
+                overflow: None,
+                ..options
+            },
             channel,
             control,
             segment,
@@ -255,7 +278,7 @@ fn send(sender: &mut Sending, input: &mut Input<'_>) {
 
 fuzz_target!(
     init: {
-        let flags = [0, 2, 4, 6, 14, 22, 30, 54, 62];
+        let flags = [0, 2, 4, 6, 14, 22, 30, 54, 62, 64, 70, 78];
         let plain = flags.map(|flags| vec![flags, 0, 1, 2, 3]);
         let changed = flags.map(|flags| vec![flags, 1, 1, 0, 0x20, 8, 5, 0, 0, 0, 1, 0, 0, 1]);
         let template = Template::get(0);

@@ -1,5 +1,5 @@
-//! A session, its ring and a backend, driven by the calls of whoever holds the endpoint: dials or
-//! takes in connections, moves bytes, and sleeps. No thread of its own.
+//! A session, its ring and a backend, driven by the calls of whoever holds it, the endpoint's caller or
+//! its thread: dials or takes in connections, moves bytes, and sleeps.
 //!
 //! ```text
 //!   tend   what the clock and the doors ask for: dial, accept, hang up, end. Now and then
@@ -15,6 +15,7 @@
 use std::io;
 use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use crate::backend::{Backend, Errno, Kind, ahead};
@@ -22,12 +23,13 @@ use crate::clock;
 use crate::error::{Error, ErrorKind};
 use crate::fork::{Birth, OwnSocket};
 use crate::frame::CONTROL_MAX;
+use crate::link::inline;
 use crate::listener::{Arrival, Listener};
 use crate::mirror::{Ring, Span};
 use crate::options::{self, Options, Wait};
 use crate::session::{
-    Action, Config, Counters, End, Half, HangUp, Name, Receiving, Sending, Session, SessionId,
-    Side, Verdict,
+    Action, Config, Counters, End, Half, HangUp, Name, Receiving, Refusal, Sending, Session,
+    SessionId, Side, Verdict,
 };
 use crate::socket::{self, Facts, Tuning};
 use crate::stats::Stats;
@@ -45,11 +47,11 @@ const BATCH_MOST: u64 = 1 << 20;
 const RECV_MOST: u64 = 256 << 10;
 
 /// How long an adaptive waiter asks before it sleeps. A wake-up across cores costs as much.
-const SPIN_FOR: Duration = Duration::from_micros(50);
+pub(crate) const SPIN_FOR: Duration = Duration::from_micros(50);
 /// Asks between two looks at the clock: a millisecond at the most, as each is a system call.
 const ASKS_PER_LOOK: u32 = 32;
 /// Longest sleep, also where no timer is known.
-const SLICE: Duration = Duration::from_millis(50);
+pub(crate) const SLICE: Duration = Duration::from_millis(50);
 /// How long an ended session's connection may take to be closed by the peer.
 const FAREWELL_NS: u64 = 1_000_000_000;
 /// How long a connector rests when its session was refused or lost, before it dials for a new one.
@@ -85,7 +87,7 @@ pub enum Way {
         /// How the sockets are set up.
         tuning: Tuning,
     },
-    /// A test makes them.
+    /// Somebody else makes them: a crowd, a test.
     Given {
         /// Whether this end says hello.
         dials: bool,
@@ -98,6 +100,10 @@ pub trait Inbox: Half {
     fn prepare(socket: &OwnSocket);
     /// The owner is about to sleep.
     fn before_sleep(session: &mut Session<Self>);
+    /// The caller has come so far: has committed, or released, everything below.
+    fn take_over(session: &mut Session<Self>, position: u64);
+    /// Up to where the caller may go, and whether that is all there will be.
+    fn outcome(session: &Session<Self>) -> (u64, bool);
     /// Up to where there is something to send, in the end.
     fn goal(session: &Session<Self>) -> u64;
     /// Whether messages would be lost if there were never a connection again.
@@ -127,6 +133,14 @@ impl Inbox for Sending {
     fn prepare(_socket: &OwnSocket) {}
 
     fn before_sleep(_session: &mut Session<Self>) {}
+
+    fn take_over(session: &mut Session<Self>, position: u64) {
+        session.handle_committed(position);
+    }
+
+    fn outcome(session: &Session<Self>) -> (u64, bool) {
+        (session.acknowledged(), inline::is_over(session))
+    }
 
     fn goal(session: &Session<Self>) -> u64 {
         session.tail()
@@ -159,6 +173,14 @@ impl Inbox for Receiving {
 
     fn before_sleep(session: &mut Session<Self>) {
         session.acknowledge_now();
+    }
+
+    fn take_over(session: &mut Session<Self>, position: u64) {
+        session.handle_released(position);
+    }
+
+    fn outcome(session: &Session<Self>) -> (u64, bool) {
+        (session.received(), inline::is_complete(session))
     }
 
     fn goal(_session: &Session<Self>) -> u64 {
@@ -216,10 +238,8 @@ pub struct Connection<H: Inbox, B: Backend> {
     dialing: bool,
     /// The session's end is known to the owner: a new one may begin.
     told: bool,
-    /// Position of the next frame to hand out; a receiver's.
-    pub(crate) taken: u64,
-    /// Messages of this session, committed or handed out.
-    pub(crate) messages: u64,
+    /// What the caller has given so far, of this session: see [`Inbox::take_over`].
+    given: u64,
     /// After a session that was refused or lost: no dial before then.
     dial_at_ns: u64,
     trouble: Option<Trouble>,
@@ -269,6 +289,28 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
         Self::with_way(options, way, backend, birth)
     }
 
+    /// One of many: whoever has the door greets for it.
+    pub(crate) fn member(options: &Options, backend: B) -> Result<Self, Error> {
+        Self::with_way(options, Way::Given { dials: false }, backend, Birth::now())
+    }
+
+    /// Another backend, before there is a socket.
+    pub(crate) fn set_backend(&mut self, backend: B) {
+        debug_assert!(self.backend.socket().is_none(), "a backend with a socket");
+        self.backend = backend;
+    }
+
+    /// When to look at it again, whatever comes or doesn't.
+    pub(crate) fn deadline_ns(&mut self) -> Option<u64> {
+        match self.next_action() {
+            Action::Wait { until_ns } => until_ns,
+            Action::Shutdown { until_ns } => Some(until_ns),
+            Action::Done => None,
+            // It is to be looked at now.
+            Action::Dial | Action::HangUp(_) => Some(self.now_ns),
+        }
+    }
+
     fn with_way(options: &Options, way: Way, mut backend: B, birth: Birth) -> Result<Self, Error> {
         let dials = match &way {
             Way::Bind(listener) => {
@@ -313,8 +355,7 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
             shut: false,
             dialing: false,
             told: false,
-            taken: 0,
-            messages: 0,
+            given: 0,
             dial_at_ns: 0,
             trouble: None,
             before: Counters::default(),
@@ -335,6 +376,38 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
     #[inline(always)]
     pub(crate) fn is_foreign(&self) -> bool {
         self.birth.is_foreign()
+    }
+
+    /// Where it was made.
+    #[inline(always)]
+    pub(crate) fn birth(&self) -> Birth {
+        self.birth
+    }
+
+    /// Which session this is, counted from 1: positions are only good within one.
+    #[inline(always)]
+    pub(crate) fn number(&self) -> u64 {
+        self.sessions
+    }
+
+    /// As [`Inbox::take_over`], of a session that the caller still speaks of. Whether that is news.
+    pub(crate) fn take_over(&mut self, position: u64) -> bool {
+        let news = position != self.given && !self.told;
+        if news {
+            self.given = position;
+            H::take_over(&mut self.session, position);
+        }
+        news
+    }
+
+    /// As [`Inbox::outcome`]; nothing where the caller knows of the session's end.
+    pub(crate) fn outcome(&self) -> (u64, bool) {
+        if self.told { (0, false) } else { H::outcome(&self.session) }
+    }
+
+    /// Has [`Self::park`] end when `fd` is readable.
+    pub(crate) fn watch(&mut self, fd: BorrowedFd<'_>) {
+        self.backend.watch(fd);
     }
 
     /// Whom it is connected with.
@@ -566,7 +639,7 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
     }
 
     /// Sleeps. Timers of the session may end it earlier.
-    fn park(&mut self, limit: Duration) {
+    pub(crate) fn park(&mut self, limit: Duration) {
         let until_ns = match self.next_action() {
             Action::Wait { until_ns } => until_ns,
             Action::Done => None,
@@ -751,11 +824,16 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
             Way::Bind(listener) => listener.poll(self.now_ns),
             _ => None,
         } {
-            self.welcome(arrival);
+            if let Some((arrival, refusal)) = self.greet(arrival)
+                && let Way::Bind(listener) = &mut self.way
+            {
+                listener.refuse(arrival, refusal, self.now_ns);
+            }
         }
     }
 
-    fn welcome(&mut self, arrival: Arrival) {
+    /// Whoever has said hello is welcome, or comes back with why not.
+    pub(crate) fn greet(&mut self, arrival: Arrival) -> Option<(Arrival, Refusal)> {
         if self.told {
             // Nobody waits for the old session any more.
             self.renew();
@@ -777,13 +855,11 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
                 self.backend.attach(arrival.socket);
                 self.push();
             }
+            // It was closed: not said twice.
             Verdict::CloseFirst => {}
-            Verdict::Refuse(refusal) => {
-                if let Way::Bind(listener) = &mut self.way {
-                    listener.refuse(arrival, refusal, self.now_ns);
-                }
-            }
+            Verdict::Refuse(refusal) => return Some((arrival, refusal)),
         }
+        None
     }
 
     /// Says the last words of an ended session and waits for the peer to close. Whether the
@@ -837,7 +913,7 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
         self.sessions += 1;
         self.told = false;
         self.farewell_ns = None;
-        (self.taken, self.messages) = (0, 0);
+        self.given = 0;
     }
 
     /// Closes the session in good order, and waits for the peer's answer. Whether it came.
@@ -859,12 +935,13 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
         self.wait(Some(linger), |it| it.is_alone() || it.is_said());
     }
 
-    fn is_alone(&self) -> bool {
+    /// Whether the session has ended and its connection is closed.
+    pub(crate) fn is_alone(&self) -> bool {
         self.session.end().is_some() && self.backend.socket().is_none()
     }
 
     /// Whether all that this end has to say is with the peer's host.
-    fn is_said(&mut self) -> bool {
+    pub(crate) fn is_said(&mut self) -> bool {
         let talks = self.session.is_up() || self.session.is_early();
         if !talks && self.session.end().is_none() {
             return !H::has_debts(&self.session);
@@ -891,6 +968,19 @@ impl<H: Inbox, B: Backend> Drop for Connection<H, B> {
         unsafe {
             ManuallyDrop::drop(&mut self.ring);
             ManuallyDrop::drop(&mut self.control);
+        }
+    }
+}
+
+/// Binds, and listens.
+pub(crate) fn bind(options: &Options) -> Result<Listener, Error> {
+    match open_way(options)? {
+        Way::Bind(listener) => Ok(listener),
+        // Who must bind does, or is told why not.
+        Way::Connect { .. } | Way::Given { .. } => {
+            let tried = format!("binding {}:{}", options.host, options.port);
+            let found = "no address of the host is this host's";
+            Err(Error::new(ErrorKind::NoHost, tried, found, "Bind an address of this host"))
         }
     }
 }
@@ -954,31 +1044,46 @@ fn connector() -> Side {
 #[cfg(any(test, feature = "testing"))]
 pub mod testing {
     use super::{Connection, Inbox, Way};
-    use crate::backend::Fake;
-    use crate::backend::fake;
+    use crate::backend::{Backend, Fake, fake};
     use crate::error::Error;
     use crate::fork::Birth;
     use crate::frame::Kind;
+    use crate::link::Inline;
     use crate::options::Options;
     use crate::receiver::NetReceiver;
     use crate::sender::NetSender;
-    use crate::session::{Greeting, Verdict};
+    use crate::session::{Greeting, Receiving, Sending, Verdict};
+
+    /// A sender over scripted streams.
+    pub type FakeSender = NetSender<Inline<Sending, Fake>>;
+    /// A receiver over scripted streams.
+    pub type FakeReceiver = NetReceiver<Inline<Receiving, Fake>>;
 
     /// Two ends without a connection. The sender is the one that dials.
     ///
     /// # Errors
     /// Those of opening an end.
-    pub fn ends(options: &Options) -> Result<(NetSender<Fake>, NetReceiver<Fake>), Error> {
+    pub fn ends(options: &Options) -> Result<(FakeSender, FakeReceiver), Error> {
         let (one, other) = fake::pair(0);
         let birth = Birth::now();
         let sending = Connection::with_way(options, Way::Given { dials: true }, one, birth)?;
         let receiving = Connection::with_way(options, Way::Given { dials: false }, other, birth)?;
+        let (sending, receiving) = (Inline::with(sending), Inline::with(receiving));
         Ok((NetSender::with(sending, options), NetReceiver::with(receiving, options)))
     }
 
+    /// An end of its own, over some backend.
+    ///
+    /// # Errors
+    /// Those of opening an end.
+    pub fn end<H: Inbox, B: Backend>(options: &Options, backend: B) -> Result<Inline<H, B>, Error> {
+        let way = Way::Given { dials: false };
+        Ok(Inline::with(Connection::with_way(options, way, backend, Birth::now())?))
+    }
+
     /// Joins them by a stream that holds `room` bytes each way. False: one of them is not ready.
-    pub fn join(tx: &mut NetSender<Fake>, rx: &mut NetReceiver<Fake>, room: usize) -> bool {
-        let (dialer, binder) = (tx.connection_mut(), rx.connection_mut());
+    pub fn join(tx: &mut FakeSender, rx: &mut FakeReceiver, room: usize) -> bool {
+        let (dialer, binder) = (tx.link_mut().connection_mut(), rx.link_mut().connection_mut());
         for_both(dialer, binder);
         let (one, other) = fake::pair(room);
         (dialer.backend, binder.backend) = (one, other);
@@ -1007,12 +1112,12 @@ pub mod testing {
     }
 
     /// The backend of an end, to be scripted.
-    pub fn script_sender(tx: &mut NetSender<Fake>) -> &mut Fake {
-        &mut tx.connection_mut().backend
+    pub fn script_sender(tx: &mut FakeSender) -> &mut Fake {
+        &mut tx.link_mut().connection_mut().backend
     }
 
     /// The backend of an end, to be scripted.
-    pub fn script_receiver(rx: &mut NetReceiver<Fake>) -> &mut Fake {
-        &mut rx.connection_mut().backend
+    pub fn script_receiver(rx: &mut FakeReceiver) -> &mut Fake {
+        &mut rx.link_mut().connection_mut().backend
     }
 }

@@ -41,6 +41,64 @@ impl Span {
     }
 }
 
+/// Where a ring's bytes are. As with a [`Span`], only addresses: good for as long as the ring is.
+#[derive(Clone, Copy, Debug)]
+pub struct View {
+    base: NonNull<u8>,
+    capacity: usize,
+}
+
+// SAFETY: addresses, with which nothing can be done in safe code.
+unsafe impl Send for View {}
+
+impl View {
+    /// Bytes of the ring.
+    #[inline(always)]
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// The `len` bytes from `position` on; at most the whole ring. Contiguous wherever they start.
+    #[inline(always)]
+    pub fn span(&self, position: u64, len: usize) -> Span {
+        let offset = position as usize & (self.capacity - 1);
+        // SAFETY: a view is made by a ring only; the offset is below its capacity, and the mapping is
+        // twice that long.
+        let start = unsafe { self.base.as_ptr().add(offset) };
+        Span { start, len: len.min(self.capacity) }
+    }
+
+    /// Fetches the two lines at `position` into the core's cache, to be written soon.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, position: u64) {
+        let line = self.span(position, 1).start;
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a prefetch reads and writes nothing that a program can see, and never faults, wherever
+        // the line is; processors without it take it for a nop.
+        #[allow(clippy::pointers_in_nomem_asm_block, reason = "nothing behind it is accessed")]
+        unsafe {
+            std::arch::asm!(
+                "prefetchw [{line}]",
+                "prefetchw [{line} + 64]",
+                line = in(reg) line,
+                options(nostack, nomem, preserves_flags),
+            );
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = line;
+    }
+}
+
+impl Headers for View {
+    #[inline(always)]
+    fn header(&self, position: u64) -> [u8; HEADER_LEN] {
+        let span = self.span(position & !(ALIGN as u64 - 1), HEADER_LEN);
+        // SAFETY: mapped while the ring is; headers are asked for that were written before, by this
+        // thread or one that handed them over, and the kernel writes only where nothing is kept.
+        unsafe { span.start.cast::<[u8; HEADER_LEN]>().read() }
+    }
+}
+
 /// A mirrored ring. A position is any number; the byte is at that, modulo the capacity.
 #[derive(Debug)]
 pub struct Ring {
@@ -82,30 +140,13 @@ impl Ring {
     /// The `len` bytes from `position` on; at most the whole ring. Contiguous wherever they start.
     #[inline(always)]
     pub fn span(&self, position: u64, len: usize) -> Span {
-        let offset = position as usize & (self.capacity - 1);
-        // SAFETY: the offset is below the capacity, and the mapping is twice that long.
-        let start = unsafe { self.base.as_ptr().add(offset) };
-        Span { start, len: len.min(self.capacity) }
+        self.view().span(position, len)
     }
 
-    /// Fetches the two lines at `position` into the core's cache, to be written soon.
+    /// Where its bytes are, for who reads or writes some of them by agreement with the owner.
     #[inline(always)]
-    pub(crate) fn prefetch(&self, position: u64) {
-        let line = self.span(position, 1).start;
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a prefetch reads and writes nothing that a program can see, and never faults, wherever
-        // the line is; processors without it take it for a nop.
-        #[allow(clippy::pointers_in_nomem_asm_block, reason = "nothing behind it is accessed")]
-        unsafe {
-            std::arch::asm!(
-                "prefetchw [{line}]",
-                "prefetchw [{line} + 64]",
-                line = in(reg) line,
-                options(nostack, nomem, preserves_flags),
-            );
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = line;
+    pub fn view(&self) -> View {
+        View { base: self.base, capacity: self.capacity }
     }
 
     fn map(capacity: usize) -> Result<Self, Error> {
@@ -164,10 +205,7 @@ impl Ring {
 impl Headers for Ring {
     #[inline(always)]
     fn header(&self, position: u64) -> [u8; HEADER_LEN] {
-        let span = self.span(position & !(ALIGN as u64 - 1), HEADER_LEN);
-        // SAFETY: mapped; the session asks for headers that were written before, by this thread or
-        // one that handed the ring over, and the kernel writes only where nothing is kept.
-        unsafe { span.start.cast::<[u8; HEADER_LEN]>().read() }
+        self.view().header(position)
     }
 }
 

@@ -28,6 +28,10 @@ pub struct Options {
     pub wait: Wait,
     /// What moves the bytes.
     pub backend: Backend,
+    /// Who moves them.
+    pub io: Io,
+    /// Of `io=thread`: what the thread is started with.
+    pub thread: Reins,
     /// Fingerprint of the messages' type. Both ends must have the same.
     pub schema: u64,
     /// How serialised messages look in memory. Both ends must have the same.
@@ -38,6 +42,16 @@ pub struct Options {
     pub timing: Timing,
     /// How long a drop waits for the peer's host to have taken what was sent. 2 s.
     pub linger: Duration,
+    /// Who gets the messages. The end that binds decides; what those who connect say is not compared.
+    pub kind: Kind,
+    /// Of `kind=broadcast`, a sender: what becomes of a receiver that has no room.
+    pub overflow: Overflow,
+    /// Of `kind=mpmc`, a receiver that binds: whether it is told `Disconnected` when the last sender has
+    /// left. Else it never is, as there may always come another.
+    pub until_last: bool,
+    /// Of an end with many on the other side: most of them. More are told to come again. Each takes the
+    /// ring's capacity and some 8 KiB.
+    pub peers_max: usize,
     /// Connections that have not said hello and are kept nevertheless. Beyond that the oldest goes.
     pub silent_max: usize,
 }
@@ -53,13 +67,63 @@ impl Options {
             capacity: DEFAULT_CAPACITY,
             wait: Wait::Adaptive,
             backend: Backend::Auto,
+            io: Io::Inline,
+            thread: Reins::default(),
             schema,
             format,
             tuning: Tuning::default(),
             timing: Timing::default(),
             linger: Duration::from_secs(2),
+            kind: Kind::Pair,
+            overflow: Overflow::Block,
+            until_last: false,
+            peers_max: 4096,
             silent_max: 64,
         }
+    }
+}
+
+/// How many ends a channel has, and who gets a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// One sender, one receiver.
+    #[default]
+    Pair,
+    /// The end that binds has any number of others on the other side, and each message goes to one
+    /// receiver: a bound receiver gets those of all senders, each sender's in order, the senders in
+    /// turns; a bound sender hands out to whichever receiver has room, and again, flagged, what a
+    /// receiver had not released when it closed or was lost.
+    Mpmc,
+    /// One sender, which binds, any number of receivers, and each gets every message that is sent while
+    /// it is there.
+    Broadcast,
+}
+
+/// What becomes of a broadcast's receiver that has no room for a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Overflow {
+    /// The sender waits for it. One that has no connection is given up after `takeover_ns`, when others
+    /// wait for it.
+    #[default]
+    Block,
+    /// The sender goes on, and the receiver is told how many messages it missed.
+    Overwrite,
+}
+
+impl Kind {
+    /// Its name in an address.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pair => "spsc",
+            Self::Mpmc => "mpmc",
+            Self::Broadcast => "broadcast",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -87,6 +151,62 @@ pub enum Wait {
     Adaptive,
     /// Sleeps at once.
     Park,
+}
+
+/// Who moves the bytes of an endpoint. The two ends of a channel may differ.
+///
+/// | while the caller is elsewhere | inline | thread |
+/// |---|---|---|
+/// | messages that the kernel did not take at once | stay in the ring until the next call | leave |
+/// | messages that come | stay in the kernel's buffers, and then with the sender | come into the ring |
+/// | acknowledgements, and so the sender's room | wait for the next call | flow |
+/// | a broken connection | is mended by the next call | is mended |
+/// | the peer sees this end as | stalled, after 5 s | alive |
+///
+/// | | inline | thread |
+/// |---|---|---|
+/// | a `send` costs its caller | a system call, some 4 us | a write into the ring, some 10 ns |
+/// | many `send`s in a row | a packet each; `queue` and `flush` make one of many | whatever piles up while one is sent goes as the next |
+/// | `wait=spin` | the caller asks the kernel while it waits | so does the thread, all the time: a core of its own |
+/// | `wait=adaptive` | asks for 50 us, then sleeps | the same, of both: what is sent after a pause wakes the thread |
+/// | `wait=park` | sleeps at once | the same, of both |
+///
+/// Whoever spins beside others, the thread and the callers of `io=thread`, yields its core at each look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Io {
+    /// The caller's own calls: lowest latency, no thread.
+    #[default]
+    Inline,
+    /// A thread of the endpoint's own, which ends with it.
+    Thread,
+}
+
+impl Io {
+    /// All of them, for lists in messages.
+    pub const ALL: [Self; 2] = [Self::Inline, Self::Thread];
+
+    /// Its name in an address.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Inline => "inline",
+            Self::Thread => "thread",
+        }
+    }
+}
+
+impl fmt::Display for Io {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a thread is started with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reins {
+    /// Its name, of which the system shows 15 bytes. `None`: `rw-` and the channel's.
+    pub name: Option<String>,
+    /// The core that it stays on. `None`: any.
+    pub core: Option<usize>,
 }
 
 /// What moves the bytes of an endpoint. The two ends of a channel may differ: nobody sees it on the

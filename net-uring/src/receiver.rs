@@ -4,12 +4,14 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::time::Duration;
 
-use crate::backend::{Backend, Chosen};
-use crate::connection::{Connection, Peer, Trouble};
+use crate::connection::{Peer, Trouble};
+use crate::crowd::Peers;
 use crate::error::Error;
-use crate::frame::{HEADER_LEN, Header, frame_len};
+use crate::fork::Birth;
+use crate::frame::{AGAIN, GAP, HEADER_LEN, Header, frame_len};
+use crate::link::{Desk, Ending, In, Incoming};
 use crate::options::Options;
-use crate::session::{Death, End, Headers, Receiving};
+use crate::session::{Death, End, Headers};
 use crate::stats::Stats;
 
 /// Most messages of a batch.
@@ -18,13 +20,15 @@ const BATCH_MAX: usize = 1 << 20;
 /// The receiving end of a channel. Every method needs `&mut self`, so one thread at a time; the
 /// handle may move between threads.
 ///
-/// The caller's own calls drive the socket, and the acknowledgements that make room at the sender
-/// leave with them. While nobody calls, nothing happens: the sender fills both rings and then waits.
+/// With `io=inline` the caller's own calls drive the socket, and the acknowledgements that make room at
+/// the sender leave with them. While nobody calls, nothing happens: the sender fills both rings and then
+/// waits. With `io=thread` a thread receives into the ring and acknowledges what was released; see
+/// [`crate::options::Io`].
 #[derive(Debug)]
-pub struct NetReceiver<B: Backend = Chosen> {
-    connection: Connection<Receiving, B>,
-    /// Position at whose release enough has come together for an acknowledgement.
-    tell_at: u64,
+pub struct NetReceiver<L: Incoming = In> {
+    link: L,
+    birth: Birth,
+    desk: Desk,
     messages: u64,
     bytes: u64,
     linger: Duration,
@@ -53,6 +57,15 @@ pub enum RecvError {
         /// Why it is taken for gone.
         death: Death,
     },
+    /// The sender of a broadcast that overwrites had no room for more here: so many messages are left
+    /// out. The next call goes on behind them.
+    #[error(
+        "{missed} messages were left out, as there was no room for them; the next call goes on behind"
+    )]
+    Lagged {
+        /// How many, exactly.
+        missed: u64,
+    },
     /// A sender is there, and the two ends do not fit together. Told once per attempt.
     #[error("no session came about, {death}; make both ends fit")]
     Refused {
@@ -62,6 +75,12 @@ pub enum RecvError {
     /// This process is a fork of the one that opened the handle.
     #[error("this handle was opened before fork(); open the channel again in the child")]
     Forked,
+    /// The thread of `io=thread` has ended by a panic, which is a defect of this library.
+    #[error(
+        "the thread that moves this end's bytes has panicked, as standard error tells; drop the handle, \
+         open the channel again, and report it"
+    )]
+    Broken,
 }
 
 /// A frame in the ring.
@@ -69,6 +88,8 @@ pub enum RecvError {
 struct Frame {
     payload: *const u8,
     len: usize,
+    /// [`AGAIN`] or [`GAP`].
+    flags: u8,
     /// Position of what follows it.
     end: u64,
 }
@@ -80,20 +101,19 @@ impl NetReceiver {
     /// # Errors
     /// [`Error`], whose text names the remedy.
     pub fn open(options: &Options) -> Result<Self, Error> {
-        let backend = Chosen::open(options.backend)?;
-        Ok(Self::with(Connection::open(options, backend)?, options))
+        Ok(Self::with(In::open(options)?, options))
     }
 }
 
-impl<B: Backend> NetReceiver<B> {
-    pub(crate) fn with(connection: Connection<Receiving, B>, options: &Options) -> Self {
-        let linger = options.linger;
-        Self { connection, tell_at: 0, messages: 0, bytes: 0, linger }
+impl<L: Incoming> NetReceiver<L> {
+    pub(crate) fn with(link: L, options: &Options) -> Self {
+        let (birth, desk, linger) = (link.birth(), link.desk(), options.linger);
+        Self { link, birth, desk, messages: 0, bytes: 0, linger }
     }
 
     #[cfg(any(test, feature = "testing"))]
-    pub(crate) fn connection_mut(&mut self) -> &mut Connection<Receiving, B> {
-        &mut self.connection
+    pub(crate) fn link_mut(&mut self) -> &mut L {
+        &mut self.link
     }
 
     /// The next message, in place. Never blocks, never allocates.
@@ -101,14 +121,15 @@ impl<B: Backend> NetReceiver<B> {
     /// # Errors
     /// [`RecvError::Empty`], and how the sender ended.
     #[inline(always)]
-    pub fn try_recv(&mut self) -> Result<Received<'_, B>, RecvError> {
-        if self.connection.is_foreign() {
+    pub fn try_recv(&mut self) -> Result<Received<'_, L>, RecvError> {
+        if self.birth.is_foreign() {
             return Err(RecvError::Forked);
         }
         let frame = match self.peek() {
             Some(frame) => frame,
             None => self.nothing_now()?,
         };
+        self.pass_over(frame)?;
         Ok(Received { receiver: self, frame })
     }
 
@@ -117,7 +138,7 @@ impl<B: Backend> NetReceiver<B> {
     /// # Errors
     /// Never [`RecvError::Empty`].
     #[inline(always)]
-    pub fn recv(&mut self) -> Result<Received<'_, B>, RecvError> {
+    pub fn recv(&mut self) -> Result<Received<'_, L>, RecvError> {
         let frame = self.frame(None)?;
         Ok(Received { receiver: self, frame })
     }
@@ -127,7 +148,7 @@ impl<B: Backend> NetReceiver<B> {
     /// # Errors
     /// [`RecvError::Timeout`].
     #[inline(always)]
-    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Received<'_, B>, RecvError> {
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Received<'_, L>, RecvError> {
         let frame = self.frame(Some(timeout))?;
         Ok(Received { receiver: self, frame })
     }
@@ -138,13 +159,15 @@ impl<B: Backend> NetReceiver<B> {
     /// # Errors
     /// As [`Self::try_recv`].
     #[inline(always)]
-    pub fn try_recv_batch(&mut self, limit: usize) -> Result<Batch<'_, B>, RecvError> {
-        if self.connection.is_foreign() {
+    pub fn try_recv_batch(&mut self, limit: usize) -> Result<Batch<'_, L>, RecvError> {
+        if self.birth.is_foreign() {
             return Err(RecvError::Forked);
         }
-        if self.peek().is_none() {
-            self.nothing_now()?;
-        }
+        let frame = match self.peek() {
+            Some(frame) => frame,
+            None => self.nothing_now()?,
+        };
+        self.pass_over(frame)?;
         Ok(Batch { receiver: self, left: limit.min(BATCH_MAX) })
     }
 
@@ -158,7 +181,7 @@ impl<B: Backend> NetReceiver<B> {
         &mut self,
         limit: usize,
         timeout: Option<Duration>,
-    ) -> Result<Batch<'_, B>, RecvError> {
+    ) -> Result<Batch<'_, L>, RecvError> {
         self.frame(timeout)?;
         Ok(Batch { receiver: self, left: limit.min(BATCH_MAX) })
     }
@@ -173,28 +196,34 @@ impl<B: Backend> NetReceiver<B> {
 
     /// A batch that was forgotten, to go on with, for `limit` more messages.
     #[inline(always)]
-    pub fn batch_again(&mut self, limit: usize) -> Batch<'_, B> {
+    pub fn batch_again(&mut self, limit: usize) -> Batch<'_, L> {
         Batch { receiver: self, left: limit }
     }
 
     /// The sender of this session, if there was a handshake.
     pub fn peer(&self) -> Option<Peer> {
-        self.connection.peer()
+        self.link.peer()
+    }
+
+    /// Who is there, and, of an end with many on the other side, who has come and gone since it was last
+    /// asked. Allocates.
+    pub fn peers(&mut self) -> Peers {
+        self.link.peers()
     }
 
     /// Where it listens, or from where it is connected.
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.connection.local_addr()
+        self.link.local_addr()
     }
 
     /// Why there was no connection, when there last was none.
     pub fn trouble(&self) -> Option<Trouble> {
-        self.connection.trouble()
+        self.link.trouble()
     }
 
     /// Which backend moves the bytes: `uring` or `epoll`.
     pub fn backend(&self) -> &'static str {
-        self.connection.backend_name()
+        self.link.backend()
     }
 
     /// Counters. No system call.
@@ -203,57 +232,75 @@ impl<B: Backend> NetReceiver<B> {
             messages: self.messages,
             bytes: self.bytes,
             released: self.messages,
-            ..self.connection.stats()
+            ..self.link.stats()
         }
     }
 
     /// Tells the sender that nothing more will be received, and waits until it knows. Whether it
     /// answered in time.
     pub fn close(mut self, timeout: Duration) -> bool {
-        if self.connection.is_foreign() {
+        if self.birth.is_foreign() {
             return false;
         }
         self.linger = Duration::ZERO;
-        self.connection.close(timeout)
+        self.link.close(timeout)
     }
 
     /// The frame that is next, if it is there. Its header was checked when it came in.
     #[inline(always)]
     fn peek(&self) -> Option<Frame> {
-        let connection = &self.connection;
-        let at = connection.taken;
-        if at >= connection.session.received() {
+        let desk = &self.desk;
+        if desk.is_empty() {
             return None;
         }
-        let len = Header::from_bytes(connection.ring.header(at)).len;
-        let payload = connection.ring.span(at + HEADER_LEN as u64, len as usize).start;
-        Some(Frame { payload, len: len as usize, end: at + frame_len(len) })
+        let at = desk.taken;
+        let Header { len, flags, .. } = Header::from_bytes(desk.view.header(at));
+        let payload = desk.view.span(at + HEADER_LEN as u64, len as usize).start;
+        Some(Frame { payload, len: len as usize, flags, end: at + frame_len(len) })
     }
 
     #[inline(always)]
     fn frame(&mut self, timeout: Option<Duration>) -> Result<Frame, RecvError> {
-        if self.connection.is_foreign() {
+        if self.birth.is_foreign() {
             return Err(RecvError::Forked);
         }
-        if let Some(frame) = self.peek() {
-            return Ok(frame);
-        }
-        self.wait_for_frame(timeout)
+        let frame = match self.peek() {
+            Some(frame) => frame,
+            None => self.wait_for_frame(timeout)?,
+        };
+        self.pass_over(frame)?;
+        Ok(frame)
     }
 
-    /// One look at the socket.
+    /// A gap is told and taken away.
+    #[inline(always)]
+    fn pass_over(&mut self, frame: Frame) -> Result<(), RecvError> {
+        if frame.flags == GAP { Err(self.missed(frame)) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn missed(&mut self, frame: Frame) -> RecvError {
+        // SAFETY: as in Received::deref: a whole frame that was not released, with a body of
+        // `GAP_BODY` bytes, as was checked when it came.
+        let missed = u64::from_le(unsafe { frame.payload.cast::<u64>().read_unaligned() });
+        self.desk.taken = frame.end;
+        self.desk.messages = self.desk.messages.wrapping_add(missed);
+        self.release();
+        RecvError::Lagged { missed }
+    }
+
+    /// One look at the network.
     #[inline(always)]
     fn nothing_now(&mut self) -> Result<Frame, RecvError> {
         self.release();
-        self.connection.step();
-        self.connection.tend_sometimes();
+        self.link.look(&mut self.desk);
         if let Some(frame) = self.peek() {
             return Ok(frame);
         }
-        if self.is_over() {
+        if self.link.is_over(&mut self.desk) {
             return Err(self.ended());
         }
-        Err(RecvError::Empty)
+        self.peek().ok_or(RecvError::Empty)
     }
 
     #[inline(never)]
@@ -262,26 +309,22 @@ impl<B: Backend> NetReceiver<B> {
             Err(RecvError::Empty) => {}
             result => return result,
         }
-        self.connection.wait(timeout, |connection| {
-            connection.taken < connection.session.received() || is_over(connection)
-        });
+        self.link.wait(&mut self.desk, timeout);
         if let Some(frame) = self.peek() {
             return Ok(frame);
         }
-        if self.is_over() { Err(self.ended()) } else { Err(RecvError::Timeout) }
-    }
-
-    fn is_over(&self) -> bool {
-        is_over(&self.connection)
+        if self.link.is_over(&mut self.desk) {
+            return Err(self.ended());
+        }
+        self.peek().ok_or(RecvError::Timeout)
     }
 
     #[cold]
     fn ended(&mut self) -> RecvError {
-        let session = &self.connection.session;
-        let (end, established) = (session.end(), session.is_established());
-        let peer = self.connection.peer();
-        self.connection.acknowledge_end();
-        self.tell_at = 0;
+        if self.link.is_broken() {
+            return RecvError::Broken;
+        }
+        let Ending { end, established, peer } = self.link.acknowledge_end(&mut self.desk);
         match (end, peer) {
             (Some(End::Died(death)), Some(peer)) if established => {
                 RecvError::PeerDied { peer, death }
@@ -294,72 +337,59 @@ impl<B: Backend> NetReceiver<B> {
     /// Gives back everything that was handed out.
     #[inline(always)]
     fn release(&mut self) {
-        let connection = &mut self.connection;
-        let taken = connection.taken;
-        if taken > connection.session.released() {
-            connection.session.handle_released(taken);
-            if taken >= self.tell_at {
-                self.tell();
-            }
+        if self.desk.taken > self.desk.released {
+            self.desk.released = self.desk.taken;
+            self.link.release(&self.desk);
         }
-    }
-
-    /// The acknowledgement leaves, if the session finds that it is time.
-    #[cold]
-    fn tell(&mut self) {
-        self.connection.push();
-        let eighth = (self.connection.ring.capacity() / 8) as u64;
-        self.tell_at = self.connection.taken + eighth;
     }
 
     #[inline(always)]
     fn advance(&mut self, frame: Frame) {
-        self.connection.taken = frame.end;
-        self.connection.messages += 1;
+        self.desk.taken = frame.end;
+        self.desk.messages += 1;
         self.messages += 1;
         self.bytes += frame.len as u64;
     }
 }
 
-fn is_over<B: Backend>(connection: &Connection<Receiving, B>) -> bool {
-    let session = &connection.session;
-    !connection.is_end_told()
-        && connection.taken >= session.received()
-        && (session.is_complete() || session.end().is_some())
-}
-
-impl<B: Backend> Drop for NetReceiver<B> {
+impl<L: Incoming> Drop for NetReceiver<L> {
     /// Tells the sender that nothing more will be received; what was not received is lost, and the
     /// sender is told how much. Waits until the sender's host has it, for at most the options'
     /// `linger`.
     fn drop(&mut self) {
-        if !self.connection.is_foreign() && !self.linger.is_zero() {
-            self.connection.leave(self.linger);
+        if !self.birth.is_foreign() && !self.linger.is_zero() {
+            self.link.leave(self.linger);
         }
     }
 }
 
 /// A message, read in place; dropping it gives its room back.
 #[derive(Debug)]
-pub struct Received<'a, B: Backend = Chosen> {
-    receiver: &'a mut NetReceiver<B>,
+pub struct Received<'a, L: Incoming = In> {
+    receiver: &'a mut NetReceiver<L>,
     frame: Frame,
 }
 
 // SAFETY: the pointer goes into the ring that the borrowed receiver, itself Send, keeps.
-unsafe impl<B: Backend + Send> Send for Received<'_, B> {}
+unsafe impl<L: Incoming + Send> Send for Received<'_, L> {}
 
-impl<B: Backend> Received<'_, B> {
+impl<L: Incoming> Received<'_, L> {
     /// Number of the message in its session, from 0.
     #[inline(always)]
     pub fn sequence(&self) -> u64 {
-        self.receiver.connection.messages
+        self.receiver.desk.messages
     }
 
     /// Bytes of the message.
     #[inline(always)]
     pub fn len(&self) -> usize {
         self.frame.len
+    }
+
+    /// Whether another receiver had it and did not release it: it may have been acted upon.
+    #[inline(always)]
+    pub fn redelivered(&self) -> bool {
+        self.frame.flags == AGAIN
     }
 
     /// Whether the message is empty.
@@ -374,7 +404,7 @@ impl<B: Backend> Received<'_, B> {
     }
 }
 
-impl<B: Backend> Deref for Received<'_, B> {
+impl<L: Incoming> Deref for Received<'_, L> {
     type Target = [u8];
 
     #[inline(always)]
@@ -385,10 +415,10 @@ impl<B: Backend> Deref for Received<'_, B> {
     }
 }
 
-impl<B: Backend> Drop for Received<'_, B> {
+impl<L: Incoming> Drop for Received<'_, L> {
     #[inline]
     fn drop(&mut self) {
-        if self.receiver.connection.is_foreign() {
+        if self.receiver.birth.is_foreign() {
             return;
         }
         self.receiver.advance(self.frame);
@@ -398,8 +428,8 @@ impl<B: Backend> Drop for Received<'_, B> {
 
 /// Several messages, released together when it is dropped.
 #[derive(Debug)]
-pub struct Batch<'a, B: Backend = Chosen> {
-    receiver: &'a mut NetReceiver<B>,
+pub struct Batch<'a, L: Incoming = In> {
+    receiver: &'a mut NetReceiver<L>,
     left: usize,
 }
 
@@ -410,9 +440,11 @@ pub struct BatchMessage<'b> {
     pub payload: &'b [u8],
     /// Its number in its session, from 0.
     pub sequence: u64,
+    /// Whether another receiver had it and did not release it.
+    pub redelivered: bool,
 }
 
-impl<B: Backend> Batch<'_, B> {
+impl<L: Incoming> Batch<'_, L> {
     /// The next message of the batch, if there is one.
     ///
     /// # Errors
@@ -423,24 +455,28 @@ impl<B: Backend> Batch<'_, B> {
         if self.left == 0 {
             return Ok(None);
         }
-        if self.receiver.connection.is_foreign() {
+        if self.receiver.birth.is_foreign() {
             return Err(RecvError::Forked);
         }
         let Some(frame) = self.receiver.peek() else { return Ok(None) };
+        if frame.flags == GAP {
+            // Told by the next call on the receiver.
+            return Ok(None);
+        }
         self.left -= 1;
-        let sequence = self.receiver.connection.messages;
+        let sequence = self.receiver.desk.messages;
         self.receiver.advance(frame);
         // SAFETY: as in Received::deref; released when `self` is dropped, which the result borrows,
         // and only by `self`.
         let payload = unsafe { std::slice::from_raw_parts(frame.payload, frame.len) };
-        Ok(Some(BatchMessage { payload, sequence }))
+        Ok(Some(BatchMessage { payload, sequence, redelivered: frame.flags == AGAIN }))
     }
 }
 
-impl<B: Backend> Drop for Batch<'_, B> {
+impl<L: Incoming> Drop for Batch<'_, L> {
     #[inline]
     fn drop(&mut self) {
-        if !self.receiver.connection.is_foreign() {
+        if !self.receiver.birth.is_foreign() {
             self.receiver.release();
         }
     }

@@ -5,25 +5,32 @@ use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use crate::backend::{Backend, Chosen};
-use crate::connection::{Connection, Peer, Trouble};
+use crate::connection::{Peer, Trouble};
+use crate::crowd::Peers;
 use crate::error::Error;
-use crate::frame::{HEADER_LEN, frame_len};
+use crate::fork::Birth;
+use crate::frame::{ALIGN, HEADER_LEN, Header, frame_len};
+use crate::link::{Blank, Ending, Out, Outgoing};
 use crate::options::Options;
-use crate::session::{CONTROL_ROOM, Death, End, NoRoom, Sending, Session, Unacknowledged};
+use crate::session::{CONTROL_ROOM, Death, End, Unacknowledged};
 use crate::stats::Stats;
 
 /// The sending end of a channel. Every method needs `&mut self`, so one thread at a time; the
 /// handle may move between threads.
 ///
-/// The caller's own calls drive the socket: what the kernel does not take at once stays in the ring
-/// and leaves with the next call of any kind, and acknowledgements are read by calls as well. While
-/// nobody calls, nothing happens.
+/// With `io=inline` the caller's own calls drive the socket: what the kernel does not take at once stays
+/// in the ring and leaves with the next call of any kind, and acknowledgements are read by calls as well.
+/// While nobody calls, nothing happens. With `io=thread` a thread does all that, and a call hands over a
+/// position; see [`crate::options::Io`].
 #[derive(Debug)]
-pub struct NetSender<B: Backend = Chosen> {
-    connection: Connection<Sending, B>,
-    /// Position up to which acknowledgements need not be looked for.
-    look_at: u64,
+pub struct NetSender<L: Outgoing = Out> {
+    link: L,
+    blank: Blank,
+    birth: Birth,
+    /// Where the next frame begins.
+    tail: u64,
+    /// Everything below may be written over, as far as known.
+    free: u64,
     flushes: u64,
     queued: bool,
     total: Total,
@@ -95,6 +102,12 @@ pub enum SendError {
     /// This process is a fork of the one that opened the handle.
     #[error("this handle was opened before fork(); open the channel again in the child")]
     Forked,
+    /// The thread of `io=thread` has ended by a panic, which is a defect of this library.
+    #[error(
+        "the thread that moves this end's bytes has panicked, as standard error tells; drop the handle, \
+         open the channel again, and report it"
+    )]
+    Broken,
 }
 
 struct Waiting<'a>(&'a Option<Peer>);
@@ -137,27 +150,34 @@ impl NetSender {
     /// # Errors
     /// [`Error`], whose text names the remedy.
     pub fn open(options: &Options) -> Result<Self, Error> {
-        let backend = Chosen::open(options.backend)?;
-        Ok(Self::with(Connection::open(options, backend)?, options))
+        Ok(Self::with(Out::open(options)?, options))
     }
 }
 
-impl<B: Backend> NetSender<B> {
-    pub(crate) fn with(connection: Connection<Sending, B>, options: &Options) -> Self {
-        let total = Total::default();
-        let linger = options.linger;
-        Self { connection, look_at: 0, flushes: 0, queued: false, total, linger }
+impl<L: Outgoing> NetSender<L> {
+    pub(crate) fn with(link: L, options: &Options) -> Self {
+        Self {
+            blank: link.blank(),
+            birth: link.birth(),
+            link,
+            tail: 0,
+            free: 0,
+            flushes: 0,
+            queued: false,
+            total: Total::default(),
+            linger: options.linger,
+        }
     }
 
     #[cfg(any(test, feature = "testing"))]
-    pub(crate) fn connection_mut(&mut self) -> &mut Connection<Sending, B> {
-        &mut self.connection
+    pub(crate) fn link_mut(&mut self) -> &mut L {
+        &mut self.link
     }
 
     /// Longest message, in bytes: half the capacity less a header.
     #[inline(always)]
     pub fn max_len(&self) -> usize {
-        self.connection.session.body_max() as usize
+        self.blank.body_max
     }
 
     /// Room for a message of `len` bytes, written in place. Never blocks, never allocates.
@@ -165,9 +185,9 @@ impl<B: Backend> NetSender<B> {
     /// # Errors
     /// [`SendError`].
     #[inline(always)]
-    pub fn try_claim(&mut self, len: usize) -> Result<Claim<'_, B>, SendError> {
+    pub fn try_claim(&mut self, len: usize) -> Result<Claim<'_, L>, SendError> {
         self.usable()?;
-        if !has_room(&self.connection.session, len) {
+        if !self.has_room(len) {
             self.no_room_now(len)?;
         }
         Ok(self.granted(len))
@@ -178,9 +198,9 @@ impl<B: Backend> NetSender<B> {
     /// # Errors
     /// Never [`SendError::Full`].
     #[inline(always)]
-    pub fn claim(&mut self, len: usize) -> Result<Claim<'_, B>, SendError> {
+    pub fn claim(&mut self, len: usize) -> Result<Claim<'_, L>, SendError> {
         self.usable()?;
-        if !has_room(&self.connection.session, len) {
+        if !self.has_room(len) {
             self.wait_for_room(len, None)?;
         }
         Ok(self.granted(len))
@@ -195,9 +215,9 @@ impl<B: Backend> NetSender<B> {
         &mut self,
         len: usize,
         timeout: Duration,
-    ) -> Result<Claim<'_, B>, SendError> {
+    ) -> Result<Claim<'_, L>, SendError> {
         self.usable()?;
-        if !has_room(&self.connection.session, len) {
+        if !self.has_room(len) {
             self.wait_for_room(len, Some(timeout))?;
         }
         Ok(self.granted(len))
@@ -210,10 +230,13 @@ impl<B: Backend> NetSender<B> {
     /// # Errors
     /// [`SendError::Forked`], and how a session ended.
     #[inline(always)]
-    pub fn claim_run(&mut self) -> Result<Option<Claim<'_, B>>, SendError> {
+    pub fn claim_run(&mut self) -> Result<Option<Claim<'_, L>>, SendError> {
         self.usable()?;
+        if !self.has_room(self.blank.body_max) {
+            self.free = self.link.free();
+        }
         // Everything in the ring is in multiples of 16, and so is the room.
-        let room = (self.connection.session.room() as usize).saturating_sub(RESERVE + HEADER_LEN);
+        let room = self.room().saturating_sub(RESERVE + HEADER_LEN);
         if room == 0 {
             return Ok(None);
         }
@@ -227,9 +250,6 @@ impl<B: Backend> NetSender<B> {
     #[inline(always)]
     pub fn flush(&mut self) -> Result<(), SendError> {
         self.usable()?;
-        if std::mem::take(&mut self.queued) {
-            self.flushes += 1;
-        }
         self.publish();
         Ok(())
     }
@@ -241,22 +261,28 @@ impl<B: Backend> NetSender<B> {
 
     /// The receiver of this session, if there was a handshake.
     pub fn peer(&self) -> Option<Peer> {
-        self.connection.peer()
+        self.link.peer()
+    }
+
+    /// Who is there, and, of an end with many on the other side, who has come and gone since it was last
+    /// asked. Allocates.
+    pub fn peers(&mut self) -> Peers {
+        self.link.peers()
     }
 
     /// Where it listens, or from where it is connected.
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.connection.local_addr()
+        self.link.local_addr()
     }
 
     /// Why there was no connection, when there last was none.
     pub fn trouble(&self) -> Option<Trouble> {
-        self.connection.trouble()
+        self.link.trouble()
     }
 
     /// Which backend moves the bytes: `uring` or `epoll`.
     pub fn backend(&self) -> &'static str {
-        self.connection.backend_name()
+        self.link.backend()
     }
 
     /// Counters. Walks through what is unacknowledged, and makes no system call.
@@ -267,15 +293,15 @@ impl<B: Backend> NetSender<B> {
             bytes: self.total.bytes,
             released: self.total.messages - self.total.lost - waiting,
             lost: self.total.lost,
-            unsent_bytes: self.connection.session.unsent(),
+            unsent_bytes: self.link.unsent(self.tail),
             full_waits: self.total.full_waits,
-            ..self.connection.stats()
+            ..self.link.stats()
         }
     }
 
     /// Messages that were committed and that the receiving application has not released.
     pub fn unacknowledged(&self) -> Unacknowledged {
-        self.connection.session.unacknowledged(&*self.connection.ring)
+        self.link.unacknowledged(self.tail)
     }
 
     /// Sends everything and waits until the receiving application has released it all.
@@ -283,11 +309,11 @@ impl<B: Backend> NetSender<B> {
     /// # Errors
     /// [`CloseError`] tells what was not acknowledged by then.
     pub fn close(mut self, timeout: Duration) -> Result<(), CloseError> {
-        let unacknowledged = self.unacknowledged();
-        if self.connection.is_foreign() {
-            return Err(CloseError { unacknowledged });
+        if self.birth.is_foreign() {
+            return Err(CloseError { unacknowledged: Unacknowledged::default() });
         }
-        let ended = self.connection.close(timeout);
+        self.link.publish(self.tail);
+        let ended = self.link.close(timeout);
         self.linger = Duration::ZERO;
         let unacknowledged = self.unacknowledged();
         if ended && unacknowledged.messages == 0 {
@@ -299,22 +325,22 @@ impl<B: Backend> NetSender<B> {
 
     #[inline(always)]
     fn usable(&mut self) -> Result<(), SendError> {
-        if self.connection.is_foreign() {
+        if self.birth.is_foreign() {
             return Err(SendError::Forked);
         }
-        if is_over(&self.connection.session) { Err(self.ended()) } else { Ok(()) }
+        if self.link.is_over() { Err(self.ended()) } else { Ok(()) }
     }
 
     /// Tells how the session ended, and begins the next one.
     #[cold]
     fn ended(&mut self) -> SendError {
-        let session = &self.connection.session;
-        let (end, established) = (session.end(), session.is_established());
-        let peer = self.connection.peer();
+        if self.link.is_broken() {
+            return SendError::Broken;
+        }
         let lost = self.unacknowledged().messages;
         self.total.lost += lost;
-        self.connection.start_over();
-        (self.look_at, self.queued) = (0, false);
+        let Ending { end, established, peer } = self.link.start_over(self.tail);
+        (self.tail, self.free, self.queued) = (0, 0, false);
         match (end, peer) {
             (Some(End::Died(death)), Some(peer)) if established => {
                 SendError::PeerDied { peer, death, lost }
@@ -324,25 +350,39 @@ impl<B: Backend> NetSender<B> {
         }
     }
 
+    /// Bytes behind the tail that may be written.
     #[inline(always)]
-    fn granted(&mut self, len: usize) -> Claim<'_, B> {
-        let at = self.connection.session.tail() + HEADER_LEN as u64;
-        let payload = self.connection.ring.span(at, len).start;
+    fn room(&self) -> usize {
+        (self.free + self.blank.view.capacity() as u64 - self.tail) as usize
+    }
+
+    /// Whether a message of that length may be written now.
+    #[inline(always)]
+    fn has_room(&self, len: usize) -> bool {
+        // The room is a multiple of 16, as frames are.
+        len <= self.blank.body_max && len + RESERVE + HEADER_LEN <= self.room()
+    }
+
+    #[inline(always)]
+    fn granted(&mut self, len: usize) -> Claim<'_, L> {
+        let at = self.tail + HEADER_LEN as u64;
+        let payload = self.blank.view.span(at, len).start;
         Claim { sender: self, payload, room: len }
     }
 
     #[cold]
     fn no_room_now(&mut self, len: usize) -> Result<(), SendError> {
-        if let Err(NoRoom::TooLarge { max }) = self.connection.session.check_room(len) {
-            return Err(SendError::TooLarge { len, max: max as usize });
+        if len > self.blank.body_max {
+            return Err(SendError::TooLarge { len, max: self.blank.body_max });
         }
         // What was queued is published: else the receiver could make no room.
-        self.flushes += u64::from(std::mem::take(&mut self.queued));
-        self.connection.step();
-        self.connection.tend_sometimes();
-        self.connection.push();
+        if std::mem::take(&mut self.queued) {
+            self.flushes += 1;
+            self.free = self.link.publish(self.tail);
+        }
+        self.free = self.link.look();
         self.usable()?;
-        if has_room(&self.connection.session, len) {
+        if self.has_room(len) {
             return Ok(());
         }
         self.total.full_waits += 1;
@@ -355,42 +395,28 @@ impl<B: Backend> NetSender<B> {
             Err(SendError::Full { .. }) => {}
             result => return result,
         }
-        let came = self.connection.wait(timeout, |connection| {
-            has_room(&connection.session, len) || is_over(&connection.session)
-        });
+        let missing = (len + RESERVE + HEADER_LEN).next_multiple_of(ALIGN) - self.room();
+        self.free = self.link.wait(self.free + missing as u64, timeout);
         self.usable()?;
-        if came { Ok(()) } else { Err(SendError::Timeout { peer: self.peer() }) }
+        if self.has_room(len) { Ok(()) } else { Err(SendError::Timeout { peer: self.peer() }) }
     }
 
-    /// After every publication.
     #[inline(always)]
     fn publish(&mut self) {
-        if self.connection.session.tail() >= self.look_at {
-            self.look_for_acknowledgements();
+        if std::mem::take(&mut self.queued) {
+            self.flushes += 1;
         }
-        self.connection.tend_sometimes();
-        if !self.connection.session.is_up() {
-            // Somebody may be at the door, who was not there a moment ago.
-            self.connection.step();
-        }
-        self.connection.push();
-    }
-
-    /// Every quarter of a ring, so that room is known before it is needed.
-    #[cold]
-    fn look_for_acknowledgements(&mut self) {
-        self.connection.pull();
-        let session = &self.connection.session;
-        self.look_at = session.tail() + (self.connection.ring.capacity() / 4) as u64;
+        self.free = self.link.publish(self.tail);
     }
 }
 
-impl<B: Backend> Drop for NetSender<B> {
+impl<L: Outgoing> Drop for NetSender<L> {
     /// Sends what was queued and says that this was all. Waits until the receiver's host has it, for
     /// at most the options' `linger`; whether the receiver reads it, [`Self::close`] tells.
     fn drop(&mut self) {
-        if !self.connection.is_foreign() && !self.linger.is_zero() {
-            self.connection.leave(self.linger);
+        if !self.birth.is_foreign() && !self.linger.is_zero() {
+            self.link.publish(self.tail);
+            self.link.leave(self.linger);
         }
     }
 }
@@ -405,34 +431,20 @@ const PREFETCH_AHEAD: u64 = 1024;
 /// not wait for this end to be called once more.
 const RESERVE: usize = CONTROL_ROOM as usize;
 
-/// Whether a message of that length may be written now.
-#[inline(always)]
-fn has_room(session: &Session<Sending>, len: usize) -> bool {
-    // The room is a multiple of 16, as frames are.
-    len <= session.body_max() as usize && len + RESERVE + HEADER_LEN <= session.room() as usize
-}
-
-/// Whether nothing will be acknowledged any more: the session has ended, or the receiver has closed
-/// and gone without waiting for the last words.
-#[inline(always)]
-fn is_over(session: &Session<Sending>) -> bool {
-    session.end().is_some() || (!session.is_up() && session.is_peer_closed())
-}
-
 /// Room for one message. Write it through `DerefMut`, then commit or queue; dropping it aborts, and
 /// nobody sees that it was. The bytes hold whatever was there before.
 #[derive(Debug)]
 #[must_use = "a claim that is dropped is aborted"]
-pub struct Claim<'a, B: Backend = Chosen> {
-    sender: &'a mut NetSender<B>,
+pub struct Claim<'a, L: Outgoing = Out> {
+    sender: &'a mut NetSender<L>,
     payload: *mut u8,
     room: usize,
 }
 
 // SAFETY: the pointer goes into the ring that the borrowed sender, itself Send, keeps.
-unsafe impl<B: Backend + Send> Send for Claim<'_, B> {}
+unsafe impl<L: Outgoing + Send> Send for Claim<'_, L> {}
 
-impl<'a, B: Backend> Claim<'a, B> {
+impl<'a, L: Outgoing> Claim<'a, L> {
     /// Sends the message, with everything queued before it, as far as the kernel takes it now.
     ///
     /// # Errors
@@ -450,9 +462,6 @@ impl<'a, B: Backend> Claim<'a, B> {
     #[inline(always)]
     pub fn commit_len(self, len: usize) -> Result<(), SendError> {
         let sender = self.finish(len)?;
-        if std::mem::take(&mut sender.queued) {
-            sender.flushes += 1;
-        }
         sender.publish();
         Ok(())
     }
@@ -480,19 +489,19 @@ impl<'a, B: Backend> Claim<'a, B> {
     }
 
     #[inline(always)]
-    fn finish(self, len: usize) -> Result<&'a mut NetSender<B>, SendError> {
+    fn finish(self, len: usize) -> Result<&'a mut NetSender<L>, SendError> {
         let Claim { sender, payload, room } = self;
-        if sender.connection.is_foreign() {
+        if sender.birth.is_foreign() {
             return Err(SendError::Forked);
         }
         let len = len.min(room);
-        let connection = &mut sender.connection;
-        let at = connection.session.tail();
-        let header = connection.session.commit(len);
-        let padding = frame_len(len as u32) as usize - HEADER_LEN - len;
-        let start = connection.ring.span(at, HEADER_LEN).start;
-        // SAFETY: the frame lies behind the tail, in room that the session has just checked. It is
-        // this claim's alone: nothing of it was sent, and nothing of it is acknowledged.
+        let header = Header::data(len as u32, sender.tail).to_bytes();
+        let size = frame_len(len as u32);
+        let padding = size as usize - HEADER_LEN - len;
+        let start = sender.blank.view.span(sender.tail, HEADER_LEN).start;
+        // SAFETY: the frame lies behind the tail, in room that was checked when it was claimed, of a
+        // ring that the sender's link keeps. It is this claim's alone: nothing of it was published, and
+        // everything that lay there was acknowledged.
         unsafe {
             start.cast::<[u8; HEADER_LEN]>().write(header);
             // Few messages have any, and a length that is not known costs a call.
@@ -500,15 +509,15 @@ impl<'a, B: Backend> Claim<'a, B> {
                 payload.add(len).write_bytes(0, padding);
             }
         }
-        connection.ring.prefetch(connection.session.tail() + PREFETCH_AHEAD);
-        connection.messages += 1;
+        sender.blank.view.prefetch(sender.tail + PREFETCH_AHEAD);
+        sender.tail += size;
         sender.total.messages += 1;
         sender.total.bytes += len as u64;
         Ok(sender)
     }
 }
 
-impl<B: Backend> Deref for Claim<'_, B> {
+impl<L: Outgoing> Deref for Claim<'_, L> {
     type Target = [u8];
 
     #[inline(always)]
@@ -519,7 +528,7 @@ impl<B: Backend> Deref for Claim<'_, B> {
     }
 }
 
-impl<B: Backend> DerefMut for Claim<'_, B> {
+impl<L: Outgoing> DerefMut for Claim<'_, L> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `deref`.

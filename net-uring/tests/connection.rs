@@ -19,3 +19,6 @@ mod support;
 /// Of the end that binds, and of the other.
 const BACKENDS: (ringway_net::Backend, ringway_net::Backend) =
     (ringway_net::Backend::Epoll, ringway_net::Backend::Epoll);
+
+/// Who moves the bytes.
+const IO: ringway_net::Io = ringway_net::Io::Inline;

@@ -16,3 +16,6 @@ mod support;
 /// Of the end that binds, and of the other.
 const BACKENDS: (ringway_net::Backend, ringway_net::Backend) =
     (ringway_net::Backend::Uring, ringway_net::Backend::Uring);
+
+/// Who moves the bytes.
+const IO: ringway_net::Io = ringway_net::Io::Inline;

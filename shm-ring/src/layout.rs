@@ -609,8 +609,8 @@ pub const SEQUENCE_MASK: u64 = 0xff_ffff;
 impl RecordHeader {
     /// `len` counts the bytes of the message, of all elements, or of the padding behind its header.
     #[inline(always)]
-    pub fn new(len: u32, kind: u8, sequence: u64) -> Self {
-        Self(u64::from(len) | u64::from(kind) << 32 | sequence << 40)
+    pub const fn new(len: u32, kind: u8, sequence: u64) -> Self {
+        Self(len as u64 | (kind as u64) << 32 | sequence << 40)
     }
 
     /// Bytes of the message, of all elements, or of the padding behind its header.
@@ -629,17 +629,5 @@ impl RecordHeader {
     #[inline(always)]
     pub fn sequence(self) -> u64 {
         self.0 >> 40
-    }
-
-    /// With 0 for a sequence number.
-    #[inline(always)]
-    pub fn unnumbered(self) -> Self {
-        Self(self.0 & ((1 << 40) - 1))
-    }
-
-    /// One without a sequence number, with this one.
-    #[inline(always)]
-    pub fn numbered(self, sequence: u64) -> Self {
-        Self(self.0 | sequence << 40)
     }
 }

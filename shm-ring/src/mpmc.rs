@@ -130,12 +130,21 @@ impl Geometry {
     }
 }
 
+/// Tickets are below this in earnest. A hint beyond it was scribbled on, and is cut down to something
+/// to which anything can be added; that it makes no sense then shows where its slot is looked at.
+const TICKETS: u64 = 1 << 62;
+
+/// Where a hint is.
+fn look<W: SlotWord>(hint: &W) -> u64 {
+    hint.load_relaxed() & (TICKETS - 1)
+}
+
 /// Moves a hint forward to `ticket`, unless it is there. Returns where it is.
 fn help<W: SlotWord>(hint: &W, ticket: u64) -> u64 {
     loop {
         let seen = hint.load_relaxed();
         if seen >= ticket || hint.replace(seen, ticket).is_ok() {
-            return seen.max(ticket);
+            return seen.max(ticket) & (TICKETS - 1);
         }
     }
 }

@@ -311,7 +311,7 @@ impl Waiter for Waiting<'_> {
 
     fn probe(&mut self) -> Result<(), RecvError> {
         self.receiver.party.look_for_the_dead();
-        self.receiver.receiver.notice_returns();
+        self.receiver.receiver.doubt();
         if self.receiver.party.until == Until::Last {
             self.tell_end()?;
         }

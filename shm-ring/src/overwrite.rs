@@ -26,7 +26,7 @@ use crate::layout::{
     RUN_MAX, RecordHeader, SEQUENCE_MASK,
 };
 use crate::memory::{Boundary, RingMemory};
-use crate::spsc::{Geometry, Message, max_len};
+use crate::spsc::{Geometry, Message, max_record};
 use crate::sync::{Word, fence_acquire, fence_release};
 
 /// Into how many pieces the ring is cut: after so many announcements the writer is once round. Few
@@ -113,7 +113,6 @@ pub struct Follower<M> {
     mask: u64,
     align_mask: u64,
     payload_offset: u64,
-    max_len: u64,
     /// Only the last message of all that are there is wanted.
     wants_newest: bool,
     /// The record to look at next.
@@ -150,7 +149,6 @@ impl<M: Posted> Follower<M> {
             mask: capacity - 1,
             align_mask: geometry.record_align - 1,
             payload_offset: geometry.payload_offset,
-            max_len: max_len(capacity),
             wants_newest: false,
             cursor: start.position,
             next: start.sequence,
@@ -351,7 +349,7 @@ impl<M: Posted> Follower<M> {
         };
         let start = if is_array { ARRAY_OFFSET } else { self.payload_offset };
         let size = (start + len + self.align_mask) & !self.align_mask;
-        if len > self.max_len || size > to_end {
+        if size > max_record(self.mask + 1) || size > to_end {
             return Err(Fault::Length);
         }
         if header.sequence() != self.next & SEQUENCE_MASK {

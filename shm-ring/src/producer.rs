@@ -139,14 +139,15 @@ impl Producer {
 
     /// Whatever room is free in one piece, as known without a look at the consumer: for writers
     /// that learn the length of a message by writing it. Commit with [`Claim::commit_len`]. `None`
-    /// says nothing but that [`Self::try_claim`] has to look further.
+    /// says nothing but that [`Self::try_claim`] has to look further. `likely` is the length it will
+    /// probably have: nothing depends on it but speed.
     ///
     /// # Errors
     /// [`SendError::Forked`].
     #[inline(always)]
-    pub fn claim_run(&mut self) -> Result<Option<Claim<'_>>, SendError> {
+    pub fn claim_run(&mut self, likely: usize) -> Result<Option<Claim<'_>>, SendError> {
         self.at_home()?;
-        let claim = self.writer.claim_run();
+        let claim = self.writer.claim_run(likely);
         Ok(claim.map(|claim| Claim::new(self, claim)))
     }
 
@@ -309,7 +310,8 @@ impl Producer {
     fn after_failed_claim(&mut self, wanted: Wanted, error: ClaimError) -> Result<bool, SendError> {
         match error {
             ClaimError::TooLarge => {
-                Err(SendError::TooLarge { len: wanted.bytes(), max: self.max_len() })
+                let max = wanted.max_len(&self.writer);
+                Err(SendError::TooLarge { len: wanted.bytes(), max })
             }
             ClaimError::Corrupt(fault) => Err(self.poison(fault)),
             ClaimError::Full => {
@@ -578,6 +580,10 @@ impl Wanted {
 
     fn bytes(self) -> usize {
         self.len.saturating_mul(self.count.max(1))
+    }
+
+    fn max_len(self, writer: &Writer<SegmentMemory>) -> usize {
+        if self.count == 0 { writer.max_len() } else { writer.max_array_len() }
     }
 }
 

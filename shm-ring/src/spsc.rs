@@ -22,9 +22,6 @@ use crate::memory::{Access, Boundary, RingMemory};
 /// Positions are multiples of it.
 const POSITION_UNIT: u64 = 16;
 
-/// Bytes of a cache line, for hints only.
-const LINE: u64 = 64;
-
 /// How far ahead of the tail the writer asks for lines, in bytes. From 128 to 512 a stream of 64-byte
 /// typed messages goes at 1.3 times the rate without; at 1024 a 4 MiB ring loses it again
 /// (`ringway-bench stream --size 64 --systems ringway-shm-raw,ringway-shm-typed`). It does not do for
@@ -58,15 +55,12 @@ pub enum ClaimError {
 }
 
 /// Room for one record at the tail, not published yet. Forgetting it is aborting it: nothing was
-/// written that a reader could see.
+/// written that a reader could see. Where it is and what it takes is found out again at the commit: the
+/// stores that carry a larger claim there cost more.
 #[derive(Debug)]
 pub struct Claim {
     /// Payload bytes claimed.
     len: u64,
-    /// Position of the record.
-    position: u64,
-    /// Position behind it.
-    end: u64,
 }
 
 impl Claim {
@@ -96,12 +90,13 @@ pub struct Writer<M> {
     align: u64,
     /// Where a message starts in its record.
     payload_offset: u64,
-    /// Longest payload.
-    max_len: u64,
+    /// What is added to a message's length before it is rounded down to its record's size.
+    round: u64,
     /// Position of the next record; private, the reader finds records by their headers.
     tail: u64,
-    /// A record may end here at most: where the lap ends, or where the terminator behind the record
-    /// still is below `limit`. One compare stands for both.
+    /// A record may end here at most: where the lap ends, where the terminator behind the record still
+    /// is below `limit`, or where the longest record would end if it began where `bound` was set. One
+    /// compare stands for all three.
     bound: u64,
     /// What may be written is below this: the last head seen, plus the capacity.
     limit: u64,
@@ -117,11 +112,14 @@ pub struct Writer<M> {
     broken: Option<Fault>,
 }
 
-/// Longest payload in a ring of `capacity` bytes: a record takes at most half of it, so that a
-/// record and the padding before it always fit together once the ring has drained.
-pub fn max_len(capacity: u64) -> u64 {
-    capacity / 2 - ARRAY_OFFSET
+/// Longest record in a ring of `capacity` bytes: half of it, so that a record and the padding before it
+/// always fit together once the ring has drained.
+pub const fn max_record(capacity: u64) -> u64 {
+    capacity / 2
 }
+
+/// No length that is asked for is above it; sums with it do not overflow.
+const LEN_LIMIT: u64 = 1 << 40;
 
 impl<M: RingMemory> Writer<M> {
     /// A writer on fresh, zeroed memory.
@@ -131,7 +129,7 @@ impl<M: RingMemory> Writer<M> {
             mask: capacity - 1,
             align: geometry.record_align.wrapping_neg(),
             payload_offset: geometry.payload_offset,
-            max_len: max_len(capacity),
+            round: geometry.payload_offset + geometry.record_align - 1,
             tail: 0,
             bound: 0,
             limit: capacity,
@@ -152,10 +150,15 @@ impl<M: RingMemory> Writer<M> {
         &self.memory
     }
 
-    /// Longest payload of a record.
+    /// Longest message.
     #[inline(always)]
     pub fn max_len(&self) -> usize {
-        self.max_len as usize
+        (max_record(self.mask + 1) - self.payload_offset) as usize
+    }
+
+    /// The most bytes that messages sent as one array may have together.
+    pub fn max_array_len(&self) -> usize {
+        (max_record(self.mask + 1) - ARRAY_OFFSET) as usize
     }
 
     /// Messages committed so far, queued ones included, which is also the number of the next. It has
@@ -192,7 +195,7 @@ impl<M: RingMemory> Writer<M> {
     /// does not do.
     #[inline(always)]
     pub fn try_claim(&mut self, len: usize) -> Result<Claim, ClaimError> {
-        self.claim_behind(self.payload_offset, len as u64)
+        self.claim_record(len as u64, self.round)
     }
 
     /// Room for a record of `count` messages of `len` bytes each, both at least 1, together no
@@ -201,7 +204,7 @@ impl<M: RingMemory> Writer<M> {
     pub fn try_claim_array(&mut self, len: usize, count: usize) -> Result<Claim, ClaimError> {
         match (len as u64).checked_mul(count as u64) {
             Some(total) if total > 0 && count as u64 <= RUN_MAX => {
-                self.claim_behind(ARRAY_OFFSET, total)
+                self.claim_record(total, self.round_behind(ARRAY_OFFSET))
             }
             _ => Err(ClaimError::TooLarge),
         }
@@ -212,24 +215,24 @@ impl<M: RingMemory> Writer<M> {
     /// assembled waits behind those to contested lines (a stream of 8-byte messages ran at a quarter
     /// of its rate).
     #[inline(always)]
-    fn claim_behind(&mut self, offset: u64, len: u64) -> Result<Claim, ClaimError> {
-        let size = self.record_size(offset, len);
-        if len > self.max_len || self.tail + size > self.bound {
-            self.make_room(offset, len)?;
+    fn claim_record(&mut self, len: u64, round: u64) -> Result<Claim, ClaimError> {
+        let size = (len.wrapping_add(round)) & self.align;
+        if len >= LEN_LIMIT || self.tail + size > self.bound {
+            self.make_room(len, size)?;
         }
-        let end = self.tail + size;
-        self.prefetch(end);
-        Ok(Claim { len, position: self.tail, end })
+        self.prefetch(self.tail + size);
+        Ok(Claim { len })
     }
 
     /// The longest run of free bytes in one piece at the tail, as known: for a serialiser that
-    /// learns the length by writing. `None`: not even an empty message.
+    /// learns the length by writing. `None`: not even an empty message. `likely` is what the message will
+    /// take if all goes as usual: nothing depends on it but which lines are asked for.
     #[inline(always)]
-    pub fn claim_run(&mut self) -> Option<Claim> {
-        let len = (self.bound - self.tail).checked_sub(self.payload_offset)?.min(self.max_len);
-        self.prefetch(self.tail + LINE);
-        let end = self.tail + self.record_size(self.payload_offset, len);
-        Some(Claim { len, position: self.tail, end })
+    pub fn claim_run(&mut self, likely: usize) -> Option<Claim> {
+        let len = (self.bound - self.tail).checked_sub(self.payload_offset)?;
+        let size = (likely as u64).wrapping_add(self.round) & self.align;
+        self.prefetch(self.tail.wrapping_add(size));
+        Some(Claim { len })
     }
 
     /// Asks for two lines: the terminator's, so that it comes from the reader's cache at the same time
@@ -249,36 +252,34 @@ impl<M: RingMemory> Writer<M> {
 
     /// Where in the ring that is.
     #[inline(always)]
-    pub fn payload_at(&self, claim: &Claim) -> u64 {
-        (claim.position & self.mask) + self.payload_offset
+    pub fn payload_at(&self, _claim: &Claim) -> u64 {
+        self.behind_tail(self.payload_offset)
     }
 
     /// Where in the ring element 0 of an array claim goes.
     #[inline(always)]
-    pub fn array_payload_at(&self, claim: &Claim) -> u64 {
-        (claim.position & self.mask) + ARRAY_OFFSET
+    pub fn array_payload_at(&self, _claim: &Claim) -> u64 {
+        self.behind_tail(ARRAY_OFFSET)
     }
 
     #[inline(always)]
     fn bytes_behind(&self, claim: &Claim, offset: u64) -> *mut u8 {
-        let offset = (claim.position & self.mask) + offset;
-        self.memory.touch(offset, claim.len, Access::Write);
-        self.memory.payload(offset)
+        self.touch_written(offset, claim.len);
+        self.memory.payload(self.behind_tail(offset))
     }
 
     /// Makes the whole claim a message.
     #[inline(always)]
     pub fn commit(&mut self, claim: Claim, publish: Publish) {
-        self.commit_record(claim, self.payload_offset, RECORD_MESSAGE, 1, publish);
+        self.touch_written(self.payload_offset, claim.len);
+        self.commit_record(claim.len, self.round, RECORD_MESSAGE, 1, publish);
     }
 
     /// Makes the first `len` bytes of the claim a message. `len` must not exceed the claim.
     #[inline(always)]
     pub fn commit_len(&mut self, claim: Claim, len: usize, publish: Publish) {
         debug_assert!(len as u64 <= claim.len);
-        let len = len as u64;
-        let end = claim.position + self.record_size(self.payload_offset, len);
-        self.commit(Claim { len, end, ..claim }, publish);
+        self.commit(Claim { len: len as u64 }, publish);
     }
 
     /// Where element 0 of an array claim goes; the others follow without gaps.
@@ -292,12 +293,10 @@ impl<M: RingMemory> Writer<M> {
     pub fn commit_array(&mut self, claim: Claim, len: usize, count: usize, publish: Publish) {
         let (len, count) = (len as u64, count as u64);
         debug_assert!(len >= 1 && count >= 1 && len * count <= claim.len);
-        let shape = (claim.position & self.mask) + ARRAY_OFFSET - 8;
-        self.memory.word(shape).store_relaxed(len | count << 32);
+        self.memory.word(self.behind_tail(ARRAY_OFFSET - 8)).store_relaxed(len | count << 32);
         let len = len * count;
-        let end = claim.position + self.record_size(ARRAY_OFFSET, len);
-        let claim = Claim { len, end, ..claim };
-        self.commit_record(claim, ARRAY_OFFSET, RECORD_ARRAY, count, publish);
+        self.touch_written(ARRAY_OFFSET, len);
+        self.commit_record(len, self.round_behind(ARRAY_OFFSET), RECORD_ARRAY, count, publish);
     }
 
     /// Publishes what was queued: one Release of the first header, so a reader, and a crash, see
@@ -355,9 +354,19 @@ impl<M: RingMemory> Writer<M> {
     }
 
     #[inline(always)]
-    fn record_size(&self, offset: u64, len: u64) -> u64 {
-        // Wraps for lengths that `max_len` refuses beside it.
-        len.wrapping_add(offset + !self.align) & self.align
+    fn touch_written(&self, offset: u64, len: u64) {
+        self.memory.touch(self.behind_tail(offset), len, Access::Write);
+    }
+
+    #[inline(always)]
+    fn behind_tail(&self, offset: u64) -> u64 {
+        (self.tail & self.mask) + offset
+    }
+
+    /// What makes a record's size of a length, if the bytes begin at `offset`.
+    #[inline(always)]
+    fn round_behind(&self, offset: u64) -> u64 {
+        offset + !self.align
     }
 
     /// Room for `bytes` at the tail, and for the terminator behind them. Without the latter a
@@ -369,20 +378,20 @@ impl<M: RingMemory> Writer<M> {
     fn set_bound(&mut self) {
         let lap_end = (self.tail | self.mask) + 1;
         // Never below the tail: that is a multiple of the alignment, and a terminator fits there.
-        self.bound = lap_end.min((self.limit - RECORD_HEADER) & self.align);
+        let free_end = (self.limit - RECORD_HEADER) & self.align;
+        self.bound = lap_end.min(free_end).min(self.tail + max_record(self.mask + 1));
     }
 
     /// Looks at the gate, and goes on to the start of the ring, if that is what it takes for a
-    /// record of `len` bytes to fit at the tail.
+    /// record of `size` bytes, with `len` in it, to fit at the tail.
     #[cold]
-    fn make_room(&mut self, offset: u64, len: u64) -> Result<(), ClaimError> {
+    fn make_room(&mut self, len: u64, size: u64) -> Result<(), ClaimError> {
         if let Some(fault) = self.broken {
             return Err(ClaimError::Corrupt(fault));
         }
-        if len > self.max_len {
+        if len >= LEN_LIMIT || size > max_record(self.mask + 1) {
             return Err(ClaimError::TooLarge);
         }
-        let size = self.record_size(offset, len);
         let to_end = self.mask + 1 - (self.tail & self.mask);
         let padding = if size <= to_end { 0 } else { to_end };
         if !self.fits(padding + size) {
@@ -403,17 +412,9 @@ impl<M: RingMemory> Writer<M> {
     }
 
     #[inline(always)]
-    fn commit_record(
-        &mut self,
-        claim: Claim,
-        payload_offset: u64,
-        kind: u8,
-        count: u64,
-        publish: Publish,
-    ) {
-        let Claim { len, position, end } = claim;
-        let offset = position & self.mask;
-        self.memory.touch(offset + payload_offset, len, Access::Write);
+    fn commit_record(&mut self, len: u64, round: u64, kind: u8, count: u64, publish: Publish) {
+        let at = self.tail & self.mask;
+        let end = self.tail + ((len + round) & self.align);
         let sequence = self.sequence();
         let header = RecordHeader::new(len as u32, kind, sequence).0;
         self.tail = end;
@@ -422,24 +423,20 @@ impl<M: RingMemory> Writer<M> {
         self.memory.word(end & self.mask).store_relaxed(0);
         if self.plain && publish == Publish::Now {
             // R1, pairs with A1 in Reader::is_ready and Reader::look.
-            self.memory.word(offset).store_release(header);
+            self.memory.word(at).store_release(header);
         } else if self.withheld != 0 && self.padding == 0 && publish == Publish::Later {
-            self.memory.word(offset).store_relaxed(header);
+            self.memory.word(at).store_relaxed(header);
             crate::fault::point(crate::fault::Point::MidBatch);
         } else {
-            self.commit_in_batch(position, header, publish);
+            self.commit_in_batch(at, header, publish);
         }
         self.memory.producer().counters.sent.store_relaxed(sequence.wrapping_add(count));
     }
 
     /// The first and the last record of a batch, and whatever comes behind padding.
     #[inline(never)]
-    fn commit_in_batch(&mut self, position: u64, header: u64, publish: Publish) {
-        let (first_at, first) = if self.padding == 0 {
-            (position & self.mask, header)
-        } else {
-            self.pad(position, header)
-        };
+    fn commit_in_batch(&mut self, at: u64, header: u64, publish: Publish) {
+        let (first_at, first) = if self.padding == 0 { (at, header) } else { self.pad(at, header) };
         if self.withheld != 0 {
             self.memory.word(first_at).store_relaxed(first);
             crate::fault::point(crate::fault::Point::MidBatch);
@@ -456,16 +453,16 @@ impl<M: RingMemory> Writer<M> {
         self.plain = self.withheld == 0;
     }
 
-    /// Padding belongs to the publication of the record behind it, at `position`: the record's
-    /// header goes in unseen, and the padding's header takes its place as the one to publish.
-    fn pad(&mut self, position: u64, header: u64) -> (u64, u64) {
-        self.memory.word(position & self.mask).store_relaxed(header);
+    /// Padding belongs to the publication of the record behind it: the record's header goes in unseen,
+    /// and the padding's header takes its place as the one to publish.
+    fn pad(&mut self, at: u64, header: u64) -> (u64, u64) {
+        self.memory.word(at).store_relaxed(header);
         crate::fault::point(crate::fault::Point::MidWrap);
         let padding = std::mem::take(&mut self.padding);
         let len = (padding - RECORD_HEADER) as u32;
         let sequence = RecordHeader(header).sequence();
         let header = RecordHeader::new(len, RECORD_PADDING, sequence).0;
-        ((position - padding) & self.mask, header)
+        (at.wrapping_sub(padding) & self.mask, header)
     }
 }
 
@@ -487,24 +484,28 @@ pub struct Reader<M> {
     mask: u64,
     align_mask: u64,
     payload_offset: u64,
-    max_len: u64,
-    /// Ring offset of the next message's bytes, which is `payload_offset` behind its record, unless
-    /// that is an array.
+    /// Ring offset of the next record; within an array, of the next element less `payload_offset`, so
+    /// that the bytes are `payload_offset` behind it in either case.
     front: u64,
-    /// The header, but for the sequence number, that the next record has if it is as long as the last
-    /// one. One compare then stands for all checks, and the record's size is known without waiting
-    /// for the load: a predicted branch instead of a dependent address. 0: nothing is expected.
-    expected: u64,
-    /// Bytes of the expected record, or of the array that is being read.
-    size: u64,
-    /// Bytes of one message in it.
+    /// From one message to the next: bytes of the expected record, or of an element; 0 when nothing is
+    /// expected.
+    step: u64,
+    /// Bytes of one message; 0 when nothing is expected.
     len: u64,
-    /// From this `front` on there is more to do than to go on to the next record: the ring ends, or
-    /// what is expected would run past its end, or the head is to be published. One compare stands
-    /// for all three.
+    /// The header that the next record has if it is as long as the last one. One compare then stands
+    /// for all checks, and the record's size is known without waiting for the load: a predicted branch
+    /// instead of a dependent address. [`UNEXPECTED`], but for its number: nothing is expected, or an
+    /// array is being read.
+    ///
+    /// Not beside `front`, where the two would be stepped on as one vector: what one message stores of them
+    /// the next one loads, and a vector takes longer through memory.
+    expected: u64,
+    /// From this `front` on there is more to do than to go on to the next message: the ring ends, or
+    /// what is expected would run past its end, or the head is to be published, or the array ends. One
+    /// compare stands for all four.
     stop: u64,
-    /// Messages of the array that is being read that were not stepped over; 0 outside of one.
-    left: u64,
+    /// Bytes of the array that is being read, its header included; 0 outside of one.
+    array_size: u64,
     /// Ring offset of that array's record.
     array: u64,
     /// Position of the ring's first byte in this lap.
@@ -513,9 +514,18 @@ pub struct Reader<M> {
     published: u64,
     /// Bytes released before the head is published.
     publish_every: u64,
-    /// Messages stepped over and not released.
+    /// Number of the next message. The counter that others see follows it.
+    next: u64,
+    /// Messages stepped over and not released, those apart that a release behind them took along.
     held: u64,
 }
+
+/// A header that no record has. Memory that holds it all the same, with the right number, shows one empty
+/// message, because `len` and `step` are 0 then; what is written over by accident does not look like it.
+const UNEXPECTED: u64 = RecordHeader::new(0x6e6f_6e65, u8::MAX, 0).0;
+
+/// What a header changes by from one message to the next that is as long.
+const NEXT: u64 = RecordHeader::new(0, 0, 1).0;
 
 /// A checked record.
 #[derive(Clone, Copy, Debug)]
@@ -525,9 +535,9 @@ struct Record {
     size: u64,
     /// Number of its first message, modulo 2^24.
     sequence: u64,
-    /// What [`Reader::expected`] becomes. 0 for an array, because its header does not tell its
-    /// element count.
-    expected: u64,
+    /// All of it.
+    header: u64,
+    is_array: bool,
     /// Messages in it.
     count: u64,
     /// Bytes of each.
@@ -559,6 +569,7 @@ impl<M: RingMemory> Reader<M> {
             return Err(Fault::Position);
         }
         let mut reader = Self::starting_at(memory, geometry, head);
+        reader.next = received;
         reader.resume(received)?;
         Ok(reader)
     }
@@ -575,17 +586,17 @@ impl<M: RingMemory> Reader<M> {
             mask,
             align_mask: geometry.record_align - 1,
             payload_offset: geometry.payload_offset,
-            max_len: max_len(capacity),
-            front: (head & mask) + geometry.payload_offset,
-            expected: 0,
-            size: 0,
+            front: head & mask,
+            expected: UNEXPECTED,
+            step: 0,
             len: 0,
             stop: 0,
-            left: 0,
+            array_size: 0,
             array: 0,
             lap: head & !mask,
             published: head,
             publish_every: (capacity / 8).min(PUBLISH_MAX),
+            next: 0,
             held: 0,
             memory,
         };
@@ -598,11 +609,10 @@ impl<M: RingMemory> Reader<M> {
         &self.memory
     }
 
-    /// Messages stepped over so far, which is also the number of the next one. As for the writer's:
-    /// the only copy is the counter.
+    /// Messages stepped over so far, which is also the number of the next one.
     #[inline(always)]
     pub fn next_sequence(&self) -> u64 {
-        self.memory.consumer().progress.received.load_relaxed().wrapping_add(self.held)
+        self.next
     }
 
     /// Whether messages were stepped over and not released yet.
@@ -620,7 +630,7 @@ impl<M: RingMemory> Reader<M> {
     /// Whether there is nothing: one load, for those who look again and again.
     #[inline(always)]
     pub fn is_empty(&self) -> bool {
-        self.left == 0 && self.memory.word(self.front - self.payload_offset).load_published() == 0
+        self.array_size == 0 && self.memory.word(self.front).load_published() == 0
     }
 
     /// Whether there certainly is a message: one as long as the last. If not, ask
@@ -628,20 +638,15 @@ impl<M: RingMemory> Reader<M> {
     /// places goes through memory, or is taken apart and put together again.
     #[inline(always)]
     pub fn is_ready(&self) -> bool {
-        if self.left != 0 {
-            return true;
-        }
-        // A1, pairs with R1 in Writer::commit_record and Writer::flush.
-        let header = self.memory.word(self.front - self.payload_offset).load_acquire();
-        let expected = RecordHeader(self.expected).numbered(self.next_sequence());
-        self.expected != 0 && header == expected.0
+        // A1, pairs with R1 in Writer::commit_record and Writer::flush. No header begins within an array.
+        self.array_size != 0 || self.memory.word(self.front).load_acquire() == self.expected
     }
 
     /// Whether there is a message, by all its header says.
     #[cold]
     #[inline(never)]
     pub fn look_closely(&mut self) -> Result<bool, Fault> {
-        if self.left != 0 {
+        if self.array_size != 0 {
             return Ok(true);
         }
         let Some(record) = self.look(self.position())? else { return Ok(false) };
@@ -655,9 +660,10 @@ impl<M: RingMemory> Reader<M> {
     /// The message that was found.
     #[inline(always)]
     pub fn message(&self) -> Message {
-        self.memory.touch(self.front, self.len, Access::Read);
+        let offset = self.front + self.payload_offset;
+        self.memory.touch(offset, self.len, Access::Read);
         Message {
-            payload: self.memory.payload(self.front).cast_const(),
+            payload: self.memory.payload(offset).cast_const(),
             len: self.len as usize,
             sequence: self.next_sequence(),
         }
@@ -666,27 +672,29 @@ impl<M: RingMemory> Reader<M> {
     /// The message that was found, and those that follow it in the same record.
     #[inline(always)]
     pub fn run(&self) -> Run {
-        let count = self.left.max(1);
-        self.memory.touch(self.front, self.len * count, Access::Read);
+        let count = if self.array_size == 0 { 1 } else { self.elements_left() };
         let Message { payload, len, sequence } = self.message();
+        self.memory.touch(self.front + self.payload_offset, self.len * count, Access::Read);
         Run { payload, len, count: count as usize, sequence }
+    }
+
+    /// Within an array.
+    #[inline(always)]
+    fn elements_left(&self) -> u64 {
+        // Both fit into 32 bits, where a division takes half as long.
+        u64::from((self.stop - self.front) as u32 / self.step as u32)
     }
 
     /// Steps over the message that was found and gives its room back. Returns true when the head was
     /// published for the writer, who may be asleep waiting for it.
     #[inline(always)]
     pub fn consume(&mut self) -> bool {
-        let next = self.next_sequence().wrapping_add(1);
-        if self.left > 1 {
-            self.left -= 1;
-            self.front += self.len;
-        } else {
-            self.leave_record();
-        }
-        self.held = 0;
+        self.front += self.step;
+        self.expected = self.expected.wrapping_add(NEXT);
+        self.next = self.next.wrapping_add(1);
         // R3, pairs with A3 in Reader::attach: the bytes were read before. Behind the private
         // fields: a store to shared memory might, for all the compiler knows, change them.
-        self.memory.consumer().progress.received.store_release(next);
+        self.memory.consumer().progress.received.store_release(self.next);
         crate::fault::point(crate::fault::Point::MidRelease);
         self.front >= self.stop && self.turn_and_publish()
     }
@@ -696,14 +704,11 @@ impl<M: RingMemory> Reader<M> {
     #[inline(always)]
     pub fn advance(&mut self, count: usize) {
         let count = count as u64;
-        debug_assert!(count > 0 && count <= self.left.max(1));
+        debug_assert!(count > 0);
         self.held += count;
-        if self.left > count {
-            self.left -= count;
-            self.front += self.len * count;
-            return;
-        }
-        self.leave_record();
+        self.next = self.next.wrapping_add(count);
+        self.front += self.step * count;
+        self.expected = self.expected.wrapping_add(NEXT.wrapping_mul(count));
         if self.front >= self.stop {
             self.turn();
         }
@@ -713,10 +718,9 @@ impl<M: RingMemory> Reader<M> {
     /// writer, who may be asleep waiting for it.
     #[inline(always)]
     pub fn release(&mut self) -> bool {
-        let next = self.next_sequence();
         self.held = 0;
         // R3, pairs with A3 in Reader::attach.
-        self.memory.consumer().progress.received.store_release(next);
+        self.memory.consumer().progress.received.store_release(self.next);
         crate::fault::point(crate::fault::Point::MidRelease);
         self.front >= self.stop && self.turn_and_publish()
     }
@@ -732,45 +736,38 @@ impl<M: RingMemory> Reader<M> {
         // R2, pairs with A2 in RingMemory::released.
         self.memory.consumer().gate.head.store_release(head);
         self.published = head;
-        self.set_stop();
+        if self.array_size == 0 {
+            self.set_stop();
+        }
         true
     }
 
     /// Whether nothing is left: a look, without any effect.
     pub fn is_drained(&self) -> Result<bool, Fault> {
-        Ok(self.left == 0 && self.look(self.position())?.is_none())
+        Ok(self.array_size == 0 && self.look(self.position())?.is_none())
     }
 
     /// Position of the oldest record that was not wholly stepped over.
     pub fn position(&self) -> u64 {
-        let offset = if self.left == 0 { self.front - self.payload_offset } else { self.array };
-        self.lap + offset
-    }
-
-    /// On to the next record.
-    #[inline(always)]
-    fn leave_record(&mut self) {
-        if self.left == 0 {
-            self.front += self.size;
-        } else {
-            self.left = 0;
-            self.front = self.array + self.size + self.payload_offset;
-        }
+        self.lap + if self.array_size == 0 { self.front } else { self.array }
     }
 
     /// What `stop` stands for, but for the publication.
     #[cold]
     #[inline(never)]
     fn turn(&mut self) {
-        if self.left == 0 {
-            if self.front - self.payload_offset > self.mask {
-                self.front = self.payload_offset;
-                self.lap += self.mask + 1;
-            }
-            // As long a record again is not to be expected where it would run past the end.
-            if self.front - self.payload_offset + self.size > self.mask + 1 {
-                self.expected = 0;
-            }
+        let was_array = self.array_size != 0;
+        if was_array {
+            self.front = self.array + self.array_size;
+            self.array_size = 0;
+        }
+        if self.front > self.mask {
+            self.front = 0;
+            self.lap += self.mask + 1;
+        }
+        // As long a record again is not to be expected where it would run past the end.
+        if was_array || self.front + self.step > self.mask + 1 {
+            (self.expected, self.step, self.len) = (UNEXPECTED, 0, 0);
         }
         self.set_stop();
     }
@@ -779,16 +776,19 @@ impl<M: RingMemory> Reader<M> {
     #[inline(never)]
     fn turn_and_publish(&mut self) -> bool {
         self.turn();
+        // A batch that was forgotten went along.
+        self.held = 0;
         // Rarely enough that the writer's line moves seldom, often enough that a writer of large
         // records does not run dry.
         self.position() - self.published >= self.publish_every && self.publish_head()
     }
 
+    /// Not within an array, where its end is all there is to stop at.
     fn set_stop(&mut self) {
         let capacity = self.mask + 1;
-        let fits = if self.expected == 0 { capacity } else { capacity - self.size + 1 };
+        let fits = if self.step == 0 { capacity } else { capacity - self.step + 1 };
         let due = (self.published + self.publish_every).saturating_sub(self.lap);
-        self.stop = fits.min(due) + self.payload_offset;
+        self.stop = fits.min(due);
     }
 
     /// After a crash or a clean end: `received` is exact, the head lags behind it. The records in
@@ -803,10 +803,7 @@ impl<M: RingMemory> Reader<M> {
             let behind = received.wrapping_sub(record.sequence) & SEQUENCE_MASK;
             if behind < record.count {
                 self.enter(&record);
-                if self.left != 0 {
-                    self.left -= behind;
-                    self.front += behind * self.len;
-                }
+                self.front += behind * self.step;
                 return Ok(());
             }
             position = record.at + record.size;
@@ -819,7 +816,7 @@ impl<M: RingMemory> Reader<M> {
             return Err(Fault::Sequence);
         }
         self.lap = position & !self.mask;
-        self.front = (position & self.mask) + self.payload_offset;
+        self.front = position & self.mask;
         self.set_stop();
         Ok(())
     }
@@ -827,18 +824,21 @@ impl<M: RingMemory> Reader<M> {
     fn enter(&mut self, record: &Record) {
         let offset = record.at & self.mask;
         self.lap = record.at - offset;
-        self.size = record.size;
         self.len = record.len;
-        self.expected = record.expected;
-        if record.expected == 0 {
+        if record.is_array {
+            // Its header does not tell its element count, so there is nothing to compare with.
+            self.expected = UNEXPECTED;
             self.array = offset;
-            self.left = record.count;
-            self.front = offset + ARRAY_OFFSET;
+            self.array_size = record.size;
+            self.step = record.len;
+            self.front = offset + ARRAY_OFFSET - self.payload_offset;
+            self.stop = self.front + record.len * record.count;
         } else {
-            self.left = 0;
-            self.front = offset + self.payload_offset;
+            self.expected = record.header;
+            self.step = record.size;
+            self.front = offset;
+            self.set_stop();
         }
-        self.set_stop();
     }
 
     /// Reads and checks the record at `position`, skipping padding. Every number from the ring is
@@ -866,16 +866,14 @@ impl<M: RingMemory> Reader<M> {
                     let is_array = kind == RECORD_ARRAY;
                     let start = if is_array { ARRAY_OFFSET } else { self.payload_offset };
                     let size = (start + len + self.align_mask) & !self.align_mask;
-                    if len > self.max_len || size > to_end {
+                    if size > max_record(self.mask + 1) || size > to_end {
                         return Err(Fault::Length);
                     }
-                    let (expected, (len, count)) = if is_array {
-                        (0, self.look_array(offset + start, len)?)
-                    } else {
-                        (header.unnumbered().0, (len, 1))
-                    };
-                    let sequence = header.sequence();
-                    return Ok(Some(Record { at: position, size, sequence, expected, count, len }));
+                    let (len, count) =
+                        if is_array { self.look_array(offset + start, len)? } else { (len, 1) };
+                    let (header, sequence) = (header.0, header.sequence());
+                    let at = position;
+                    return Ok(Some(Record { at, size, sequence, header, is_array, count, len }));
                 }
                 _ => return Err(Fault::Kind),
             }

@@ -1,5 +1,5 @@
 //! A producer and subscribers that are killed, stopped and started again at random, for as long as
-//! `RINGWAY_SOAK_SECONDS` says (default 15, shared by the flavors). Every message is checked, byte by
+//! `RINGWAY_SOAK_SECONDS` says (default 30, shared by the flavors). Every message is checked, byte by
 //! byte, and that none is lost, doubled or out of order in the life of a subscriber: a violation ends
 //! it with a word about it. `RINGWAY_SOAK_SEED` repeats the choices of a run.
 
@@ -66,7 +66,7 @@ struct Place {
 }
 
 fn soak(overflow: Overflow) {
-    let seconds = std::env::var("RINGWAY_SOAK_SECONDS").map_or(15, |text| text.parse().unwrap());
+    let seconds = std::env::var("RINGWAY_SOAK_SECONDS").map_or(30, |text| text.parse().unwrap());
     let seed = std::env::var("RINGWAY_SOAK_SEED").map_or_else(
         |_| Instant::now().elapsed().as_nanos() as u64 ^ u64::from(std::process::id()),
         |text| text.parse().unwrap(),

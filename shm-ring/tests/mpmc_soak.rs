@@ -1,7 +1,7 @@
 //! Senders and receivers of one MPMC channel come and go, are killed and stopped at random moments, for
 //! as long as it is asked for; then everything is accounted for.
 //!
-//! `RINGWAY_SOAK_SECONDS` says how long (default 15), `RINGWAY_SOAK_SEED` repeats a sequence of kills (not
+//! `RINGWAY_SOAK_SECONDS` says how long (default 30), `RINGWAY_SOAK_SEED` repeats a sequence of kills (not
 //! the moments). What must hold at the end: each message that a sender knew to be committed came; what
 //! came twice was flagged the second time; at each receiver each sender's messages came in order,
 //! redeliveries apart; nobody waited for more than a bounded time while somebody lived.
@@ -92,11 +92,19 @@ fn sends(options: &Options, life: u64, tally: &Tally) {
         }
         for index in next..next + batch {
             // A receiver is always there, sooner or later.
-            let mut claim = sender.claim_timeout(body::length(index, room), PATIENCE).unwrap();
-            body::fill(&mut claim, life, index);
-            if batch > 1 { claim.queue() } else { claim.commit() }.unwrap();
+            let len = body::length(index, room);
+            let sent = sender.claim_timeout(len, PATIENCE).and_then(|mut claim| {
+                body::fill(&mut claim, life, index);
+                linger(&mut rng);
+                if batch > 1 { claim.queue() } else { claim.commit() }
+            });
+            if let Err(error) = sent {
+                return unexpected(tally, &error.to_string());
+            }
         }
-        sender.flush().unwrap();
+        if let Err(error) = sender.flush() {
+            return unexpected(tally, &error.to_string());
+        }
         next += batch;
         tally.committed(life).store_release(next);
         // In bursts, so that a life is over before its messages are.
@@ -137,9 +145,17 @@ fn receives(options: &Options, tally: &Tally) {
                 last[life as usize] = index + 1;
             }
             tally.came(life, index).add(if message.redelivered { 1 << 32 } else { 1 });
+            linger(&mut rng);
         }
         drop(batch);
         tally.0.word(PROGRESS).add(1);
+    }
+}
+
+/// Now and then, with a claim in hand: otherwise hardly anybody is killed with one.
+fn linger(rng: &mut Rng) {
+    if rng.one_in(128) {
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -150,7 +166,7 @@ fn unexpected(tally: &Tally, what: &str) {
 
 #[test]
 fn everybody_may_die() {
-    let seconds = std::env::var("RINGWAY_SOAK_SECONDS").map_or(15, |text| text.parse().unwrap());
+    let seconds = std::env::var("RINGWAY_SOAK_SECONDS").map_or(30, |text| text.parse().unwrap());
     let seed = std::env::var("RINGWAY_SOAK_SEED")
         .map_or_else(|_| std::process::id().into(), |text| text.parse().unwrap());
     println!("seed {seed}");
@@ -163,6 +179,8 @@ fn everybody_may_die() {
 
 struct Living {
     peer: PeerProcess,
+    /// Of a sender.
+    life: u64,
     stopped: bool,
 }
 
@@ -183,7 +201,7 @@ fn soak(rng: &mut Rng, wait: Wait, length: Duration) {
         ];
         let mut peer = PeerProcess::start(role, &arguments);
         peer.expect("ready");
-        Living { peer, stopped: false }
+        Living { peer, life, stopped: false }
     };
     let mut lives = 0;
     let mut living: Vec<Living> = Vec::new();
@@ -196,8 +214,13 @@ fn soak(rng: &mut Rng, wait: Wait, length: Duration) {
     let mut longest = Duration::ZERO;
     while Instant::now() < end && lives < LIVES {
         std::thread::sleep(Duration::from_micros(rng.range(0, 12_000)));
-        let victim = rng.range(0, 2 * EACH as u64 - 1) as usize;
-        if rng.one_in(3) {
+        let drawn = rng.range(0, 2 * EACH as u64 - 1) as usize;
+        // One that has sent all it may is replaced at once: where it is slow to kill anybody, all of
+        // them might come to that, and nothing would go on.
+        let spent = |index: &usize| tally.committed(living[*index].life).load_relaxed() >= MOST;
+        let spent = (0..EACH).find(spent);
+        let victim = spent.unwrap_or(drawn);
+        if spent.is_none() && rng.one_in(3) {
             // At most one at a time, or nobody might be left to go on.
             if living[victim].stopped {
                 living[victim].peer.go_on();
@@ -225,7 +248,11 @@ fn soak(rng: &mut Rng, wait: Wait, length: Duration) {
                 one.peer.go_on();
             }
         }
-        wait_until("the others to go on", || tally.0.word(PROGRESS).load_relaxed() != before);
+        wait_until("the others to go on", || {
+            let all_spent =
+                (0..EACH).all(|index| tally.committed(living[index].life).load_relaxed() >= MOST);
+            all_spent || tally.0.word(PROGRESS).load_relaxed() != before
+        });
         longest = longest.max(killed.elapsed());
     }
     for one in &mut living {

@@ -4,8 +4,9 @@
 //! is flagged, a successor works, and nothing is left when all have closed.
 //!
 //! Whole, this takes minutes, so by default it goes in strides. `RINGWAY_SWEEP_STRIDE=1` sweeps every
-//! instruction; `RINGWAY_SWEEP_VERB=<name>` sweeps one verb alone. Where ptrace is denied, it is
-//! skipped, and says so.
+//! instruction; `RINGWAY_SWEEP_VERB=<name>` sweeps one verb alone, and with `RINGWAY_SWEEP_CALLS=20..40`
+//! only what lies behind its 20th to 39th system call, for those that take long. Where ptrace is denied,
+//! it is skipped, and says so.
 
 #![cfg(all(not(loom), target_arch = "x86_64"))]
 
@@ -25,6 +26,7 @@ mod scene;
 mod sending;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -36,6 +38,8 @@ use scene::{Death, Scene, Survivors};
 const VERB: &str = "RINGWAY_SWEEP_VERB";
 /// Every how many instructions to kill.
 const STRIDE: &str = "RINGWAY_SWEEP_STRIDE";
+/// After which system calls, as a half-open range.
+const CALLS: &str = "RINGWAY_SWEEP_CALLS";
 
 /// Until this long after a survivor opened its handle, it does not ask whether its peer lives. In
 /// that time the next kills go on.
@@ -142,10 +146,11 @@ fn sweep_one(verb: &dyn Verb) {
         Err(_) => verb.stride(),
     };
     let mut sweep = Sweep { verb, pending: VecDeque::new(), steps: 0, kills: 0, violations: 0 };
-    let mut calls = 0;
+    let Range { start, end } = calls_to_sweep();
+    let mut calls = start;
     let mut steps = 0;
     // Kill points are counted from the last system call, which can be reached without stepping.
-    loop {
+    while calls < end {
         match sweep.kill_at(calls, steps) {
             Some(Reached::Point) if steps + stride <= reach => steps += stride,
             Some(Reached::Point | Reached::Call) => (calls, steps) = (calls + 1, 0),
@@ -160,10 +165,18 @@ fn sweep_one(verb: &dyn Verb) {
     let Sweep { steps, kills, violations, .. } = sweep;
     let numbers = sum_up(kills, steps, violations);
     println!(
-        "\n{RESULT}{numbers} ({}, {calls} system calls, one kill per {stride} instructions)",
+        "\n{RESULT}{numbers} ({}, system calls {start} to {calls}, one kill per {stride} instructions)",
         verb.name()
     );
     assert_eq!(violations, 0);
+}
+
+fn calls_to_sweep() -> Range<u64> {
+    let Ok(text) = std::env::var(CALLS) else { return 0..u64::MAX };
+    let range = text.split_once("..").and_then(|(start, end)| {
+        Some(start.parse().ok()?..if end.is_empty() { u64::MAX } else { end.parse().ok()? })
+    });
+    range.unwrap_or_else(|| panic!("{CALLS}={text} is no range such as 20..40"))
 }
 
 struct Sweep<'a> {

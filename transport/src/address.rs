@@ -38,7 +38,8 @@ const NAME_BYTES_MAX: usize = 128;
 /// | `backend` | `auto`, `uring`, `epoll` | tcp: what moves the bytes; `auto` is io_uring where it is to be had |
 /// | `congestion` | a name: `cubic`, `bbr` | tcp: the sockets' congestion control |
 /// | `send_buffer`, `recv_buffer` | sizes | tcp: bytes of the kernel's buffers, which it then leaves as they are |
-/// | `io` | `inline` | tcp: the caller's own calls drive the socket |
+/// | `io` | `inline`, `thread` | tcp: the caller's own calls move the bytes, or a thread does |
+/// | `io_core` | a number | tcp, `io=thread`: the core that the thread stays on |
 /// | `hold_cpu_latency` | `on`, `off` | keep the cores awake while the channel is open |
 /// | `kind` | `spsc`, `broadcast`, `mpmc` | who gets a message: the one receiver, every one, or any one |
 /// | `overflow` | `block`, `overwrite` | broadcast: wait for who is a whole ring behind, or overwrite |
@@ -47,7 +48,7 @@ const NAME_BYTES_MAX: usize = 128;
 /// | `slots` | a number | mpmc: how many messages it holds |
 /// | `slot` | a size | mpmc: bytes of a slot, which a message takes |
 /// | `redeliver` | `again`, `drop` | mpmc: a message whose receiver dies goes to another, or is dropped |
-/// | `until` | `never`, `last` | mpmc: whether it ends when the last sender has left |
+/// | `until` | `never`, `last` | mpmc, receivers: whether it ends when the last sender has left |
 ///
 /// Both ends of a `tcp://` channel use one address. The end on whose host it is binds, the other one
 /// connects; if both are on that host, the first to come binds. `0.0.0.0`, `[::]` and port 0 always
@@ -473,17 +474,18 @@ mod tests {
                 vec!["wait=spin", "wait=adaptive", "wait=park"],
                 vec!["side=bind", "side=connect"],
                 vec!["backend=auto", "backend=uring", "backend=epoll"],
-                vec!["io=inline"],
                 vec!["congestion=cubic", "congestion=bbr", "congestion=dctcp"],
                 vec!["send_buffer=4MiB", "send_buffer=65536"],
                 vec!["recv_buffer=1", "recv_buffer=64KiB"],
+                vec!["io=inline", "io=thread"],
+                vec!["io_core=0", "io_core=7"],
                 vec!["hold_cpu_latency=on", "hold_cpu_latency=off"],
-                vec!["kind=spsc"],
+                vec!["kind=spsc", "kind=mpmc", "kind=broadcast"],
             ]).prop_flat_map(|keys| {
                 let each: Vec<_> = keys.into_iter().map(proptest::sample::select).collect();
                 each.prop_shuffle()
             }),
-            count in 0..=10usize,
+            count in 0..=11usize,
         ) {
             let query = options[..count].join("&");
             let mark = if query.is_empty() { "" } else { "?" };

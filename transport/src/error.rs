@@ -196,6 +196,12 @@ pub enum SendError {
     /// This process is a fork of the one that opened the handle.
     #[error("this handle was opened before fork(); open the channel again in the child")]
     Forked,
+    /// The thread of `io=thread` has panicked, which is a defect of this library.
+    #[error(
+        "the thread that moves this end's bytes has panicked, as standard error tells; drop the handle, \
+         open the channel again, and report it"
+    )]
+    Broken,
     /// Something that a later version of the medium reports.
     #[error("the medium refused")]
     Other,
@@ -241,6 +247,7 @@ impl From<ringway_net::SendError> for SendError {
             Net::PeerDied { death, lost, .. } => Self::Lost { lost, death: Some(death) },
             Net::Refused { death, lost } => Self::Refused { death, lost },
             Net::Forked => Self::Forked,
+            Net::Broken => Self::Broken,
             _ => Self::Other,
         }
     }
@@ -320,7 +327,8 @@ pub enum RecvError {
     #[error("the sender's memory could not be opened ({0:?}); opening a new receiver tells more")]
     Open(ErrorKind),
     /// The sender of a broadcast that overwrites was faster by more than a ring: so many messages are
-    /// gone. The next call goes on behind them.
+    /// gone. The next call goes on behind them. In shared memory they are the oldest that were not read;
+    /// between hosts those that came while this end had no room.
     #[error(
         "{missed} messages were overwritten before they were read; the next call goes on behind them"
     )]
@@ -331,6 +339,12 @@ pub enum RecvError {
     /// This process is a fork of the one that opened the handle.
     #[error("this handle was opened before fork(); open the channel again in the child")]
     Forked,
+    /// The thread of `io=thread` has panicked, which is a defect of this library.
+    #[error(
+        "the thread that moves this end's bytes has panicked, as standard error tells; drop the handle, \
+         open the channel again, and report it"
+    )]
+    Broken,
     /// Something that a later version of the medium reports.
     #[error("the medium refused")]
     Other,
@@ -347,7 +361,9 @@ impl From<ringway_net::RecvError> for RecvError {
             Net::Disconnected => Self::Disconnected,
             Net::PeerDied { peer, .. } => Self::PeerDied { peer: peer.into() },
             Net::Refused { death } => Self::Refused { death },
+            Net::Lagged { missed } => Self::Lagged { missed },
             Net::Forked => Self::Forked,
+            Net::Broken => Self::Broken,
             _ => Self::Other,
         }
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ringway_net::session::Format;
-use ringway_net::{Backend, Congestion, Side, Tuning};
+use ringway_net::{Backend, Congestion, Io, Reins, Side, Tuning};
 use ringway_shm::{Kind, Overflow, Read, Redeliver, Until, Wait};
 use rkyv::rancor::Failure;
 
@@ -15,7 +15,7 @@ use crate::cpu_latency::CpuLatency;
 use crate::describe::Schema;
 use crate::error::Error;
 use crate::message::Message;
-use crate::remote::{Medium, only_here};
+use crate::remote::{Medium, only_here, only_threads};
 
 /// Opens a channel with options that are not in the address. Whoever opens a channel first decides
 /// its options; asking for others later is an error that prints both sides.
@@ -50,6 +50,9 @@ pub struct Builder {
     redeliver: Option<Redeliver>,
     until: Option<Until>,
     linger: Option<Duration>,
+    io: Io,
+    io_core: Option<usize>,
+    io_name: Option<String>,
     hold_cpu_latency: bool,
 }
 
@@ -90,6 +93,10 @@ impl Builder {
             redeliver: options.redeliver,
             until: options.until,
             linger: None,
+            io: options.io.unwrap_or_default(),
+            // What no core can be is refused where the channel is opened, too large or much too large.
+            io_core: options.io_core.map(|core| usize::try_from(core).unwrap_or(usize::MAX)),
+            io_name: None,
             hold_cpu_latency: options.hold_cpu_latency.unwrap_or(false),
         })
     }
@@ -161,6 +168,28 @@ impl Builder {
     #[must_use]
     pub fn linger(self, linger: Duration) -> Self {
         Self { linger: Some(linger), ..self }
+    }
+
+    /// Between hosts: who moves this end's bytes, the caller's own calls or a thread. [`Io`] tells what
+    /// each costs, and what becomes of messages and connections while the caller is elsewhere. Default:
+    /// the caller's calls.
+    #[must_use]
+    pub fn io(self, io: Io) -> Self {
+        Self { io, ..self }
+    }
+
+    /// Of `io=thread`: the core that the thread stays on. Opening fails if this process may not use it.
+    /// Default: any.
+    #[must_use]
+    pub fn io_core(self, core: usize) -> Self {
+        Self { io_core: Some(core), ..self }
+    }
+
+    /// Of `io=thread`: the thread's name, of which the system shows 15 bytes. Default: `rw-` and the
+    /// channel's name.
+    #[must_use]
+    pub fn io_name(self, name: impl Into<String>) -> Self {
+        Self { io_name: Some(name.into()), ..self }
     }
 
     /// Who gets the messages. Default: one receiver.
@@ -265,28 +294,40 @@ impl Builder {
 
     fn medium<T: Message + ?Sized>(&self) -> Result<Medium, Error> {
         let Some(host) = &self.host else { return Ok(Medium::Shm(self.shm::<T>(), self.read)) };
-        match self.not_of_tcp() {
-            Some(option) => Err(only_here(&self.name, option)),
-            None => Ok(Medium::Net(Box::new(self.net::<T>(host)))),
+        if let Some(option) = self.not_of_tcp() {
+            return Err(only_here(&self.name, option));
         }
+        if let Some(option) = self.not_of_inline() {
+            return Err(only_threads(&self.name, option));
+        }
+        Ok(Medium::Net(Box::new(self.net::<T>(host))))
     }
 
     /// The first option that was set and that a channel between hosts does not have. `align` makes no
     /// difference there.
     fn not_of_tcp(&self) -> Option<&'static str> {
-        let kind = self.kind.is_some_and(|kind| kind != Kind::Spsc);
+        let shared = self.kind == Some(Kind::Mpmc);
+        let broadcast = self.kind == Some(Kind::Broadcast);
         [
-            ("kind", kind),
-            ("overflow", self.overflow.is_some()),
+            ("overflow", self.overflow.is_some() && !broadcast),
             ("history", self.history.is_some()),
             ("read", self.read != Read::default()),
             ("slots", self.slots.is_some()),
             ("slot", self.slot.is_some()),
             ("redeliver", self.redeliver.is_some()),
-            ("until", self.until.is_some()),
+            ("until", self.until.is_some() && !shared),
         ]
         .into_iter()
         .find_map(|(option, is_set)| is_set.then_some(option))
+    }
+
+    /// The first option that was set and that only `io=thread` has.
+    fn not_of_inline(&self) -> Option<&'static str> {
+        match (self.io, self.io_core, &self.io_name) {
+            (Io::Inline, Some(_), _) => Some("io_core"),
+            (Io::Inline, _, Some(_)) => Some("io_name"),
+            _ => None,
+        }
     }
 
     fn net<T: Message + ?Sized>(&self, host: &Host) -> ringway_net::Options {
@@ -294,10 +335,22 @@ impl Builder {
         let mut options =
             ringway_net::Options::new(&host.host, host.port, &self.name, schema, format());
         options.side = self.side;
+        options.kind = match self.kind {
+            Some(Kind::Mpmc) => ringway_net::Kind::Mpmc,
+            Some(Kind::Broadcast) => ringway_net::Kind::Broadcast,
+            _ => ringway_net::Kind::Pair,
+        };
+        options.overflow = match self.overflow {
+            Some(Overflow::Overwrite) => ringway_net::Overflow::Overwrite,
+            _ => ringway_net::Overflow::Block,
+        };
+        options.until_last = self.until == Some(Until::Last);
         options.backend = self.backend;
         options.tuning = self.tuning.clone();
         options.capacity = self.capacity.unwrap_or(options.capacity);
         options.linger = self.linger.unwrap_or(options.linger);
+        options.io = self.io;
+        options.thread = Reins { name: self.io_name.clone(), core: self.io_core };
         options.wait = match self.wait {
             Some(Wait::Spin) => ringway_net::Wait::Spin,
             Some(Wait::Park) => ringway_net::Wait::Park,

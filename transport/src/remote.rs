@@ -61,7 +61,19 @@ pub(crate) fn only_here(name: &str, option: &str) -> Error {
         ringway_net::ErrorKind::BadOption,
         format!("opening channel {name:?} between hosts"),
         format!("`{option}` is set, which only channels in shared memory have"),
-        "Leave it out: between hosts a channel has one sender and one receiver; or use `shm://`",
+        "Leave it out, or use `shm://`",
+    ))
+}
+
+/// The error for an option that was set for a thread where there is none.
+pub(crate) fn only_threads(name: &str, option: &str) -> Error {
+    Error::Net(ringway_net::Error::new(
+        ringway_net::ErrorKind::BadOption,
+        format!("opening channel {name:?} between hosts"),
+        format!(
+            "`{option}` is set, which is for a thread, and the calls of this end are to move its bytes"
+        ),
+        "Add `io=thread`, or leave it out",
     ))
 }
 
@@ -98,7 +110,7 @@ impl Outlet for NetSender {
     const HAS_ARRAYS: bool = false;
 
     #[inline(always)]
-    fn claim_run(&mut self) -> Result<Option<Self::Claim<'_>>, Self::Error> {
+    fn claim_run(&mut self, _likely: usize) -> Result<Option<Self::Claim<'_>>, Self::Error> {
         self.claim_run()
     }
 

@@ -57,10 +57,16 @@ fn hosts_and_options_that_make_no_sense_are_refused() {
     assert_eq!(kind("tcp://127.0.0.1:0/between?side=connect"), ErrorKind::BadOption);
     assert_eq!(kind("tcp://127.0.0.1:0/between?capacity=100000"), ErrorKind::BadOption);
     assert_eq!(kind("tcp://127.0.0.1/between"), ErrorKind::BadOption);
+    assert_eq!(
+        kind("tcp://127.0.0.1:0/between?io=thread&io_core=99999999999"),
+        ErrorKind::BadOption
+    );
+    let error = ringway::sender::<Tick>("tcp://127.0.0.1:0/between?io_core=0").unwrap_err();
+    assert!(error.to_string().contains("`io_core`") && error.to_string().contains("io=thread"));
     let home = Home::new();
-    let broadcast = home.channel("tcp://127.0.0.1:0/between").kind(ringway::Kind::Broadcast);
-    let error = broadcast.sender::<Tick>().unwrap_err().to_string();
-    assert!(error.contains("`kind`") && error.contains("shm://"), "{error}");
+    let history = home.channel("tcp://127.0.0.1:0/between?kind=broadcast").history(5);
+    let error = history.sender::<Tick>().unwrap_err().to_string();
+    assert!(error.contains("`history`") && error.contains("shm://"), "{error}");
 }
 
 #[test]

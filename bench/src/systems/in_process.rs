@@ -152,7 +152,9 @@ fn open_sized<Q: Queue, const N: usize>(place: &Place<'_>) -> Result<Box<dyn Sid
             (Scenario::Stream, Role::Active) => Box::new(Source::new(end(&there))),
             (Scenario::Stream, Role::Passive) => Box::new(Sink::new(end(&there))),
             (_, Role::Active) => Box::new(many::Sender::new(end(&there), stool(party))),
-            (_, Role::Passive) => Box::new(many::Receiver::new(end(&there), stool(party))),
+            (_, Role::Passive | Role::Stopped) => {
+                Box::new(many::Receiver::new(end(&there), stool(party)))
+            }
         };
         sides.push((party, side));
     }

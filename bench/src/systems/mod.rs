@@ -43,6 +43,11 @@ impl System {
     pub(crate) fn over(&self) -> Over {
         if self.name.contains("-tcp-") { Over::Tcp } else { Over::Shm }
     }
+
+    /// Whether its sender goes on while a receiver does not read.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.name.ends_with("-overwrite")
+    }
 }
 
 /// One comparison.

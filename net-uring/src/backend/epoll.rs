@@ -3,7 +3,7 @@
 //! A spinning caller never calls epoll: a receive that finds nothing costs less than asking whether
 //! it would. The kernel holds no span between two calls.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use super::calls::Calls;

@@ -116,11 +116,18 @@ impl Session<Receiving> {
             // On 64-bit machines, where rings of 4 GiB are, this loses nothing.
             let end = read + len as usize;
             if kind == Kind::Data {
-                // Else it were taken already: it is not as it must be, or not whole.
+                // Flagged, or not whole, or not as it must be: else it were taken already.
                 if let Err(violation) = self.check_data(header.seq, len) {
                     self.violation(violation);
+                    break;
                 }
-                break;
+                if end > tail.len() {
+                    break;
+                }
+                self.half.received += len;
+                self.progress();
+                read = end;
+                continue;
             }
             if end > tail.len() {
                 break;
@@ -141,8 +148,8 @@ impl Session<Receiving> {
         }
     }
 
-    /// Counts in messages as long as they are whole and as they must be, from `read` on. Returns where
-    /// the first begins that is not, or is none.
+    /// Counts in messages without flags as long as they are whole and as they must be, from `read` on.
+    /// Returns where the first begins that is not.
     #[inline(always)]
     fn take_messages(&mut self, tail: &[u8], mut read: usize) -> usize {
         if !self.is_up() || self.half.fin.is_some() {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::greeting::{Direction, Greeting, RefuseCode};
 use super::machine::{Half, Heard, Mismatch, Offer, Resumed, Session};
 use super::{Headers, Violation};
-use crate::frame::{CONTROL_MAX, HEADER_LEN, Header, Kind, body_max, frame_len};
+use crate::frame::{CONTROL_MAX, GAP, HEADER_LEN, Header, Kind, body_max, frame_len};
 
 /// The sending half of a session. The order of its positions is drawn in the module's front page.
 #[derive(Debug)]
@@ -70,10 +70,10 @@ impl Session<Sending> {
         self.half.acknowledged
     }
 
-    /// Bytes that were committed and that no connection has taken: they leave with later calls.
+    /// Bytes below `end` that no connection has taken: they leave with later calls.
     #[inline(always)]
-    pub fn unsent(&self) -> u64 {
-        self.half.tail - self.half.sent
+    pub fn unsent_below(&self, end: u64) -> u64 {
+        end.saturating_sub(self.half.sent)
     }
 
     /// The longest body of a message: half a ring, less a header.
@@ -86,6 +86,11 @@ impl Session<Sending> {
     #[inline(always)]
     pub fn room(&self) -> u64 {
         self.half.acknowledged + self.half.capacity - self.half.tail
+    }
+
+    /// Bytes of frames that the receiver has room for, beyond those that are committed.
+    pub fn credit(&self) -> u64 {
+        self.half.credit.saturating_sub(self.half.tail)
     }
 
     /// Whether a body of `len` bytes may be written behind the header at [`Self::tail`] now.
@@ -113,6 +118,19 @@ impl Session<Sending> {
         let header = Header::data(len as u32, self.half.tail);
         self.half.tail += frame_len(len as u32);
         header.to_bytes()
+    }
+
+    /// Takes over frames that somebody else wrote behind the tail, as [`Self::commit`] would have: whole
+    /// frames up to `tail`, each with its header, position and padding.
+    ///
+    /// # Panics
+    /// If there was no room for them, or `tail` goes back.
+    #[inline(always)]
+    pub fn handle_committed(&mut self, tail: u64) {
+        let half = &mut self.half;
+        let room = half.acknowledged + half.capacity;
+        assert!(half.tail <= tail && tail <= room, "frames without room");
+        half.tail = tail;
     }
 
     /// Takes in bytes that came over the connection: control frames, as the receiver sends nothing
@@ -150,13 +168,20 @@ impl Session<Sending> {
 
     /// What was committed and never acknowledged. Walks through the ring, so for the end.
     pub fn unacknowledged(&self, ring: &impl Headers) -> Unacknowledged {
+        self.unacknowledged_below(self.half.tail, ring)
+    }
+
+    /// As [`Self::unacknowledged`], with frames that lie behind the tail already, up to `end`.
+    pub fn unacknowledged_below(&self, end: u64, ring: &impl Headers) -> Unacknowledged {
         let mut sum = Unacknowledged::default();
         let mut at = self.half.acknowledged;
-        while at < self.half.tail {
-            let len = Header::from_bytes(ring.header(at)).len;
+        while at < end {
+            let Header { len, flags, .. } = Header::from_bytes(ring.header(at));
             at += frame_len(len);
-            sum.messages += 1;
-            sum.bytes += u64::from(len);
+            if flags != GAP {
+                sum.messages += 1;
+                sum.bytes += u64::from(len);
+            }
         }
         sum
     }

@@ -1,10 +1,12 @@
 //! Both ends over a scripted backend: short, late, interrupted, cancelled and reordered completions,
 //! and streams that break at any byte. One thread, no sockets.
 
-use ringway_net::backend::fake::{Fake, Step};
+use ringway_net::backend::fake::Step;
 use ringway_net::backend::{Backend, Kind};
-use ringway_net::connection::testing::{ends, join, script_receiver, script_sender};
-use ringway_net::{NetReceiver, NetSender, Options, RecvError, SendError, Wait};
+use ringway_net::connection::testing::{
+    FakeReceiver, FakeSender, ends, join, script_receiver, script_sender,
+};
+use ringway_net::{Options, RecvError, SendError, Wait};
 
 use super::support::{PATIENCE, check, fill, length, options};
 
@@ -19,7 +21,7 @@ struct Passed {
 
 impl Passed {
     /// One call on each end.
-    fn step(&mut self, tx: &mut NetSender<Fake>, rx: &mut NetReceiver<Fake>, most: u64) {
+    fn step(&mut self, tx: &mut FakeSender, rx: &mut FakeReceiver, most: u64) {
         let len = length(self.sent, MAX);
         match tx.try_claim(len) {
             Ok(mut claim) if self.sent < most => {
@@ -43,7 +45,7 @@ impl Passed {
     }
 
     /// Until all have arrived.
-    fn run(&mut self, tx: &mut NetSender<Fake>, rx: &mut NetReceiver<Fake>, most: u64) {
+    fn run(&mut self, tx: &mut FakeSender, rx: &mut FakeReceiver, most: u64) {
         let mut steps = 0_u64;
         while self.received < most {
             self.step(tx, rx, most);
@@ -65,7 +67,7 @@ fn scripted_options() -> Options {
 }
 
 /// Joins the two ends again; the dialer may rest a moment between two attempts.
-fn join_again(tx: &mut NetSender<Fake>, rx: &mut NetReceiver<Fake>, room: usize) {
+fn join_again(tx: &mut FakeSender, rx: &mut FakeReceiver, room: usize) {
     let start = std::time::Instant::now();
     while !join(tx, rx, room) {
         assert!(start.elapsed() < PATIENCE, "no connection came about");

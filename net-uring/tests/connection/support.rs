@@ -39,6 +39,7 @@ pub fn options(port: u16) -> Options {
     let mut options = Options::new("127.0.0.1", port, "ticks", 0x1234, FORMAT);
     options.capacity = 64 << 10;
     options.backend = first();
+    options.io = super::IO;
     options
 }
 

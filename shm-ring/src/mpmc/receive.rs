@@ -2,7 +2,7 @@
 
 use super::memory::{Access, SlotMemory, SlotWord};
 use super::word::{self, Owner, Sent, Taken};
-use super::{Geometry, Holder, STEPS_PER_HINT, back_off, help};
+use super::{Geometry, Holder, STEPS_PER_HINT, TICKETS, back_off, help, look};
 use crate::error::Fault;
 
 /// How many slots ahead a receiver in a stream asks for what it will read.
@@ -75,7 +75,7 @@ impl<M: SlotMemory> Receiver<M> {
     /// A receiver with nothing claimed. `owner` is this participant's alone, and was swept.
     pub fn new(memory: M, owner: Owner) -> Self {
         let geometry = Geometry::of(memory.slots());
-        let hint = memory.head().load_relaxed();
+        let hint = look(memory.head());
         Self {
             memory,
             owner,
@@ -165,6 +165,13 @@ impl<M: SlotMemory> Receiver<M> {
         self.may_return
     }
 
+    /// Has the next [`Self::try_take`] look everywhere. For now and then, when nothing comes: a word that
+    /// was written over may have parted the senders from the receivers.
+    #[inline(always)]
+    pub fn doubt(&mut self) {
+        self.may_return = true;
+    }
+
     /// Whether messages came one after the other until just now. Asked once after each such streak.
     #[inline(always)]
     pub fn ends_streak(&mut self) -> bool {
@@ -247,7 +254,7 @@ impl<M: SlotMemory> Receiver<M> {
     pub fn give_back(&mut self) -> u64 {
         self.release();
         let Held { first, len, .. } = std::mem::take(&mut self.held);
-        for ticket in (first..first + len).rev() {
+        for ticket in (0..len).rev().map(|behind| first.wrapping_add(behind)) {
             self.store(ticket, Taken::Returned { attempt: 1 });
         }
         if len > 0 {
@@ -305,8 +312,40 @@ impl<M: SlotMemory> Receiver<M> {
                 self.step_over(ticket, found, taken)?;
                 Ok(false)
             }
+            _ if self.catch_up(ticket, taken)? => Ok(false),
             _ => Err(Fault::Slot.into()),
         }
+    }
+
+    /// Where words were written over, the others may have gone on beyond the place at which this one waits:
+    /// steps over a place that receivers have passed, and passes over one that senders have. False: neither.
+    #[cold]
+    fn catch_up(&mut self, ticket: u64, taken: &mut u32) -> Result<bool, TakeError> {
+        let lap = self.geometry.lap(ticket);
+        let index = self.geometry.index(ticket);
+        let found = self.memory.taken(index).load_acquire();
+        let state = Taken::read(found);
+        if state.is_ok() && word::lap(found).since(lap) >= 0 {
+            self.keep_hint(ticket);
+            self.step_over(ticket, found, taken)?;
+            return Ok(true);
+        }
+        // Acquire: whoever moved it beyond this place had seen it claimed, and so does the look that follows.
+        let tail = self.memory.tail().load_acquire() & (TICKETS - 1);
+        let sent = self.memory.sent(index).load_acquire();
+        let is_left_out = tail.wrapping_sub(ticket).cast_signed() > 0
+            && word::lap(sent).since(lap) < 0
+            && matches!(Sent::read(sent), Ok(Sent::Nothing | Sent::Ready { .. }));
+        let is_held = matches!(state, Ok(state) if state != Taken::Done);
+        if !is_left_out || is_held {
+            return Ok(false);
+        }
+        if self.memory.taken(index).replace(found, Taken::Done.word(lap)).is_ok() {
+            self.next = ticket + 1;
+            self.keep_hint(self.next);
+            announce_returns(&self.memory);
+        }
+        Err(Fault::Slot.into())
     }
 
     /// A senders' word that nobody writes: this lap of the slot is over, and that is told once. The slot
@@ -319,6 +358,7 @@ impl<M: SlotMemory> Receiver<M> {
         match own_word.replace(Taken::Done.word(lap.before()), Taken::Done.word(lap)) {
             Ok(()) => {
                 self.next = ticket + 1;
+                announce_returns(&self.memory);
                 Err(fault.into())
             }
             Err(found) => {
@@ -348,6 +388,7 @@ impl<M: SlotMemory> Receiver<M> {
                 let done = Taken::Done.word(self.geometry.lap(ticket));
                 if own_word.replace(found, done).is_ok() {
                     self.next = ticket + 1;
+                    announce_returns(&self.memory);
                 }
                 return Err(fault.into());
             }
@@ -357,21 +398,31 @@ impl<M: SlotMemory> Receiver<M> {
                 *taken += 1;
                 self.next += if let Taken::Reading { run, .. } = state { run } else { 1 };
                 if taken.is_multiple_of(STEPS_PER_HINT) {
-                    self.hint = self.memory.head().load_relaxed();
+                    self.hint = look(self.memory.head());
                     self.next = self.next.max(self.hint);
                 }
                 Ok(())
             }
             1.. => {
                 // Others went round. The hint lags by less than a lap, so it is ahead of here.
-                self.hint = self.memory.head().load_relaxed();
+                self.hint = look(self.memory.head());
                 if self.hint <= self.next {
                     return Err(Fault::Hint.into());
                 }
                 self.next = self.hint;
                 Ok(())
             }
-            _ => Err(Fault::Slot.into()),
+            // The senders are further than that. It was part of a receiver's claim whose word was
+            // written over: the claim ended without it.
+            laps => {
+                let lap = self.geometry.lap(ticket);
+                if state == Taken::Done {
+                    let over = if laps == -1 { lap } else { lap.before() };
+                    let own_word = self.memory.taken(self.geometry.index(ticket));
+                    let _ = own_word.replace(found, Taken::Done.word(over));
+                }
+                Err(Fault::Slot.into())
+            }
         }
     }
 
@@ -402,11 +453,18 @@ impl<M: SlotMemory> Receiver<M> {
         }
         self.returns = returns;
         self.may_return = false;
+        let mut taken = 0;
+        for _ in 0..=self.geometry.mask {
+            if !self.catch_up(self.next, &mut taken)? {
+                break;
+            }
+        }
         Ok(false)
     }
 }
 
-/// Tells receivers that messages may have come back. After they have.
+/// Tells receivers that messages may have come back, or that a place was passed over at which they may
+/// wait. After they have, or it was.
 pub(super) fn announce_returns<M: SlotMemory>(memory: &M) {
     let returns = memory.returns();
     let mut old = returns.load_relaxed();

@@ -1,8 +1,9 @@
 //! The sender's half: claims slots, fills them, publishes them or gives them up.
 
 use super::memory::{Access, SlotMemory, SlotWord};
+use super::receive::announce_returns;
 use super::word::{self, LEN_MAX, Owner, Sent, Taken};
-use super::{Geometry, Holder, STEPS_PER_HINT, back_off, help};
+use super::{Geometry, Holder, STEPS_PER_HINT, TICKETS, back_off, help, look};
 use crate::error::Fault;
 
 /// Slots looked at in advance when the known free ones are used up: eight lines of receivers' words,
@@ -55,7 +56,7 @@ impl<M: SlotMemory> Sender<M> {
     /// A sender with nothing claimed. `owner` is this participant's alone, and was swept.
     pub fn new(memory: M, owner: Owner) -> Self {
         let geometry = Geometry::of(memory.slots());
-        let hint = memory.tail().load_relaxed();
+        let hint = look(memory.tail());
         Self { memory, owner, geometry, next: hint, free: hint, hint, run: Run::default() }
     }
 
@@ -103,11 +104,10 @@ impl<M: SlotMemory> Sender<M> {
                 continue;
             }
             if first + most > self.free && !self.look_ahead(first)? {
+                self.follow(first, found);
                 continue;
             }
-            if first.wrapping_sub(self.hint).cast_signed() >= self.geometry.reach.cast_signed() {
-                self.hint = help(self.memory.tail(), first);
-            }
+            self.keep_hint(first);
             let len = most.min(self.free - first).min(self.geometry.run_max());
             let claim = Sent::Writing { owner: self.owner, run: len }.word(lap);
             match self.memory.sent(index).replace(found, claim) {
@@ -208,7 +208,7 @@ impl<M: SlotMemory> Sender<M> {
                 *taken += 1;
                 self.next += if let Sent::Writing { run, .. } = state { run } else { 1 };
                 if taken.is_multiple_of(STEPS_PER_HINT) {
-                    self.hint = self.memory.tail().load_relaxed();
+                    self.hint = look(self.memory.tail());
                     self.next = self.next.max(self.hint);
                 }
                 Ok(())
@@ -222,9 +222,16 @@ impl<M: SlotMemory> Sender<M> {
                 // Settled after all, which the caller has asked for.
                 Sent::Nothing | Sent::Ready { .. } => Err(ClaimError::Corrupt(Fault::Slot)),
             },
+            ..=-2 if matches!(state, Sent::Nothing | Sent::Ready { .. }) => {
+                // A lap was left out, because the word of the claim that covered it was written over.
+                // Nobody comes to that lap any more; with this the receivers pass over it.
+                let left_out = Sent::Nothing.word(self.geometry.lap(ticket).before());
+                let _ = self.memory.sent(self.geometry.index(ticket)).replace(found, left_out);
+                Err(ClaimError::Corrupt(Fault::Slot))
+            }
             laps if laps > 0 => {
                 // Others went round. The hint lags by less than a lap, so it is ahead of here.
-                self.hint = self.memory.tail().load_relaxed();
+                self.hint = look(self.memory.tail());
                 if self.hint <= self.next {
                     return Err(ClaimError::Corrupt(Fault::Hint));
                 }
@@ -245,13 +252,40 @@ impl<M: SlotMemory> Sender<M> {
         if taken == Taken::Done.word(lap.before()) {
             // Somebody else may have done so.
             let _ = self.memory.sent(index).replace(found, Sent::Nothing.word(lap.before()));
-            Ok(())
-        } else if Taken::read(taken).is_ok() && word::lap(taken).since(lap) >= 0 {
+            return Ok(());
+        }
+        match (Taken::read(taken), word::lap(taken).since(lap)) {
             // They have passed over it in this lap, too.
+            (Ok(_), 0..) => {
+                self.next += 1;
+                self.keep_hint(self.next);
+                return Ok(());
+            }
+            (Err(_), _) | (Ok(Taken::Done), ..=-2) if self.is_left_behind(ticket) => {
+                self.end_left_behind(ticket, taken);
+            }
+            _ => {}
+        }
+        Err(ClaimError::Corrupt(fault))
+    }
+
+    /// Receivers have come by here in this lap. So has a sender since the look at its word; or they passed
+    /// over a word that nobody writes, and then so do the senders.
+    #[cold]
+    fn follow(&mut self, ticket: u64, found: u64) {
+        let index = self.geometry.index(ticket);
+        let passed_over = Sent::Nothing.word(self.geometry.lap(ticket));
+        if self.memory.sent(index).replace(found, passed_over).is_ok() {
             self.next += 1;
-            Ok(())
-        } else {
-            Err(ClaimError::Corrupt(fault))
+            self.keep_hint(self.next);
+        }
+    }
+
+    /// Moves the hint if a claim at `first` would be too far beyond it.
+    #[inline(always)]
+    fn keep_hint(&mut self, first: u64) {
+        if first.wrapping_sub(self.hint).cast_signed() >= self.geometry.reach.cast_signed() {
+            self.hint = help(self.memory.tail(), first);
         }
     }
 
@@ -281,12 +315,9 @@ impl<M: SlotMemory> Sender<M> {
         let state = match Taken::read(found) {
             Ok(state) => state,
             Err(fault) => {
-                // A word that nobody writes. Where the receivers have gone on nobody else comes to it.
-                let last = ticket.wrapping_sub(self.geometry.mask + 1);
-                if self.memory.head().load_relaxed().wrapping_sub(last).cast_signed() > 0 {
-                    let done = Taken::Done.word(self.geometry.lap(ticket).before());
-                    // Somebody else may have done so.
-                    let _ = self.memory.taken(self.geometry.index(ticket)).replace(found, done);
+                // A word that nobody writes.
+                if self.is_left_behind(ticket) {
+                    self.end_left_behind(ticket, found);
                 }
                 return Err(ClaimError::Corrupt(fault));
             }
@@ -295,11 +326,41 @@ impl<M: SlotMemory> Sender<M> {
             // A message of this lap was sent and taken already.
             (_, 0..) => return Ok(false),
             (Taken::Reading { owner, .. } | Taken::Again { owner, .. }, -1) => Some(owner),
+            (Taken::Done, ..=-2) if self.is_left_behind(ticket) => {
+                // Taken between the look at the word and that at `head`; or it was part of a receiver's
+                // claim whose word was written over, and the claim ended without it.
+                return Err(match self.end_left_behind(ticket, found) {
+                    true => ClaimError::Corrupt(Fault::Slot),
+                    false => ClaimError::Full(None),
+                });
+            }
             // The lap before is over for the senders, and nobody has taken it.
             (Taken::Returned { .. }, -1) | (Taken::Done, -2) => None,
             _ => return Err(ClaimError::Corrupt(Fault::Slot)),
         };
         let ticket = ticket.wrapping_sub(self.geometry.mask + 1);
         Err(ClaimError::Full(Some(Holder { owner, ticket, word: found })))
+    }
+
+    /// Whether receivers have gone on beyond the last lap of this slot.
+    #[cold]
+    fn is_left_behind(&self, ticket: u64) -> bool {
+        let last = ticket.wrapping_sub(self.geometry.mask + 1);
+        // Acquire: what took the slot, if anything did, is visible to the swap that follows.
+        let head = self.memory.head().load_acquire() & (TICKETS - 1);
+        head.wrapping_sub(last).cast_signed() > 0
+    }
+
+    /// Ends the last lap of a slot that was left behind: nobody else comes to it. A sender comes here after
+    /// all of the claim that covers the slot was released, so that without damage the word has changed
+    /// since it was found. Returns whether it had not.
+    #[cold]
+    fn end_left_behind(&self, ticket: u64, found: u64) -> bool {
+        let done = Taken::Done.word(self.geometry.lap(ticket).before());
+        let is_ended = self.memory.taken(self.geometry.index(ticket)).replace(found, done).is_ok();
+        if is_ended {
+            announce_returns(&self.memory);
+        }
+        is_ended
     }
 }

@@ -20,7 +20,7 @@ fn one_byte_too_large() {
     let scratch = Scratch::new();
     let mut producer = scratch.producer();
     let max = producer.max_len();
-    assert_eq!(max, CAPACITY / 2 - 16);
+    assert_eq!(max, CAPACITY / 2 - 8);
     let too_large = |len| SendError::TooLarge { len, max };
     assert_eq!(producer.try_claim(max + 1).unwrap_err(), too_large(max + 1));
     assert_eq!(producer.claim(max + 1).unwrap_err(), too_large(max + 1));
@@ -28,10 +28,12 @@ fn one_byte_too_large() {
     let array = |producer: &mut Producer, len, count| {
         producer.claim_array(len, count).map(drop).unwrap_err()
     };
-    assert_eq!(array(&mut producer, 1, max + 1), too_large(max + 1));
-    assert_eq!(array(&mut producer, usize::MAX, 2), too_large(usize::MAX));
+    // An array says in eight bytes more of what it consists.
+    let too_many = |len| SendError::TooLarge { len, max: max - 8 };
+    assert_eq!(array(&mut producer, 1, max - 7), too_many(max - 7));
+    assert_eq!(array(&mut producer, usize::MAX, 2), too_many(usize::MAX));
     let text = producer.try_claim(max + 1).unwrap_err().to_string();
-    assert!(text.contains("2032") && text.contains("larger `capacity`"), "{text}");
+    assert!(text.contains("2040") && text.contains("larger `capacity`"), "{text}");
     send(&mut producer, &vec![7; max]);
     assert_eq!(scratch.consumer().try_recv().unwrap().len(), max);
 }
@@ -294,21 +296,39 @@ fn a_position_off_the_record_alignment() {
     drop(producer);
 }
 
-/// The two counters that are also numbers of messages, changed under the hands of both ends.
+/// The producer's counter is also the number of its next message: the consumer sees what is wrong.
 #[test]
-fn counters_that_somebody_scribbles_over() {
-    for at in [PRODUCER_PAGE + 256, CONSUMER_PAGE + 256] {
-        for value in [2_u64, u64::MAX] {
-            let scratch = Scratch::new();
-            let mut producer = scratch.producer();
-            let mut consumer = scratch.consumer();
-            send(&mut producer, b"one");
-            assert_eq!(*consumer.try_recv().unwrap(), *b"one");
-            poke(&scratch.segment(1), at, &value.to_le_bytes());
-            send(&mut producer, b"two");
-            let error = consumer.try_recv().map(|message| message.len()).unwrap_err();
-            assert_eq!(error, RecvError::Corrupt(Fault::Sequence));
+fn a_count_of_messages_sent_that_somebody_scribbles_over() {
+    for value in [2_u64, u64::MAX] {
+        let scratch = Scratch::new();
+        let mut producer = scratch.producer();
+        let mut consumer = scratch.consumer();
+        send(&mut producer, b"one");
+        assert_eq!(*consumer.try_recv().unwrap(), *b"one");
+        poke(&scratch.segment(1), PRODUCER_PAGE + 256, &value.to_le_bytes());
+        send(&mut producer, b"two");
+        let error = consumer.try_recv().map(|message| message.len()).unwrap_err();
+        assert_eq!(error, RecvError::Corrupt(Fault::Sequence));
+    }
+}
+
+/// The consumer has its own, and the next message puts the counter right.
+#[test]
+fn a_count_of_messages_received_that_somebody_scribbles_over() {
+    for value in [2_u64, u64::MAX] {
+        let scratch = Scratch::new();
+        let mut producer = scratch.producer();
+        let mut consumer = scratch.consumer();
+        send(&mut producer, b"one");
+        assert_eq!(*consumer.try_recv().unwrap(), *b"one");
+        poke(&scratch.segment(1), CONSUMER_PAGE + 256, &value.to_le_bytes());
+        for message in [&b"two"[..], b"three"] {
+            send(&mut producer, message);
+            assert_eq!(*consumer.try_recv().unwrap(), *message);
         }
+        drop(consumer);
+        send(&mut producer, b"four");
+        assert_eq!(*scratch.consumer().try_recv().unwrap(), *b"four");
     }
 }
 

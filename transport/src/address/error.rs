@@ -176,13 +176,14 @@ pub enum AddressProblem {
         valid: Vec<&'static str>,
     },
     /// A value that is no number.
-    #[error(
-        "{option} is a number of messages, and {} is none: type {option}=100, say",
-        Shown(found)
-    )]
+    #[error("{option} is {what}, and {} is none: type {option}={example}, say", Shown(found))]
     BadCount {
         /// The option.
         option: &'static str,
+        /// What it is.
+        what: &'static str,
+        /// One that is.
+        example: &'static str,
         /// The value that was found.
         found: String,
     },

@@ -3,7 +3,7 @@
 //! The table is where errors get their lists from, so nothing else may name an option. Whether a
 //! value makes sense (is that capacity a power of two?) is the business of the crate that uses it.
 
-use ringway_net::{Backend, Congestion, Side};
+use ringway_net::{Backend, Congestion, Io, Side};
 use ringway_shm::{Kind, Overflow, Read, Redeliver, Until, Wait};
 
 use super::Scheme;
@@ -46,6 +46,10 @@ pub struct ShmOptions {
     pub redeliver: Option<Redeliver>,
     /// When an MPMC channel's receivers are told that it has ended.
     pub until: Option<Until>,
+    /// Of `tcp://`: who moves the bytes.
+    pub io: Option<Io>,
+    /// Of `io=thread`: the core that the thread stays on.
+    pub io_core: Option<u64>,
     /// Whether the cores are kept from sleeping deeply while a handle is open.
     pub hold_cpu_latency: Option<bool>,
 }
@@ -53,7 +57,8 @@ pub struct ShmOptions {
 /// What an option takes, and where it goes.
 enum Form {
     Size(fn(&mut ShmOptions, u64)),
-    Count(fn(&mut ShmOptions, u64)),
+    /// What it is, an example, and where it goes.
+    Count(&'static str, &'static str, fn(&mut ShmOptions, u64)),
     Word(&'static [Word]),
     Congestion(fn(&mut ShmOptions, Congestion)),
 }
@@ -72,22 +77,14 @@ const SHM: &[(&str, Form)] = &[
         ]),
     ),
     HOLD_CPU_LATENCY,
+    KIND,
+    OVERFLOW,
     (
-        "kind",
-        Form::Word(&[
-            (Kind::Spsc.name(), |options| options.kind = Some(Kind::Spsc)),
-            (Kind::Broadcast.name(), |options| options.kind = Some(Kind::Broadcast)),
-            (Kind::Mpmc.name(), |options| options.kind = Some(Kind::Mpmc)),
-        ]),
+        "history",
+        Form::Count("a number of messages", "100", |options, messages| {
+            options.history = Some(messages)
+        }),
     ),
-    (
-        "overflow",
-        Form::Word(&[
-            (Overflow::Block.name(), |options| options.overflow = Some(Overflow::Block)),
-            (Overflow::Overwrite.name(), |options| options.overflow = Some(Overflow::Overwrite)),
-        ]),
-    ),
-    ("history", Form::Count(|options, messages| options.history = Some(messages))),
     (
         "read",
         Form::Word(&[
@@ -95,7 +92,10 @@ const SHM: &[(&str, Form)] = &[
             ("newest", |options| options.read = Some(Read::Newest)),
         ]),
     ),
-    ("slots", Form::Count(|options, slots| options.slots = Some(slots))),
+    (
+        "slots",
+        Form::Count("a number of messages", "100", |options, slots| options.slots = Some(slots)),
+    ),
     ("slot", Form::Size(|options, bytes| options.slot = Some(bytes))),
     (
         "redeliver",
@@ -104,13 +104,7 @@ const SHM: &[(&str, Form)] = &[
             (Redeliver::Drop.name(), |options| options.redeliver = Some(Redeliver::Drop)),
         ]),
     ),
-    (
-        "until",
-        Form::Word(&[
-            (Until::Never.name(), |options| options.until = Some(Until::Never)),
-            (Until::Last.name(), |options| options.until = Some(Until::Last)),
-        ]),
-    ),
+    UNTIL,
 ];
 
 /// All options of `tcp://`.
@@ -132,13 +126,24 @@ const TCP: &[(&str, Form)] = &[
             (Backend::Epoll.name(), |options| options.backend = Some(Backend::Epoll)),
         ]),
     ),
-    // The caller's own calls drive the socket: nothing to set.
-    ("io", Form::Word(&[("inline", |_| {})])),
+    (
+        "io",
+        Form::Word(&[
+            (Io::Inline.name(), |options| options.io = Some(Io::Inline)),
+            (Io::Thread.name(), |options| options.io = Some(Io::Thread)),
+        ]),
+    ),
+    (
+        "io_core",
+        Form::Count("the number of a core", "1", |options, core| options.io_core = Some(core)),
+    ),
     ("congestion", Form::Congestion(|options, name| options.congestion = Some(name))),
     ("send_buffer", Form::Size(|options, bytes| options.send_buffer = Some(bytes))),
     ("recv_buffer", Form::Size(|options, bytes| options.recv_buffer = Some(bytes))),
     HOLD_CPU_LATENCY,
-    SPSC,
+    KIND,
+    OVERFLOW,
+    UNTIL,
 ];
 
 const CAPACITY: (&str, Form) =
@@ -161,9 +166,30 @@ const HOLD_CPU_LATENCY: (&str, Form) = (
     ]),
 );
 
-/// Between hosts there is but one.
-const SPSC: (&str, Form) =
-    ("kind", Form::Word(&[(Kind::Spsc.name(), |options| options.kind = Some(Kind::Spsc))]));
+const KIND: (&str, Form) = (
+    "kind",
+    Form::Word(&[
+        (Kind::Spsc.name(), |options| options.kind = Some(Kind::Spsc)),
+        (Kind::Broadcast.name(), |options| options.kind = Some(Kind::Broadcast)),
+        (Kind::Mpmc.name(), |options| options.kind = Some(Kind::Mpmc)),
+    ]),
+);
+
+const OVERFLOW: (&str, Form) = (
+    "overflow",
+    Form::Word(&[
+        (Overflow::Block.name(), |options| options.overflow = Some(Overflow::Block)),
+        (Overflow::Overwrite.name(), |options| options.overflow = Some(Overflow::Overwrite)),
+    ]),
+);
+
+const UNTIL: (&str, Form) = (
+    "until",
+    Form::Word(&[
+        (Until::Never.name(), |options| options.until = Some(Until::Never)),
+        (Until::Last.name(), |options| options.until = Some(Until::Last)),
+    ]),
+);
 
 /// All options of a scheme.
 fn table(scheme: Scheme) -> &'static [(&'static str, Form)] {
@@ -216,11 +242,11 @@ impl Form {
                 Ok(bytes) => set(options, bytes),
                 Err(error) => return Err(AddressProblem::BadSize { option, error }),
             },
-            Self::Count(set) => match value.parse() {
+            Self::Count(what, example, set) => match value.parse() {
                 Ok(count) => set(options, count),
                 Err(_) => {
                     let found = value.to_owned();
-                    return Err(AddressProblem::BadCount { option, found });
+                    return Err(AddressProblem::BadCount { option, what, example, found });
                 }
             },
             Self::Congestion(set) => match value.parse() {
@@ -244,7 +270,7 @@ impl Form {
     fn example(&self) -> &'static str {
         match self {
             Self::Size(_) => "64KiB",
-            Self::Count(_) => "100",
+            Self::Count(_, example, _) => example,
             Self::Congestion(_) => "cubic",
             Self::Word(words) => words.first().map_or("", |(word, _)| word),
         }
@@ -315,14 +341,22 @@ mod tests {
             capacity: Some(65536),
             wait: Some(Wait::Spin),
             kind: Some(Kind::Spsc),
+            io: Some(Io::Inline),
             ..none
         };
         assert_eq!(read("capacity=64KiB&wait=spin&io=inline&kind=spsc"), both);
+        let thread = ShmOptions { io: Some(Io::Thread), io_core: Some(1), ..none };
+        assert_eq!(read("io=thread&io_core=1"), thread);
+        let text = parse_options(Scheme::Tcp, "io_core=one").expect_err("refused").to_string();
+        assert_eq!(
+            text,
+            "io_core is the number of a core, and \"one\" is none: type io_core=1, say"
+        );
         let text = parse_options(Scheme::Tcp, "align=16").expect_err("refused").to_string();
         assert_eq!(
             text,
-            "\"align\" is no option of tcp: type one of capacity, wait, side, backend, io, \
-             congestion, send_buffer, recv_buffer, hold_cpu_latency, kind"
+            "\"align\" is no option of tcp: type one of capacity, wait, side, backend, io, io_core, \
+             congestion, send_buffer, recv_buffer, hold_cpu_latency, kind, overflow, until"
         );
     }
 

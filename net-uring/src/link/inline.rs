@@ -1,0 +1,244 @@
+//! The link that the caller's own calls drive: what the kernel does not take at once leaves with the
+//! next call of any kind, and while nobody calls, nothing happens.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::{Blank, Desk, Ending, Incoming, Link, Outgoing};
+use crate::backend::{Backend, Chosen};
+use crate::connection::{Connection, Inbox, Peer, Trouble};
+use crate::error::Error;
+use crate::fork::Birth;
+use crate::options::Options;
+use crate::session::{Receiving, Sending, Session, Unacknowledged};
+use crate::stats::Stats;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Inline<H: Inbox, B: Backend> {
+    pub(crate) connection: Connection<H, B>,
+    /// Of a sender: position up to which acknowledgements need not be looked for. Of a receiver: at
+    /// whose release enough has come together for an acknowledgement.
+    mark: u64,
+    /// Which of the connection's sessions the caller's positions are of.
+    session: u64,
+}
+
+impl<H: Inbox> Inline<H, Chosen> {
+    /// As the options say.
+    ///
+    /// # Errors
+    /// [`Error`], whose text names the remedy.
+    pub fn open(options: &Options) -> Result<Self, Error> {
+        let backend = Chosen::open(options.backend)?;
+        Ok(Self::with(Connection::open(options, backend)?))
+    }
+}
+
+impl<H: Inbox, B: Backend> Inline<H, B> {
+    pub(crate) fn with(connection: Connection<H, B>) -> Self {
+        let session = connection.number();
+        Self { connection, mark: 0, session }
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn connection_mut(&mut self) -> &mut Connection<H, B> {
+        &mut self.connection
+    }
+
+    /// How the session ended, as far as it has.
+    pub(crate) fn ending(&self) -> Ending {
+        let session = &self.connection.session;
+        let (end, established) = (session.end(), session.is_established());
+        Ending { end, established, peer: self.connection.peer() }
+    }
+}
+
+impl<H: Inbox, B: Backend> Link for Inline<H, B> {
+    #[inline(always)]
+    fn birth(&self) -> Birth {
+        self.connection.birth()
+    }
+
+    fn peer(&self) -> Option<Peer> {
+        self.connection.peer()
+    }
+
+    fn local_addr(&self) -> Option<SocketAddr> {
+        self.connection.local_addr()
+    }
+
+    fn trouble(&self) -> Option<Trouble> {
+        self.connection.trouble()
+    }
+
+    fn backend(&self) -> &'static str {
+        self.connection.backend_name()
+    }
+
+    fn stats(&self) -> Stats {
+        self.connection.stats()
+    }
+
+    fn close(&mut self, timeout: Duration) -> bool {
+        self.connection.close(timeout)
+    }
+
+    fn leave(&mut self, linger: Duration) {
+        self.connection.leave(linger);
+    }
+}
+
+impl<B: Backend> Outgoing for Inline<Sending, B> {
+    fn blank(&self) -> Blank {
+        let body_max = self.connection.session.body_max() as usize;
+        Blank { view: self.connection.ring.view(), body_max }
+    }
+
+    #[inline(always)]
+    fn publish(&mut self, tail: u64) -> u64 {
+        let connection = &mut self.connection;
+        connection.session.handle_committed(tail);
+        if tail >= self.mark {
+            self.look_for_acknowledgements();
+        }
+        let connection = &mut self.connection;
+        connection.tend_sometimes();
+        if !connection.session.is_up() {
+            // Somebody may be at the door, who was not there a moment ago.
+            connection.step();
+        }
+        connection.push();
+        connection.session.acknowledged()
+    }
+
+    #[inline(always)]
+    fn free(&mut self) -> u64 {
+        self.connection.session.acknowledged()
+    }
+
+    fn look(&mut self) -> u64 {
+        let connection = &mut self.connection;
+        connection.step();
+        connection.tend_sometimes();
+        connection.push();
+        connection.session.acknowledged()
+    }
+
+    fn wait(&mut self, until: u64, timeout: Option<Duration>) -> u64 {
+        self.connection.wait(timeout, |connection| {
+            let session = &connection.session;
+            session.acknowledged() >= until || is_over(session)
+        });
+        self.connection.session.acknowledged()
+    }
+
+    #[inline(always)]
+    fn is_over(&self) -> bool {
+        is_over(&self.connection.session)
+    }
+
+    fn start_over(&mut self, tail: u64) -> Ending {
+        self.connection.session.handle_committed(tail);
+        let ending = self.ending();
+        self.connection.start_over();
+        self.mark = 0;
+        ending
+    }
+
+    fn unacknowledged(&self, tail: u64) -> Unacknowledged {
+        self.connection.session.unacknowledged_below(tail, &*self.connection.ring)
+    }
+
+    fn unsent(&self, tail: u64) -> u64 {
+        self.connection.session.unsent_below(tail)
+    }
+}
+
+impl<B: Backend> Inline<Sending, B> {
+    /// Every quarter of a ring, so that room is known before it is needed.
+    #[cold]
+    fn look_for_acknowledgements(&mut self) {
+        self.connection.pull();
+        let session = &self.connection.session;
+        self.mark = session.tail() + (self.connection.ring.capacity() / 4) as u64;
+    }
+}
+
+/// Whether nothing will be acknowledged any more: the session has ended, or the receiver has closed
+/// and gone without waiting for the last words.
+#[inline(always)]
+pub(crate) fn is_over(session: &Session<Sending>) -> bool {
+    session.end().is_some() || (!session.is_up() && session.is_peer_closed())
+}
+
+/// Whether nothing will come any more.
+#[inline(always)]
+pub(crate) fn is_complete(session: &Session<Receiving>) -> bool {
+    session.is_complete() || session.end().is_some()
+}
+
+impl<B: Backend> Incoming for Inline<Receiving, B> {
+    fn desk(&self) -> Desk {
+        Desk::new(self.connection.ring.view())
+    }
+
+    #[inline(always)]
+    fn release(&mut self, desk: &Desk) {
+        self.connection.session.handle_released(desk.taken);
+        if desk.taken >= self.mark {
+            self.tell(desk.taken);
+        }
+    }
+
+    #[inline(always)]
+    fn look(&mut self, desk: &mut Desk) {
+        self.connection.step();
+        self.connection.tend_sometimes();
+        self.show(desk);
+    }
+
+    fn wait(&mut self, desk: &mut Desk, timeout: Option<Duration>) {
+        let (number, taken) = (self.session, desk.taken);
+        self.connection.wait(timeout, |connection| {
+            let session = &connection.session;
+            let taken = if connection.number() == number { taken } else { 0 };
+            taken < session.received() || (!connection.is_end_told() && is_complete(session))
+        });
+        self.show(desk);
+    }
+
+    fn is_over(&mut self, desk: &mut Desk) -> bool {
+        let connection = &self.connection;
+        desk.is_empty() && !connection.is_end_told() && is_complete(&connection.session)
+    }
+
+    fn acknowledge_end(&mut self, desk: &mut Desk) -> Ending {
+        let ending = self.ending();
+        self.connection.acknowledge_end();
+        self.mark = 0;
+        self.show(desk);
+        ending
+    }
+}
+
+impl<B: Backend> Inline<Receiving, B> {
+    /// What there is to read now.
+    #[inline(always)]
+    fn show(&mut self, desk: &mut Desk) {
+        let number = self.connection.number();
+        if number != self.session {
+            self.session = number;
+            *desk = Desk::new(desk.view);
+        }
+        desk.received = self.connection.session.received();
+    }
+
+    /// The acknowledgement leaves, if the session finds that it is time.
+    #[cold]
+    fn tell(&mut self, taken: u64) {
+        self.connection.push();
+        let eighth = (self.connection.ring.capacity() / 8) as u64;
+        self.mark = taken + eighth;
+    }
+}

@@ -1,0 +1,310 @@
+//! The ends in processes of their own, killed and stopped in the middle of a stream. `super::IO` says who
+//! moves their bytes.
+
+use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+use super::peer::{PATIENCE, PeerProcess, hear, role, say};
+use ringway_net::session::{Death, Format, RefuseCode};
+use ringway_net::{NetReceiver, NetSender, Options, RecvError, SendError, Side};
+
+/// What the test harness runs in a peer, which then plays its role.
+pub fn play() {
+    let Some(words) = role() else { return };
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words[..] {
+        ["send", port] => send_for_ever(port.parse().unwrap()),
+        ["receive", port] => receive_for_ever(port.parse().unwrap(), Side::Connect),
+        ["receive-bound", port] => receive_for_ever(port.parse().unwrap(), Side::Bind),
+        ["fork", port] => fork_and_die(port.parse().unwrap()),
+        _ => panic!("no role {words:?}"),
+    }
+}
+
+const RESUME: Duration = Duration::from_secs(20);
+
+fn options(port: u16, side: Side) -> Options {
+    let format = Format { endian: 1, pointer: 4, align: 8 };
+    let mut options = Options::new("127.0.0.1", port, "ticks", 7, format);
+    options.capacity = 64 << 10;
+    options.side = side;
+    options.io = super::IO;
+    options.timing.resume_ns = RESUME.as_nanos() as u64;
+    options
+}
+
+fn send(tx: &mut NetSender, index: u64) -> Result<(), SendError> {
+    let mut claim = tx.claim_timeout(64, PATIENCE)?;
+    for word in claim.chunks_exact_mut(8) {
+        word.copy_from_slice(&index.to_le_bytes());
+    }
+    claim.commit()
+}
+
+fn number(message: &[u8]) -> u64 {
+    let index = u64::from_le_bytes(*message.first_chunk().unwrap());
+    assert!(message.len() == 64 && message.chunks_exact(8).all(|word| word == index.to_le_bytes()));
+    index
+}
+
+/// Sends numbers until it is killed.
+fn send_for_ever(port: u16) {
+    let mut tx = NetSender::open(&options(port, Side::Connect)).unwrap();
+    say("ready");
+    for index in 0.. {
+        send(&mut tx, index).unwrap();
+    }
+}
+
+/// Receives numbers, in order, until it is killed; says how far it got every now and then.
+fn receive_for_ever(port: u16, side: Side) {
+    let mut rx = NetReceiver::open(&options(port, side)).unwrap();
+    for index in 0.. {
+        assert_eq!(number(&rx.recv_timeout(PATIENCE).unwrap()), index);
+        if index % 1000 == 999 {
+            say(index + 1);
+        }
+    }
+}
+
+/// Sends one message, forks a child that lives on and tries to use the end, and is then killed.
+fn fork_and_die(port: u16) {
+    let mut tx = NetSender::open(&options(port, Side::Connect)).unwrap();
+    send(&mut tx, 0).unwrap();
+    while tx.unacknowledged().messages > 0 {
+        tx.flush().unwrap();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // SAFETY: the child makes no use of what other threads of the harness may hold.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let refused = matches!(tx.try_claim(8).err(), Some(SendError::Forked));
+        drop(tx);
+        // SAFETY: no pointers. It outlives its parent, as the test watches; then it ends by itself.
+        unsafe {
+            if !refused {
+                libc::_exit(1);
+            }
+            libc::prctl(libc::PR_SET_PDEATHSIG, 0);
+            for _ in 0..200 {
+                libc::usleep(100_000);
+                if libc::getppid() == 1 {
+                    libc::usleep(500_000);
+                    libc::_exit(0);
+                }
+            }
+            libc::_exit(0);
+        }
+    }
+    // The child closed its copies and did not end the connection.
+    send(&mut tx, 1).unwrap();
+    say("sent");
+    // Until it is killed.
+    hear();
+}
+
+fn bound_receiver() -> (NetReceiver, SocketAddr) {
+    let rx = NetReceiver::open(&options(0, Side::Bind)).unwrap();
+    let address = rx.local_addr().unwrap();
+    (rx, address)
+}
+
+#[test]
+fn a_killed_sender_is_told_after_what_came_and_another_takes_over() {
+    let (mut rx, address) = bound_receiver();
+    let port = address.port().to_string();
+    let mut first = PeerProcess::start("send", &[&port]);
+    first.expect("ready");
+    for index in 0..5000 {
+        assert_eq!(number(&rx.recv_timeout(PATIENCE).unwrap()), index);
+    }
+    first.kill();
+    let mut second = PeerProcess::start("send", &[&port]);
+    second.expect("ready");
+    let start = Instant::now();
+    let mut next = 5000;
+    // What had come whole is received; then who it was is told, as soon as the next one is there.
+    let death = loop {
+        match rx.recv_timeout(PATIENCE) {
+            Ok(message) => {
+                assert_eq!(number(&message), next);
+                next += 1;
+            }
+            Err(RecvError::PeerDied { peer, death }) => {
+                assert_eq!(peer.address.ip(), address.ip());
+                break death;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert_eq!(death, Death::Replaced);
+    assert!(start.elapsed() < RESUME, "another came, and still the deadline was waited for");
+    for index in 0..5000 {
+        assert_eq!(number(&rx.recv_timeout(PATIENCE).unwrap()), index);
+    }
+    second.kill();
+}
+
+#[test]
+fn a_killed_receiver_is_told_with_what_it_had_not_released() {
+    let mut tx = NetSender::open(&options(0, Side::Bind)).unwrap();
+    let port = tx.local_addr().unwrap().port().to_string();
+    let mut first = PeerProcess::start("receive", &[&port]);
+    let mut sent = 0;
+    while sent < 20_000 {
+        send(&mut tx, sent).unwrap();
+        sent += 1;
+    }
+    first.expect("1000");
+    first.kill();
+    let mut second = PeerProcess::start("receive", &[&port]);
+    let (death, lost) = loop {
+        match send(&mut tx, sent) {
+            Ok(()) => sent += 1,
+            Err(SendError::PeerDied { death, lost, .. }) => break (death, lost),
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert_eq!(death, Death::Replaced);
+    // Of everything that was sent, each message was either released or is counted.
+    let stats = tx.stats();
+    assert_eq!((stats.lost, stats.released), (lost, sent - lost));
+    assert!(lost > 0 && lost <= 64 * 1024 / 80, "{lost}");
+    // The next one gets a new session from its beginning.
+    for index in 0..20_000 {
+        send(&mut tx, index).unwrap();
+    }
+    second.expect("1000");
+    second.kill();
+}
+
+#[test]
+fn a_killed_binder_is_told_by_its_successor() {
+    // A port that was free a moment ago: both incarnations bind the same.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut first = PeerProcess::start("receive-bound", &[&port.to_string()]);
+    let mut tx = NetSender::open(&options(port, Side::Connect)).unwrap();
+    let mut sent = 0;
+    while sent < 5000 {
+        send(&mut tx, sent).unwrap();
+        sent += 1;
+    }
+    first.expect("1000");
+    first.kill();
+    let start = Instant::now();
+    let mut second = PeerProcess::start("receive-bound", &[&port.to_string()]);
+    let (death, lost) = loop {
+        match send(&mut tx, sent) {
+            Ok(()) => sent += 1,
+            Err(SendError::PeerDied { death, lost, .. }) => break (death, lost),
+            Err(error) => panic!("{error}"),
+        }
+    };
+    let Death::Refused(refusal) = death else { panic!("{death}") };
+    assert_eq!(refusal.code, RefuseCode::UnknownSession);
+    assert!(start.elapsed() < RESUME);
+    assert_eq!(tx.stats().released, sent - lost);
+    for index in 0..5000 {
+        send(&mut tx, index).unwrap();
+    }
+    second.expect("1000");
+    second.kill();
+}
+
+/// 5 s; with `RINGWAY_TEST_STOPPED_SECONDS=60`, what the design asks for.
+fn stopped_for() -> Duration {
+    let seconds = std::env::var("RINGWAY_TEST_STOPPED_SECONDS").ok();
+    Duration::from_secs(seconds.and_then(|text| text.parse().ok()).unwrap_or(5))
+}
+
+#[test]
+fn a_stopped_receiver_is_slow_and_not_dead() {
+    let mut tx = NetSender::open(&options(0, Side::Bind)).unwrap();
+    let port = tx.local_addr().unwrap().port().to_string();
+    let mut receiver = PeerProcess::start("receive", &[&port]);
+    let mut sent = 0;
+    while sent < 5000 {
+        send(&mut tx, sent).unwrap();
+        sent += 1;
+    }
+    receiver.expect("1000");
+    receiver.stop();
+    let start = Instant::now();
+    while start.elapsed() < stopped_for() {
+        match tx.claim_timeout(64, Duration::from_millis(50)) {
+            Ok(mut claim) => {
+                for word in claim.chunks_exact_mut(8) {
+                    word.copy_from_slice(&sent.to_le_bytes());
+                }
+                claim.commit().unwrap();
+                sent += 1;
+            }
+            Err(SendError::Timeout { peer: Some(_) }) => {}
+            Err(error) => panic!("after {:?}: {error}", start.elapsed()),
+        }
+    }
+    let stats = tx.stats();
+    assert!(stats.full_waits > 0, "the ring never filled");
+    receiver.go_on();
+    // Everything arrives once and in order, over the same connection.
+    while sent < 30_000 {
+        send(&mut tx, sent).unwrap();
+        sent += 1;
+    }
+    for thousand in 2..=20 {
+        receiver.expect(&(thousand * 1000).to_string());
+    }
+    let stats = tx.stats();
+    assert_eq!((stats.connections, stats.sessions, stats.lost), (1, 1, 0));
+    receiver.kill();
+}
+
+#[test]
+fn a_stopped_sender_is_slow_and_not_dead() {
+    let (mut rx, address) = bound_receiver();
+    let mut sender = PeerProcess::start("send", &[&address.port().to_string()]);
+    sender.expect("ready");
+    let mut next = 0;
+    for _ in 0..1000 {
+        assert_eq!(number(&rx.recv_timeout(PATIENCE).unwrap()), next);
+        next += 1;
+    }
+    sender.stop();
+    let start = Instant::now();
+    while start.elapsed() < stopped_for() {
+        match rx.recv_timeout(Duration::from_millis(50)) {
+            Ok(message) => {
+                assert_eq!(number(&message), next);
+                next += 1;
+            }
+            Err(RecvError::Timeout) => {}
+            Err(error) => panic!("after {:?}: {error}", start.elapsed()),
+        }
+    }
+    sender.go_on();
+    for _ in 0..10_000 {
+        assert_eq!(number(&rx.recv_timeout(PATIENCE).unwrap()), next);
+        next += 1;
+    }
+    assert_eq!((rx.stats().connections, rx.stats().sessions), (1, 1));
+    sender.kill();
+}
+
+#[test]
+fn a_fork_neither_uses_nor_keeps_the_connection() {
+    let (mut rx, address) = bound_receiver();
+    let mut parent = PeerProcess::start("fork", &[&address.port().to_string()]);
+    assert_eq!(number(&rx.recv_timeout(PATIENCE).unwrap()), 0);
+    // The acknowledgement lets the parent go on.
+    assert_eq!(number(&rx.recv_timeout(PATIENCE).unwrap()), 1);
+    parent.expect("sent");
+    let connected = rx.stats().connections;
+    parent.kill();
+    // The child still lives; the connection's end is seen nevertheless.
+    let start = Instant::now();
+    while rx.trouble().is_none() {
+        assert_eq!(rx.try_recv().unwrap_err(), RecvError::Empty);
+        assert!(start.elapsed() < PATIENCE, "the child keeps the connection open");
+    }
+    assert_eq!((connected, rx.stats().violations), (1, 0));
+}
