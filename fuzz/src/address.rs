@@ -28,6 +28,8 @@ const SEEDS: &[&str] = &[
     "tcp://10.0.0.2:7000/ticks",
     "tcp://[fd00::2]:0/ticks?side=bind&backend=uring&io=inline&wait=park&capacity=64KiB",
     "tcp://host:1/ticks?backend=auto",
+    "tcp://host:1/ticks?congestion=bbr&send_buffer=4MiB&recv_buffer=1",
+    "tcp://host:1/ticks?congestion=no control",
     "tcp://host:1/ticks?backend=epol",
     "shm://ticks?backend=epoll",
     "://",

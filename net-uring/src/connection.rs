@@ -18,10 +18,10 @@ use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-use crate::backend::{Backend, Errno, Kind};
+use crate::backend::{Backend, Errno, Kind, ahead};
 use crate::clock;
 use crate::error::{Error, ErrorKind};
-use crate::fork::Birth;
+use crate::fork::{Birth, OwnSocket};
 use crate::frame::CONTROL_MAX;
 use crate::link::inline;
 use crate::listener::{Arrival, Listener};
@@ -41,6 +41,10 @@ const BATCH_SMALL: u64 = 65_400;
 const BATCH_LARGE: u64 = 256 << 10;
 /// More at once gains nothing.
 const BATCH_MOST: u64 = 1 << 20;
+
+/// Most bytes of one receive: they are looked at twice afterwards, for their headers and by the
+/// application, and should be in a near cache then.
+const RECV_MOST: u64 = 256 << 10;
 
 /// How long an adaptive waiter asks before it sleeps. A wake-up across cores costs as much.
 pub(crate) const SPIN_FOR: Duration = Duration::from_micros(50);
@@ -92,6 +96,8 @@ pub enum Way {
 
 /// The part of a half that touches memory: where bytes come in.
 pub trait Inbox: Half {
+    /// Before a connection's socket is used.
+    fn prepare(socket: &OwnSocket);
     /// The owner is about to sleep.
     fn before_sleep(session: &mut Session<Self>);
     /// The caller has come so far: has committed, or released, everything below.
@@ -122,6 +128,10 @@ pub struct Control {
 }
 
 impl Inbox for Sending {
+    // What comes here is acknowledgements, which nobody waits for; and while some are unread, the end of
+    // the process would be a reset, which takes with it what the receiver's host has and nobody read.
+    fn prepare(_socket: &OwnSocket) {}
+
     fn before_sleep(_session: &mut Session<Self>) {}
 
     fn take_over(session: &mut Session<Self>, position: u64) {
@@ -157,6 +167,10 @@ impl Inbox for Sending {
 }
 
 impl Inbox for Receiving {
+    fn prepare(socket: &OwnSocket) {
+        ahead::allow(socket);
+    }
+
     fn before_sleep(session: &mut Session<Self>) {
         session.acknowledge_now();
     }
@@ -180,7 +194,7 @@ impl Inbox for Receiving {
     #[inline(always)]
     fn room(session: &Session<Self>, ring: &Ring, _control: &mut Control) -> Span {
         let free = session.free();
-        ring.span(free.start, (free.end - free.start) as usize)
+        ring.span(free.start, (free.end - free.start).min(RECV_MOST) as usize)
     }
 
     #[inline(always)]
@@ -771,6 +785,7 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
         match socket::connect(address, tuning) {
             Ok(socket) => {
                 // Attached while it connects, so that a park ends when it stands.
+                H::prepare(&socket);
                 self.backend.attach(socket);
                 self.dialing = true;
                 self.look_at_the_dial();
@@ -836,6 +851,7 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
                 self.peer = Some(arrival.from);
                 self.facts = Some(Facts::of(&arrival.socket));
                 self.trouble = None;
+                H::prepare(&arrival.socket);
                 self.backend.attach(arrival.socket);
                 self.push();
             }
@@ -972,6 +988,7 @@ pub(crate) fn bind(options: &Options) -> Result<Listener, Error> {
 /// Decides who binds, and does it.
 fn open_way(options: &Options) -> Result<Way, Error> {
     let Options { host, port, tuning, .. } = options;
+    socket::check(tuning)?;
     let addresses = socket::resolve(host, *port)?;
     let connect = |addresses| Way::Connect { addresses, next: 0, tuning: tuning.clone() };
     let only_binds = *port == 0 || addresses.iter().any(|address| address.ip().is_unspecified());

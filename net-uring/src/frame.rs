@@ -149,6 +149,21 @@ impl Header {
         }
     }
 
+    /// The same bytes as two words: all but the position, and the position.
+    #[inline(always)]
+    pub const fn words(bytes: [u8; HEADER_LEN]) -> (u64, u64) {
+        let word = u128::from_le_bytes(bytes);
+        (word as u64, (word >> 64) as u64)
+    }
+
+    /// The size of the whole frame, if the first of the [`Self::words`] is that of a message of at most
+    /// `body_max` bytes; [`Self::check`] tells of anything else what it is.
+    #[inline(always)]
+    pub const fn data_len(word: u64, body_max: u32) -> Option<u64> {
+        let len = word as u32;
+        if word >> 32 == Kind::Data as u64 && len <= body_max { Some(frame_len(len)) } else { None }
+    }
+
     /// The kind and the size of the whole frame, if a peer of this version may have written this
     /// and its body is at most `body_max`.
     ///

@@ -1,9 +1,11 @@
 //! Sockets as the rest wants them: non-blocking, without Nagle, tuned, closed in forked children.
 //! Resolving, binding, accepting, connecting; no protocol.
 
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::str::FromStr;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -23,12 +25,69 @@ const KEEPALIVE_PROBES: u32 = 4;
 /// Longest name of a congestion control, with its zero (`TCP_CA_NAME_MAX`).
 const CONGESTION_LEN: usize = 16;
 
+/// The name of a congestion control, such as `cubic` or `bbr`: 1 to 15 of `a-z 0-9 _ -`. Whether the
+/// system has it shows when a socket is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Congestion {
+    /// Zero-padded.
+    name: [u8; CONGESTION_LEN],
+}
+
+impl Congestion {
+    /// What the kernel says.
+    fn of(name: &[u8]) -> Self {
+        let len = name.len().min(CONGESTION_LEN);
+        let mut padded = [0; CONGESTION_LEN];
+        padded[..len].copy_from_slice(&name[..len]);
+        Self { name: padded }
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        let end = self.name.iter().position(|byte| *byte == 0).unwrap_or(CONGESTION_LEN);
+        str::from_utf8(&self.name[..end]).unwrap_or("?")
+    }
+}
+
+impl fmt::Debug for Congestion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.name())
+    }
+}
+
+impl fmt::Display for Congestion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The text is no name of a congestion control.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not 1 to 15 of a-z 0-9 _ -")]
+pub struct NoCongestion;
+
+impl FromStr for Congestion {
+    type Err = NoCongestion;
+
+    fn from_str(text: &str) -> Result<Self, NoCongestion> {
+        let is_legal = |byte: u8| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-')
+        };
+        let fits = (1..CONGESTION_LEN).contains(&text.len());
+        if fits && text.bytes().all(is_legal) {
+            Ok(Self::of(text.as_bytes()))
+        } else {
+            Err(NoCongestion)
+        }
+    }
+}
+
 /// How sockets are set up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tuning {
     /// Congestion control. `None`: cubic, or reno where that is not allowed, because a default of
     /// bbr costs up to half the speed between near hosts.
-    pub congestion: Option<String>,
+    pub congestion: Option<Congestion>,
     /// Bytes of the kernel's send buffer (`SO_SNDBUF`). `None`: the kernel adapts it.
     pub send_buffer: Option<usize>,
     /// Bytes of the kernel's receive buffer (`SO_RCVBUF`). `None`: the kernel adapts it.
@@ -38,8 +97,8 @@ pub struct Tuning {
 /// How a socket came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// Congestion control, zero-padded.
-    congestion: [u8; CONGESTION_LEN],
+    /// Congestion control.
+    pub congestion: Congestion,
     /// Bytes of the kernel's send buffer, as the kernel counts (twice what was asked for).
     pub send_buffer: usize,
     /// Bytes of the kernel's receive buffer, likewise.
@@ -52,22 +111,62 @@ impl Facts {
     /// Asks the kernel.
     pub fn of(socket: &impl AsFd) -> Self {
         let socket = SockRef::from(socket);
-        let mut congestion = [0; CONGESTION_LEN];
-        let name = socket.tcp_congestion().unwrap_or_default();
-        let len = name.len().min(CONGESTION_LEN);
-        congestion[..len].copy_from_slice(&name[..len]);
         Self {
-            congestion,
+            congestion: Congestion::of(&socket.tcp_congestion().unwrap_or_default()),
             send_buffer: socket.send_buffer_size().unwrap_or(0),
             recv_buffer: socket.recv_buffer_size().unwrap_or(0),
             nodelay: socket.tcp_nodelay().unwrap_or(false),
         }
     }
+}
 
-    /// Name of the congestion control.
-    pub fn congestion(&self) -> &str {
-        let end = self.congestion.iter().position(|byte| *byte == 0).unwrap_or(CONGESTION_LEN);
-        str::from_utf8(&self.congestion[..end]).unwrap_or("?")
+/// Whether sockets can be set up so: what can't be had is refused when an end is opened, not with every
+/// connection that then would not come about.
+///
+/// # Errors
+/// [`ErrorKind::BadOption`], with what can be had; lack of descriptors.
+pub(crate) fn check(tuning: &Tuning) -> Result<(), Error> {
+    for (option, bytes) in
+        [("send_buffer", tuning.send_buffer), ("recv_buffer", tuning.recv_buffer)]
+    {
+        if bytes.is_some_and(|bytes| libc::c_int::try_from(bytes).is_err()) {
+            return Err(Error::new(
+                ErrorKind::BadOption,
+                format!("setting {option}"),
+                "it is 2 GiB or more",
+                "Use a smaller one; a few times the bytes on their way is enough",
+            ));
+        }
+    }
+    let Some(congestion) = &tuning.congestion else { return Ok(()) };
+    let set = |socket: Socket| socket.set_tcp_congestion(congestion.name().as_bytes());
+    let result = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))
+        .or_else(|_| Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)))
+        .and_then(set);
+    let Err(error) = result else { return Ok(()) };
+    let tried = format!("setting congestion={congestion}");
+    let list = |kind: &str| {
+        let path = format!("/proc/sys/net/ipv4/tcp_{kind}_congestion_control");
+        std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+    };
+    match error.raw_os_error() {
+        Some(libc::ENOENT) => Err(Error::new(
+            ErrorKind::BadOption,
+            tried,
+            format!("this system has {}", list("available")),
+            format!("Use one of those, or type `modprobe tcp_{congestion}` as root"),
+        )),
+        Some(libc::EPERM) => Err(Error::new(
+            ErrorKind::Permission,
+            tried,
+            format!("who is not root may use {}", list("allowed")),
+            format!(
+                "Use one of those, or type `sysctl -w net.ipv4.tcp_allowed_congestion_control=\"{} \
+                 {congestion}\"` as root",
+                list("allowed")
+            ),
+        )),
+        _ => Err(Error::io(tried, error)),
     }
 }
 
@@ -240,7 +339,7 @@ fn tune(socket: &OwnSocket, tuning: &Tuning) -> io::Result<()> {
         .with_retries(KEEPALIVE_PROBES);
     raw.set_tcp_keepalive(&keepalive)?;
     match &tuning.congestion {
-        Some(name) => raw.set_tcp_congestion(name.as_bytes())?,
+        Some(congestion) => raw.set_tcp_congestion(congestion.name().as_bytes())?,
         // Whether either is allowed depends on privileges; the stats tell what it became.
         None => {
             let _ = raw.set_tcp_congestion(b"cubic").or_else(|_| raw.set_tcp_congestion(b"reno"));

@@ -38,6 +38,8 @@ const NAME_BYTES_MAX: usize = 128;
 /// | `backend` | `auto`, `uring`, `epoll` | tcp: what moves the bytes; `auto` is io_uring where it is to be had |
 /// | `io` | `inline`, `thread` | tcp: the caller's own calls move the bytes, or a thread does |
 /// | `io_core` | a number | tcp, `io=thread`: the core that the thread stays on |
+/// | `congestion` | a name: `cubic`, `bbr` | tcp: the sockets' congestion control |
+/// | `send_buffer`, `recv_buffer` | sizes | tcp: bytes of the kernel's buffers, which it then leaves as they are |
 /// | `hold_cpu_latency` | `on`, `off` | keep the cores awake while the channel is open |
 /// | `kind` | `spsc`, `broadcast`, `mpmc` | who gets a message: the one receiver, every one, or any one |
 /// | `overflow` | `block`, `overwrite` | broadcast: wait for who is a whole ring behind, or overwrite |
@@ -474,13 +476,16 @@ mod tests {
                 vec!["backend=auto", "backend=uring", "backend=epoll"],
                 vec!["io=inline", "io=thread"],
                 vec!["io_core=0", "io_core=7"],
+                vec!["congestion=cubic", "congestion=bbr", "congestion=dctcp"],
+                vec!["send_buffer=4MiB", "send_buffer=65536"],
+                vec!["recv_buffer=1", "recv_buffer=64KiB"],
                 vec!["hold_cpu_latency=on", "hold_cpu_latency=off"],
                 vec!["kind=spsc", "kind=mpmc", "kind=broadcast"],
             ]).prop_flat_map(|keys| {
                 let each: Vec<_> = keys.into_iter().map(proptest::sample::select).collect();
                 each.prop_shuffle()
             }),
-            count in 0..=8usize,
+            count in 0..=11usize,
         ) {
             let query = options[..count].join("&");
             let mark = if query.is_empty() { "" } else { "?" };

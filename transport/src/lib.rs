@@ -96,6 +96,9 @@ pub use message::{Batch, Borrowed, Claim, Message, Received};
 pub use options::Builder;
 pub use peers::{PeerEvent, Peers};
 pub use ringway_net::session::Death;
-pub use ringway_net::{Backend, Io, PeerChange, Side, Stats as NetStats, Trouble as NetTrouble};
+pub use ringway_net::{
+    Backend, Congestion, Facts as NetSocket, Io, PeerChange, Side, Stats as NetStats,
+    Trouble as NetTrouble,
+};
 pub use ringway_shm::{HeldUp, Kind, Overflow, Read, Redeliver, Stats, Until, Wait};
 pub use rkyv;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ringway_net::session::Format;
-use ringway_net::{Backend, Io, Reins, Side};
+use ringway_net::{Backend, Congestion, Io, Reins, Side, Tuning};
 use ringway_shm::{Kind, Overflow, Read, Redeliver, Until, Wait};
 use rkyv::rancor::Failure;
 
@@ -35,6 +35,7 @@ pub struct Builder {
     host: Option<Host>,
     side: Side,
     backend: Backend,
+    tuning: Tuning,
     name: String,
     directory: Option<PathBuf>,
     capacity: Option<u64>,
@@ -67,6 +68,16 @@ impl Builder {
             host: address.host().cloned(),
             side: options.side.unwrap_or_default(),
             backend: options.backend.unwrap_or_default(),
+            tuning: Tuning {
+                congestion: options.congestion,
+                // What no buffer can have is refused where the channel is opened.
+                send_buffer: options
+                    .send_buffer
+                    .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
+                recv_buffer: options
+                    .recv_buffer
+                    .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
+            },
             name: address.name().to_owned(),
             directory: None,
             capacity: options.capacity,
@@ -123,6 +134,26 @@ impl Builder {
     #[must_use]
     pub fn backend(self, backend: Backend) -> Self {
         Self { backend, ..self }
+    }
+
+    /// Between hosts: the sockets' congestion control. A name that the system does not have, or does not
+    /// allow, is an error when the channel is opened, with those that it does. Default: cubic, or reno.
+    #[must_use]
+    pub fn congestion(self, congestion: Congestion) -> Self {
+        Self { tuning: Tuning { congestion: Some(congestion), ..self.tuning }, ..self }
+    }
+
+    /// Between hosts: bytes of the kernel's send buffer, which the kernel bounds (`net.core.wmem_max`) and
+    /// doubles; [`Sender::net_stats`] tells what it became. Default: the kernel adapts it.
+    #[must_use]
+    pub fn send_buffer(self, bytes: usize) -> Self {
+        Self { tuning: Tuning { send_buffer: Some(bytes), ..self.tuning }, ..self }
+    }
+
+    /// Between hosts: bytes of the kernel's receive buffer, likewise (`net.core.rmem_max`).
+    #[must_use]
+    pub fn recv_buffer(self, bytes: usize) -> Self {
+        Self { tuning: Tuning { recv_buffer: Some(bytes), ..self.tuning }, ..self }
     }
 
     /// Between hosts: the port, if it shall be another than the address names.
@@ -315,6 +346,7 @@ impl Builder {
         };
         options.until_last = self.until == Some(Until::Last);
         options.backend = self.backend;
+        options.tuning = self.tuning.clone();
         options.capacity = self.capacity.unwrap_or(options.capacity);
         options.linger = self.linger.unwrap_or(options.linger);
         options.io = self.io;

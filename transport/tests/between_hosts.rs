@@ -97,6 +97,34 @@ fn each_end_tells_what_moves_its_bytes() {
 }
 
 #[test]
+fn sockets_are_as_the_address_says() {
+    let linger = Duration::ZERO;
+    let sockets = "tcp://127.0.0.1:0/between?side=bind&congestion=reno&recv_buffer=32KiB";
+    let binds = Builder::new(sockets).unwrap().linger(linger);
+    let mut rx = binds.receiver::<Tick>().unwrap();
+    let port = rx.local_addr().unwrap().port();
+    let connects = Builder::new("tcp://127.0.0.1:0/between?side=connect&send_buffer=16384");
+    let mut tx = connects.unwrap().port(port).linger(linger).sender::<Tick>().unwrap();
+    pass(&mut tx, &mut rx, 1);
+    let (sends, receives) = (tx.net_stats().unwrap(), rx.net_stats().unwrap());
+    let (sends, receives) = (sends.socket.unwrap(), receives.socket.unwrap());
+    // The kernel counts its own bookkeeping: twice as much.
+    assert_eq!((sends.send_buffer, receives.recv_buffer), (2 * 16384, 2 * 32768));
+    assert_eq!(receives.congestion.name(), "reno");
+    assert!(["cubic", "reno"].contains(&sends.congestion.name()), "{sends:?}");
+    assert!(sends.nodelay && receives.nodelay);
+
+    let refused = |option: &str| {
+        let address = format!("tcp://127.0.0.1:0/between?side=bind&{option}");
+        ringway::receiver::<Tick>(&address).unwrap_err()
+    };
+    let error = refused("congestion=no-such");
+    assert!(matches!(error.kind(), ErrorKind::BadOption | ErrorKind::Permission), "{error}");
+    assert!(error.to_string().contains("reno") && error.to_string().contains("no-such"), "{error}");
+    assert_eq!(refused("send_buffer=2GiB").kind(), ErrorKind::BadOption);
+}
+
+#[test]
 fn a_host_that_nobody_answers_on_is_told_in_the_counters() {
     let home = Home::new();
     let nobody = home.channel("tcp://127.0.0.1:0/between?side=connect&capacity=4KiB");

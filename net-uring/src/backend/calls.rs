@@ -7,6 +7,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use super::ahead::Ahead;
 use super::{Completion, Errno, Kind};
 use crate::fork::OwnSocket;
 use crate::mirror::Span;
@@ -17,6 +18,7 @@ pub(crate) struct Calls {
     pub(super) socket: Option<OwnSocket>,
     /// The spans that are with the backend and have not completed.
     pub(super) waiting: Slots,
+    ahead: Ahead,
     sent: Option<Result<usize, Errno>>,
     received: Option<Result<usize, Errno>>,
 }
@@ -31,6 +33,7 @@ pub(super) struct Slots {
 impl Calls {
     pub fn attach(&mut self, socket: OwnSocket) {
         self.forget();
+        self.ahead = Ahead::of(&socket);
         self.socket = Some(socket);
     }
 
@@ -39,8 +42,27 @@ impl Calls {
     }
 
     pub fn detach(&mut self) -> Option<OwnSocket> {
+        // The socket is about to be closed, and must have nothing unread then.
+        let _ = self.take_ahead();
         self.forget();
         self.socket.take()
+    }
+
+    /// Before somebody else receives from the socket or sleeps on it: what was received is taken from the
+    /// kernel. If that fails, the receive that waits completes with it.
+    pub fn settle_ahead(&mut self) {
+        if let Err(errno) = self.take_ahead()
+            && self.waiting.recv.is_some()
+        {
+            self.settle(Kind::Recv, Err(errno));
+        }
+    }
+
+    fn take_ahead(&mut self) -> Result<(), Errno> {
+        match &self.socket {
+            Some(socket) => self.ahead.take(socket),
+            None => Ok(()),
+        }
     }
 
     /// `Backend::submit`, which has the caller's promise; it is kept until [`Self::turn`] needs it.
@@ -86,7 +108,7 @@ impl Calls {
         let Some(socket) = &self.socket else { return };
         if let Some(span) = self.waiting.recv {
             // SAFETY: submitted and not given back, so by `submit` it may be received into.
-            let result = unsafe { recv_now(socket, span) };
+            let result = unsafe { self.ahead.receive(socket, span) };
             self.settle(Kind::Recv, result);
         }
     }

@@ -104,6 +104,10 @@ impl Backend for Epoll {
     }
 
     fn park(&mut self, timeout: Duration) {
+        self.calls.settle_ahead();
+        if self.calls.has_completed() {
+            return;
+        }
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; 8];
         if self.fine {
             let limit = libc::timespec {

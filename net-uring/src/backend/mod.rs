@@ -17,6 +17,7 @@
 //!
 //! `joint` is for one connection among many, with one epoll for all. `chosen` is one of the first two, as the options say and the system allows. `fake` is scripted, for tests: completions that are short, late, cancelled or out of order.
 
+pub(crate) mod ahead;
 mod calls;
 pub mod chosen;
 pub mod epoll;

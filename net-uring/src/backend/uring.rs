@@ -224,6 +224,7 @@ impl Backend for Uring {
     }
 
     fn park(&mut self, timeout: Duration) {
+        self.calls.settle_ahead();
         if !self.calls.has_completed() && !self.park_in_ring(timeout) {
             self.park_in_poll(timeout);
         }

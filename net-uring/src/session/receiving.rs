@@ -102,6 +102,7 @@ impl Session<Receiving> {
         // Data from `run` to `read` is whole, and belongs at `write`.
         let (mut run, mut write) = (0, 0);
         while self.hears() {
+            read = self.take_messages(tail, read);
             let Some(header) = tail[read..].first_chunk::<HEADER_LEN>() else { break };
             let header = Header::from_bytes(*header);
             let half = &mut self.half;
@@ -115,25 +116,19 @@ impl Session<Receiving> {
             // On 64-bit machines, where rings of 4 GiB are, this loses nothing.
             let end = read + len as usize;
             if kind == Kind::Data {
+                // Else it were taken already: it is not as it must be, or not whole.
                 if let Err(violation) = self.check_data(header.seq, len) {
                     self.violation(violation);
-                    break;
                 }
-                if end > tail.len() {
-                    break;
-                }
-                self.half.received += len;
-                self.progress();
-            } else {
-                if end > tail.len() {
-                    break;
-                }
-                tail.copy_within(run..read, write);
-                write += read - run;
-                self.handle_control(kind, header.seq, &tail[read..end], &NoHeaders, now_ns);
-                run = end;
+                break;
             }
-            read = end;
+            if end > tail.len() {
+                break;
+            }
+            tail.copy_within(run..read, write);
+            write += read - run;
+            self.handle_control(kind, header.seq, &tail[read..end], &NoHeaders, now_ns);
+            (run, read) = (end, end);
         }
         if self.hears() {
             if run != write {
@@ -144,6 +139,38 @@ impl Session<Receiving> {
             tail.copy_within(run..read, write);
             self.half.partial = 0;
         }
+    }
+
+    /// Counts in messages as long as they are whole and as they must be, from `read` on. Returns where
+    /// the first begins that is not, or is none.
+    #[inline(always)]
+    fn take_messages(&mut self, tail: &[u8], mut read: usize) -> usize {
+        if !self.is_up() || self.half.fin.is_some() {
+            return read;
+        }
+        let half = &mut self.half;
+        let limit = half.released + half.window;
+        let mut received = half.received;
+        // As long as the last one, the frame ends where it was expected to: the address of the next
+        // header does not wait for what this one says. No length fits at first.
+        let (mut last, mut len) = (0, u64::MAX);
+        while let Some(header) = tail.get(read..).and_then(<[u8]>::first_chunk::<HEADER_LEN>) {
+            let (word, seq) = Header::words(*header);
+            if word != last || len == u64::MAX {
+                let Some(own) = Header::data_len(word, half.body_max) else { break };
+                (last, len) = (word, own);
+            }
+            if seq != received || len > (tail.len() - read) as u64 || received + len > limit {
+                break;
+            }
+            read += len as usize;
+            received += len;
+        }
+        if received != half.received {
+            half.received = received;
+            self.progress();
+        }
+        read
     }
 
     /// What the header of a data frame of `len` bytes in all must say.

@@ -119,7 +119,7 @@ fn addresses_that_are_none_are_refused() {
     assert_eq!(NetReceiver::open(&odd).unwrap_err().kind(), ErrorKind::BadOption);
     let unknown = Options { port: 0, ..options(0) };
     let mut unknown = Options { side: Side::Bind, ..unknown };
-    unknown.tuning.congestion = Some("no-such".into());
+    unknown.tuning.congestion = Some("no-such".parse().unwrap());
     assert!(NetSender::open(&unknown).is_err());
 }
 

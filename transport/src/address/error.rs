@@ -187,6 +187,18 @@ pub enum AddressProblem {
         /// The value that was found.
         found: String,
     },
+    /// A value that can't name a congestion control.
+    #[error(
+        "{option} is the name of a congestion control (1 to 15 of a-z 0-9 _ -), and {} is none: type \
+         {option}=cubic, say",
+        Shown(found)
+    )]
+    BadCongestion {
+        /// The option.
+        option: &'static str,
+        /// The value that was found.
+        found: String,
+    },
     /// A value that is no size.
     #[error("{option} is a size, and {error}")]
     BadSize {

@@ -3,7 +3,7 @@
 //! The table is where errors get their lists from, so nothing else may name an option. Whether a
 //! value makes sense (is that capacity a power of two?) is the business of the crate that uses it.
 
-use ringway_net::{Backend, Io, Side};
+use ringway_net::{Backend, Congestion, Io, Side};
 use ringway_shm::{Kind, Overflow, Read, Redeliver, Until, Wait};
 
 use super::Scheme;
@@ -24,6 +24,12 @@ pub struct ShmOptions {
     pub side: Option<Side>,
     /// Of `tcp://`: what moves the bytes.
     pub backend: Option<Backend>,
+    /// Of `tcp://`: the sockets' congestion control; any name, whether the system has it or not.
+    pub congestion: Option<Congestion>,
+    /// Of `tcp://`: bytes of the kernel's send buffer; any number that was written, sensible or not.
+    pub send_buffer: Option<u64>,
+    /// Of `tcp://`: bytes of the kernel's receive buffer, likewise.
+    pub recv_buffer: Option<u64>,
     /// Who gets the messages.
     pub kind: Option<Kind>,
     /// What becomes of a broadcast's receiver that is behind by a whole ring.
@@ -54,6 +60,7 @@ enum Form {
     /// What it is, an example, and where it goes.
     Count(&'static str, &'static str, fn(&mut ShmOptions, u64)),
     Word(&'static [Word]),
+    Congestion(fn(&mut ShmOptions, Congestion)),
 }
 
 type Word = (&'static str, fn(&mut ShmOptions));
@@ -130,6 +137,9 @@ const TCP: &[(&str, Form)] = &[
         "io_core",
         Form::Count("the number of a core", "1", |options, core| options.io_core = Some(core)),
     ),
+    ("congestion", Form::Congestion(|options, name| options.congestion = Some(name))),
+    ("send_buffer", Form::Size(|options, bytes| options.send_buffer = Some(bytes))),
+    ("recv_buffer", Form::Size(|options, bytes| options.recv_buffer = Some(bytes))),
     HOLD_CPU_LATENCY,
     KIND,
     OVERFLOW,
@@ -239,6 +249,13 @@ impl Form {
                     return Err(AddressProblem::BadCount { option, what, example, found });
                 }
             },
+            Self::Congestion(set) => match value.parse() {
+                Ok(name) => set(options, name),
+                Err(_) => {
+                    let found = value.to_owned();
+                    return Err(AddressProblem::BadCongestion { option, found });
+                }
+            },
             Self::Word(words) => match words.iter().find(|(word, _)| *word == value) {
                 Some((_, set)) => set(options),
                 None => {
@@ -254,6 +271,7 @@ impl Form {
         match self {
             Self::Size(_) => "64KiB",
             Self::Count(_, example, _) => example,
+            Self::Congestion(_) => "cubic",
             Self::Word(words) => words.first().map_or("", |(word, _)| word),
         }
     }
@@ -296,6 +314,22 @@ mod tests {
             let query = format!("backend={backend}");
             assert_eq!(read(&query), ShmOptions { backend: Some(backend), ..none });
         }
+        let sockets = ShmOptions {
+            congestion: Some("bbr".parse().expect("a name")),
+            send_buffer: Some(4 << 20),
+            recv_buffer: Some(65536),
+            ..none
+        };
+        assert_eq!(read("congestion=bbr&send_buffer=4MiB&recv_buffer=65536"), sockets);
+        for name in ["", "Reno", "a b", "sixteen-letters-", "r\u{f6}no"] {
+            let query = format!("congestion={name}");
+            let refused = parse_options(Scheme::Tcp, &query).expect_err("refused").to_string();
+            let expected = format!(
+                "congestion is the name of a congestion control (1 to 15 of a-z 0-9 _ -), and {name:?} \
+                 is none: type congestion=cubic, say"
+            );
+            assert_eq!(refused, expected);
+        }
         let refused = parse_options(Scheme::Tcp, "backend=urnig").expect_err("refused");
         assert_eq!(
             refused.to_string(),
@@ -322,7 +356,7 @@ mod tests {
         assert_eq!(
             text,
             "\"align\" is no option of tcp: type one of capacity, wait, side, backend, io, io_core, \
-             hold_cpu_latency, kind, overflow, until"
+             congestion, send_buffer, recv_buffer, hold_cpu_latency, kind, overflow, until"
         );
     }
 
