@@ -18,7 +18,9 @@ fn header(data: &[u8]) {
         assert!(len.is_multiple_of(16) && len >= 16 + u64::from(header.len));
         assert!(kind != Kind::Data || header.len <= body_max);
         assert!(kind == Kind::Data || len <= 240);
-        assert_eq!((header.flags, header.stream), (0, 0));
+        assert!(header.flags <= 2 && (header.flags == 0 || kind == Kind::Data));
+        assert!(header.flags != 2 || header.len == 8);
+        assert_eq!(header.stream, 0);
     }
 }
 

@@ -99,7 +99,7 @@ impl Ring {
         let Some(writer) = &mut self.writer else { return };
         let before = writer.depth_beyond(0);
         let claim = match how % 4 {
-            0 => writer.claim_run(),
+            0 => writer.claim_run(len),
             _ => writer.try_claim(len % 300).ok(),
         };
         let Some(claim) = claim else { return };

@@ -28,8 +28,8 @@ use crate::listener::{Arrival, Listener};
 use crate::mirror::{Ring, Span};
 use crate::options::{self, Options, Wait};
 use crate::session::{
-    Action, Config, Counters, End, Half, HangUp, Name, Receiving, Sending, Session, SessionId,
-    Side, Verdict,
+    Action, Config, Counters, End, Half, HangUp, Name, Receiving, Refusal, Sending, Session,
+    SessionId, Side, Verdict,
 };
 use crate::socket::{self, Facts, Tuning};
 use crate::stats::Stats;
@@ -83,7 +83,7 @@ pub enum Way {
         /// How the sockets are set up.
         tuning: Tuning,
     },
-    /// A test makes them.
+    /// Somebody else makes them: a crowd, a test.
     Given {
         /// Whether this end says hello.
         dials: bool,
@@ -273,6 +273,28 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
         let birth = Birth::now();
         let way = open_way(options)?;
         Self::with_way(options, way, backend, birth)
+    }
+
+    /// One of many: whoever has the door greets for it.
+    pub(crate) fn member(options: &Options, backend: B) -> Result<Self, Error> {
+        Self::with_way(options, Way::Given { dials: false }, backend, Birth::now())
+    }
+
+    /// Another backend, before there is a socket.
+    pub(crate) fn set_backend(&mut self, backend: B) {
+        debug_assert!(self.backend.socket().is_none(), "a backend with a socket");
+        self.backend = backend;
+    }
+
+    /// When to look at it again, whatever comes or doesn't.
+    pub(crate) fn deadline_ns(&mut self) -> Option<u64> {
+        match self.next_action() {
+            Action::Wait { until_ns } => until_ns,
+            Action::Shutdown { until_ns } => Some(until_ns),
+            Action::Done => None,
+            // It is to be looked at now.
+            Action::Dial | Action::HangUp(_) => Some(self.now_ns),
+        }
     }
 
     fn with_way(options: &Options, way: Way, mut backend: B, birth: Birth) -> Result<Self, Error> {
@@ -787,11 +809,16 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
             Way::Bind(listener) => listener.poll(self.now_ns),
             _ => None,
         } {
-            self.welcome(arrival);
+            if let Some((arrival, refusal)) = self.greet(arrival)
+                && let Way::Bind(listener) = &mut self.way
+            {
+                listener.refuse(arrival, refusal, self.now_ns);
+            }
         }
     }
 
-    fn welcome(&mut self, arrival: Arrival) {
+    /// Whoever has said hello is welcome, or comes back with why not.
+    pub(crate) fn greet(&mut self, arrival: Arrival) -> Option<(Arrival, Refusal)> {
         if self.told {
             // Nobody waits for the old session any more.
             self.renew();
@@ -812,13 +839,11 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
                 self.backend.attach(arrival.socket);
                 self.push();
             }
+            // It was closed: not said twice.
             Verdict::CloseFirst => {}
-            Verdict::Refuse(refusal) => {
-                if let Way::Bind(listener) = &mut self.way {
-                    listener.refuse(arrival, refusal, self.now_ns);
-                }
-            }
+            Verdict::Refuse(refusal) => return Some((arrival, refusal)),
         }
+        None
     }
 
     /// Says the last words of an ended session and waits for the peer to close. Whether the
@@ -894,12 +919,13 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
         self.wait(Some(linger), |it| it.is_alone() || it.is_said());
     }
 
-    fn is_alone(&self) -> bool {
+    /// Whether the session has ended and its connection is closed.
+    pub(crate) fn is_alone(&self) -> bool {
         self.session.end().is_some() && self.backend.socket().is_none()
     }
 
     /// Whether all that this end has to say is with the peer's host.
-    fn is_said(&mut self) -> bool {
+    pub(crate) fn is_said(&mut self) -> bool {
         let talks = self.session.is_up() || self.session.is_early();
         if !talks && self.session.end().is_none() {
             return !H::has_debts(&self.session);
@@ -926,6 +952,19 @@ impl<H: Inbox, B: Backend> Drop for Connection<H, B> {
         unsafe {
             ManuallyDrop::drop(&mut self.ring);
             ManuallyDrop::drop(&mut self.control);
+        }
+    }
+}
+
+/// Binds, and listens.
+pub(crate) fn bind(options: &Options) -> Result<Listener, Error> {
+    match open_way(options)? {
+        Way::Bind(listener) => Ok(listener),
+        // Who must bind does, or is told why not.
+        Way::Connect { .. } | Way::Given { .. } => {
+            let tried = format!("binding {}:{}", options.host, options.port);
+            let found = "no address of the host is this host's";
+            Err(Error::new(ErrorKind::NoHost, tried, found, "Bind an address of this host"))
         }
     }
 }

@@ -4,7 +4,7 @@
 //! offset  bytes  field, little-endian
 //!      0      4  len      bytes of the body
 //!      4      1  kind     see `Kind`
-//!      5      1  flags    0 in version 1
+//!      5      1  flags    data: 0, `AGAIN` or `GAP`; else 0
 //!      6      2  stream   0 in version 1
 //!      8      8  seq      data: the frame's position; control: a position too, `Kind` says of what
 //!     16    len  body
@@ -27,6 +27,15 @@ pub const GREETING_BODY: u32 = 224;
 pub const REFUSE_BODY: u32 = 32;
 /// Bytes of the longest control frame, header included.
 pub const CONTROL_MAX: usize = HEADER_LEN + GREETING_BODY as usize;
+
+/// Flag of a data frame: another receiver had this message and did not release it, so it may have been
+/// acted upon.
+pub const AGAIN: u8 = 1;
+/// Flag of a data frame: its body is no message but the number (u64) of messages that were left out here,
+/// because the receiver had no room for them.
+pub const GAP: u8 = 2;
+/// Body bytes of a gap.
+pub const GAP_BODY: u32 = 8;
 
 /// What a frame is. 0 is no kind, so that zeros are no frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -92,7 +101,7 @@ pub struct Header {
     pub len: u32,
     /// The number of a [`Kind`], or of none.
     pub kind: u8,
-    /// 0.
+    /// Of data: 0, [`AGAIN`] or [`GAP`]. Else 0.
     pub flags: u8,
     /// 0.
     pub stream: u16,
@@ -152,7 +161,13 @@ impl Header {
         if len > max || (kind != Kind::Data && len != max) {
             return Err(FrameError::Length { kind, len, max });
         }
-        if self.flags != 0 || self.stream != 0 {
+        let is_legal = match self.flags {
+            0 => true,
+            AGAIN => kind == Kind::Data,
+            GAP => kind == Kind::Data && len == GAP_BODY,
+            _ => false,
+        };
+        if !is_legal || self.stream != 0 {
             return Err(FrameError::Reserved { flags: self.flags, stream: self.stream });
         }
         Ok((kind, frame_len(len)))
@@ -192,8 +207,8 @@ pub enum FrameError {
         /// What is allowed.
         max: u32,
     },
-    /// Fields that are zero in this version.
-    #[error("a frame with flags {flags:#04x} and stream {stream}, which must be zero")]
+    /// Flags that such a frame has not, or a stream, which is zero in this version.
+    #[error("a frame with flags {flags:#04x} and stream {stream}, which mean nothing there")]
     Reserved {
         /// The flags.
         flags: u8,

@@ -21,6 +21,7 @@
 pub mod backend;
 mod clock;
 pub mod connection;
+pub mod crowd;
 pub mod error;
 pub mod fork;
 pub mod frame;
@@ -37,8 +38,9 @@ pub mod sync;
 pub mod thread;
 
 pub use connection::{Peer, Trouble};
+pub use crowd::{PeerChange, PeerEvent, Peers};
 pub use error::{Error, ErrorKind};
-pub use options::{Backend, Io, Options, Reins, Side, Wait};
+pub use options::{Backend, Io, Kind, Options, Overflow, Reins, Side, Wait};
 pub use receiver::{Batch, BatchMessage, NetReceiver, Received, RecvError};
 pub use sender::{Claim, CloseError, NetSender, SendError};
 pub use stats::Stats;

@@ -5,21 +5,26 @@
 //! ```text
 //!   inline   the caller's own calls drive the connection
 //!   thread   a thread drives it, the caller only hands positions over
+//!   fan      many connections of senders, read in turns
+//!   spread   many connections of receivers, given to in turns or all alike
 //! ```
 //!
 //! Not trait objects: a call is a predicted branch in front of code that is inlined.
 
 pub(crate) mod inline;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::backend::Chosen;
 use crate::connection::{Peer, Trouble};
-use crate::error::Error;
+use crate::crowd::Peers;
+use crate::crowd::fan::Fan;
+use crate::crowd::spread::Spread;
+use crate::error::{Error, ErrorKind};
 use crate::fork::Birth;
 use crate::mirror::View;
-use crate::options::{Io, Options};
+use crate::options::{Io, Kind, Options, Side};
 use crate::session::{End, Receiving, Sending, Unacknowledged};
 use crate::stats::Stats;
 use crate::thread::Threaded;
@@ -82,8 +87,14 @@ pub trait Link {
     fn is_broken(&self) -> bool {
         false
     }
-    /// The other end, if there was a handshake.
+    /// The other end, if there was a handshake; of many, the one that the last call was about.
     fn peer(&self) -> Option<Peer>;
+    /// Who is there, and who has come and gone.
+    fn peers(&mut self) -> Peers {
+        let mut peers = Peers::default();
+        peers.present.extend(self.peer());
+        peers
+    }
     /// Where it listens, or from where it is connected.
     fn local_addr(&self) -> Option<SocketAddr>;
     /// Why there was no connection, when there last was none.
@@ -145,6 +156,8 @@ pub enum Out {
     Inline(Inline<Sending, Chosen>),
     /// Driven by a thread.
     Thread(Threaded<Sending, Chosen>),
+    /// To many receivers.
+    Spread(Box<Spread>),
 }
 
 /// The link of a receiving end.
@@ -154,6 +167,8 @@ pub enum In {
     Inline(Inline<Receiving, Chosen>),
     /// Driven by a thread.
     Thread(Threaded<Receiving, Chosen>),
+    /// Of many senders.
+    Fan(Box<Fan>),
 }
 
 macro_rules! open {
@@ -164,6 +179,11 @@ macro_rules! open {
             /// # Errors
             /// [`Error`], whose text names the remedy.
             pub fn open(options: &Options) -> Result<Self, Error> {
+                let side = side(options, Self::BROADCAST)?;
+                let options = &Options { side, ..options.clone() };
+                if options.kind != Kind::Pair && side == Side::Bind {
+                    return Self::open_to_many(options);
+                }
                 let link = Inline::open(options)?;
                 Ok(match options.io {
                     Io::Inline => Self::Inline(link),
@@ -183,6 +203,10 @@ macro_rules! open {
 
             fn peer(&self) -> Option<Peer> {
                 of!($link, self, link => link.peer())
+            }
+
+            fn peers(&mut self) -> Peers {
+                of!($link, self, link => link.peers())
             }
 
             fn local_addr(&self) -> Option<SocketAddr> {
@@ -214,12 +238,62 @@ macro_rules! open {
 
 /// The same for each of them.
 macro_rules! of {
-    ($enum:ident, $self:expr, $link:ident => $call:expr) => {
+    (Out, $self:expr, $link:ident => $call:expr) => {
         match $self {
-            $enum::Inline($link) => $call,
-            $enum::Thread($link) => $call,
+            Out::Inline($link) => $call,
+            Out::Thread($link) => $call,
+            Out::Spread($link) => $call,
         }
     };
+    (In, $self:expr, $link:ident => $call:expr) => {
+        match $self {
+            In::Inline($link) => $call,
+            In::Thread($link) => $call,
+            In::Fan($link) => $call,
+        }
+    };
+}
+
+impl Out {
+    /// Of a broadcast it is the sender that binds.
+    const BROADCAST: Side = Side::Bind;
+
+    fn open_to_many(options: &Options) -> Result<Self, Error> {
+        Ok(Self::Spread(Box::new(Spread::open(options)?)))
+    }
+}
+
+impl In {
+    const BROADCAST: Side = Side::Connect;
+
+    fn open_to_many(options: &Options) -> Result<Self, Error> {
+        Ok(Self::Fan(Box::new(Fan::open(options)?)))
+    }
+}
+
+/// Whether this end of a channel with many ends on one side is the one, and with which side it opens. Two
+/// ends of one kind on one host would both try to be it, or both not, so the address alone does not decide.
+fn side(options: &Options, broadcast: Side) -> Result<Side, Error> {
+    let anywhere = options.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified());
+    let refused = |found: &str, remedy: &str| {
+        let tried = format!("opening channel {:?}, of kind={}", options.channel, options.kind);
+        Err(Error::new(ErrorKind::BadOption, tried, found, remedy))
+    };
+    match (options.kind, options.side) {
+        (Kind::Pair, side) => Ok(side),
+        (Kind::Broadcast, Side::ByAddress) => Ok(broadcast),
+        (Kind::Broadcast, side) if side == broadcast => Ok(side),
+        (Kind::Broadcast, _) => refused(
+            "of a broadcast between hosts the sender binds, and the receivers connect",
+            "Leave `side` out",
+        ),
+        (Kind::Mpmc, Side::ByAddress) if options.port == 0 || anywhere => Ok(Side::Bind),
+        (Kind::Mpmc, Side::ByAddress) => refused(
+            "it has one end on one side and many on the other, and nothing says which this is",
+            "Add `side=bind` at the one, and `side=connect` at each of the many",
+        ),
+        (Kind::Mpmc, side) => Ok(side),
+    }
 }
 
 open!(Out);
@@ -227,69 +301,69 @@ open!(In);
 
 impl Outgoing for Out {
     fn blank(&self) -> Blank {
-        of!(Self, self, link => link.blank())
+        of!(Out, self, link => link.blank())
     }
 
     #[inline(always)]
     fn publish(&mut self, tail: u64) -> u64 {
-        of!(Self, self, link => link.publish(tail))
+        of!(Out, self, link => link.publish(tail))
     }
 
     #[inline(always)]
     fn free(&mut self) -> u64 {
-        of!(Self, self, link => link.free())
+        of!(Out, self, link => link.free())
     }
 
     fn look(&mut self) -> u64 {
-        of!(Self, self, link => link.look())
+        of!(Out, self, link => link.look())
     }
 
     fn wait(&mut self, until: u64, timeout: Option<Duration>) -> u64 {
-        of!(Self, self, link => link.wait(until, timeout))
+        of!(Out, self, link => link.wait(until, timeout))
     }
 
     #[inline(always)]
     fn is_over(&self) -> bool {
-        of!(Self, self, link => link.is_over())
+        of!(Out, self, link => link.is_over())
     }
 
     fn start_over(&mut self, tail: u64) -> Ending {
-        of!(Self, self, link => link.start_over(tail))
+        of!(Out, self, link => link.start_over(tail))
     }
 
     fn unacknowledged(&self, tail: u64) -> Unacknowledged {
-        of!(Self, self, link => link.unacknowledged(tail))
+        of!(Out, self, link => link.unacknowledged(tail))
     }
 
     fn unsent(&self, tail: u64) -> u64 {
-        of!(Self, self, link => link.unsent(tail))
+        of!(Out, self, link => link.unsent(tail))
     }
 }
 
 impl Incoming for In {
     fn desk(&self) -> Desk {
-        of!(Self, self, link => link.desk())
+        of!(In, self, link => link.desk())
     }
 
     #[inline(always)]
     fn release(&mut self, desk: &Desk) {
-        of!(Self, self, link => link.release(desk));
+        of!(In, self, link => link.release(desk));
     }
 
     #[inline(always)]
     fn look(&mut self, desk: &mut Desk) {
-        of!(Self, self, link => link.look(desk));
+        of!(In, self, link => link.look(desk));
     }
 
     fn wait(&mut self, desk: &mut Desk, timeout: Option<Duration>) {
-        of!(Self, self, link => link.wait(desk, timeout));
+        of!(In, self, link => link.wait(desk, timeout));
     }
 
     fn is_over(&mut self, desk: &mut Desk) -> bool {
-        of!(Self, self, link => link.is_over(desk))
+        of!(In, self, link => link.is_over(desk))
     }
 
     fn acknowledge_end(&mut self, desk: &mut Desk) -> Ending {
-        of!(Self, self, link => link.acknowledge_end(desk))
+        of!(In, self, link => link.acknowledge_end(desk))
     }
 }

@@ -42,6 +42,16 @@ pub struct Options {
     pub timing: Timing,
     /// How long a drop waits for the peer's host to have taken what was sent. 2 s.
     pub linger: Duration,
+    /// Who gets the messages. The end that binds decides; what those who connect say is not compared.
+    pub kind: Kind,
+    /// Of `kind=broadcast`, a sender: what becomes of a receiver that has no room.
+    pub overflow: Overflow,
+    /// Of `kind=mpmc`, a receiver that binds: whether it is told `Disconnected` when the last sender has
+    /// left. Else it never is, as there may always come another.
+    pub until_last: bool,
+    /// Of an end with many on the other side: most of them. More are told to come again. Each takes the
+    /// ring's capacity and some 8 KiB.
+    pub peers_max: usize,
     /// Connections that have not said hello and are kept nevertheless. Beyond that the oldest goes.
     pub silent_max: usize,
 }
@@ -64,8 +74,56 @@ impl Options {
             tuning: Tuning::default(),
             timing: Timing::default(),
             linger: Duration::from_secs(2),
+            kind: Kind::Pair,
+            overflow: Overflow::Block,
+            until_last: false,
+            peers_max: 4096,
             silent_max: 64,
         }
+    }
+}
+
+/// How many ends a channel has, and who gets a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// One sender, one receiver.
+    #[default]
+    Pair,
+    /// The end that binds has any number of others on the other side, and each message goes to one
+    /// receiver: a bound receiver gets those of all senders, each sender's in order, the senders in
+    /// turns; a bound sender hands out to whichever receiver has room, and again, flagged, what a
+    /// receiver had not released when it closed or was lost.
+    Mpmc,
+    /// One sender, which binds, any number of receivers, and each gets every message that is sent while
+    /// it is there.
+    Broadcast,
+}
+
+/// What becomes of a broadcast's receiver that has no room for a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Overflow {
+    /// The sender waits for it. One that has no connection is given up after `takeover_ns`, when others
+    /// wait for it.
+    #[default]
+    Block,
+    /// The sender goes on, and the receiver is told how many messages it missed.
+    Overwrite,
+}
+
+impl Kind {
+    /// Its name in an address.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pair => "spsc",
+            Self::Mpmc => "mpmc",
+            Self::Broadcast => "broadcast",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -5,9 +5,10 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use crate::connection::{Peer, Trouble};
+use crate::crowd::Peers;
 use crate::error::Error;
 use crate::fork::Birth;
-use crate::frame::{HEADER_LEN, Header, frame_len};
+use crate::frame::{AGAIN, GAP, HEADER_LEN, Header, frame_len};
 use crate::link::{Desk, Ending, In, Incoming};
 use crate::options::Options;
 use crate::session::{Death, End, Headers};
@@ -56,6 +57,15 @@ pub enum RecvError {
         /// Why it is taken for gone.
         death: Death,
     },
+    /// The sender of a broadcast that overwrites had no room for more here: so many messages are left
+    /// out. The next call goes on behind them.
+    #[error(
+        "{missed} messages were left out, as there was no room for them; the next call goes on behind"
+    )]
+    Lagged {
+        /// How many, exactly.
+        missed: u64,
+    },
     /// A sender is there, and the two ends do not fit together. Told once per attempt.
     #[error("no session came about, {death}; make both ends fit")]
     Refused {
@@ -78,6 +88,8 @@ pub enum RecvError {
 struct Frame {
     payload: *const u8,
     len: usize,
+    /// [`AGAIN`] or [`GAP`].
+    flags: u8,
     /// Position of what follows it.
     end: u64,
 }
@@ -117,6 +129,7 @@ impl<L: Incoming> NetReceiver<L> {
             Some(frame) => frame,
             None => self.nothing_now()?,
         };
+        self.pass_over(frame)?;
         Ok(Received { receiver: self, frame })
     }
 
@@ -150,9 +163,11 @@ impl<L: Incoming> NetReceiver<L> {
         if self.birth.is_foreign() {
             return Err(RecvError::Forked);
         }
-        if self.peek().is_none() {
-            self.nothing_now()?;
-        }
+        let frame = match self.peek() {
+            Some(frame) => frame,
+            None => self.nothing_now()?,
+        };
+        self.pass_over(frame)?;
         Ok(Batch { receiver: self, left: limit.min(BATCH_MAX) })
     }
 
@@ -188,6 +203,12 @@ impl<L: Incoming> NetReceiver<L> {
     /// The sender of this session, if there was a handshake.
     pub fn peer(&self) -> Option<Peer> {
         self.link.peer()
+    }
+
+    /// Who is there, and, of an end with many on the other side, who has come and gone since it was last
+    /// asked. Allocates.
+    pub fn peers(&mut self) -> Peers {
+        self.link.peers()
     }
 
     /// Where it listens, or from where it is connected.
@@ -233,9 +254,9 @@ impl<L: Incoming> NetReceiver<L> {
             return None;
         }
         let at = desk.taken;
-        let len = Header::from_bytes(desk.view.header(at)).len;
+        let Header { len, flags, .. } = Header::from_bytes(desk.view.header(at));
         let payload = desk.view.span(at + HEADER_LEN as u64, len as usize).start;
-        Some(Frame { payload, len: len as usize, end: at + frame_len(len) })
+        Some(Frame { payload, len: len as usize, flags, end: at + frame_len(len) })
     }
 
     #[inline(always)]
@@ -243,10 +264,29 @@ impl<L: Incoming> NetReceiver<L> {
         if self.birth.is_foreign() {
             return Err(RecvError::Forked);
         }
-        if let Some(frame) = self.peek() {
-            return Ok(frame);
-        }
-        self.wait_for_frame(timeout)
+        let frame = match self.peek() {
+            Some(frame) => frame,
+            None => self.wait_for_frame(timeout)?,
+        };
+        self.pass_over(frame)?;
+        Ok(frame)
+    }
+
+    /// A gap is told and taken away.
+    #[inline(always)]
+    fn pass_over(&mut self, frame: Frame) -> Result<(), RecvError> {
+        if frame.flags == GAP { Err(self.missed(frame)) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn missed(&mut self, frame: Frame) -> RecvError {
+        // SAFETY: as in Received::deref: a whole frame that was not released, with a body of
+        // `GAP_BODY` bytes, as was checked when it came.
+        let missed = u64::from_le(unsafe { frame.payload.cast::<u64>().read_unaligned() });
+        self.desk.taken = frame.end;
+        self.desk.messages = self.desk.messages.wrapping_add(missed);
+        self.release();
+        RecvError::Lagged { missed }
     }
 
     /// One look at the network.
@@ -346,6 +386,12 @@ impl<L: Incoming> Received<'_, L> {
         self.frame.len
     }
 
+    /// Whether another receiver had it and did not release it: it may have been acted upon.
+    #[inline(always)]
+    pub fn redelivered(&self) -> bool {
+        self.frame.flags == AGAIN
+    }
+
     /// Whether the message is empty.
     pub fn is_empty(&self) -> bool {
         self.frame.len == 0
@@ -394,6 +440,8 @@ pub struct BatchMessage<'b> {
     pub payload: &'b [u8],
     /// Its number in its session, from 0.
     pub sequence: u64,
+    /// Whether another receiver had it and did not release it.
+    pub redelivered: bool,
 }
 
 impl<L: Incoming> Batch<'_, L> {
@@ -411,13 +459,17 @@ impl<L: Incoming> Batch<'_, L> {
             return Err(RecvError::Forked);
         }
         let Some(frame) = self.receiver.peek() else { return Ok(None) };
+        if frame.flags == GAP {
+            // Told by the next call on the receiver.
+            return Ok(None);
+        }
         self.left -= 1;
         let sequence = self.receiver.desk.messages;
         self.receiver.advance(frame);
         // SAFETY: as in Received::deref; released when `self` is dropped, which the result borrows,
         // and only by `self`.
         let payload = unsafe { std::slice::from_raw_parts(frame.payload, frame.len) };
-        Ok(Some(BatchMessage { payload, sequence }))
+        Ok(Some(BatchMessage { payload, sequence, redelivered: frame.flags == AGAIN }))
     }
 }
 

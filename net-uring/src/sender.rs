@@ -6,6 +6,7 @@ use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use crate::connection::{Peer, Trouble};
+use crate::crowd::Peers;
 use crate::error::Error;
 use crate::fork::Birth;
 use crate::frame::{ALIGN, HEADER_LEN, Header, frame_len};
@@ -261,6 +262,12 @@ impl<L: Outgoing> NetSender<L> {
     /// The receiver of this session, if there was a handshake.
     pub fn peer(&self) -> Option<Peer> {
         self.link.peer()
+    }
+
+    /// Who is there, and, of an end with many on the other side, who has come and gone since it was last
+    /// asked. Allocates.
+    pub fn peers(&mut self) -> Peers {
+        self.link.peers()
     }
 
     /// Where it listens, or from where it is connected.

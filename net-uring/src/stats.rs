@@ -60,3 +60,29 @@ pub struct Stats {
     /// How the present connection's socket is set up.
     pub socket: Option<Facts>,
 }
+
+impl Stats {
+    /// Adds another connection's counters to these. What is not a number stays as it is.
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (sum, part) in [
+            (&mut self.sessions, other.sessions),
+            (&mut self.connections, other.connections),
+            (&mut self.resumes, other.resumes),
+            (&mut self.failed_attempts, other.failed_attempts),
+            (&mut self.violations, other.violations),
+            (&mut self.refusals, other.refusals),
+            (&mut self.resent_bytes, other.resent_bytes),
+            (&mut self.control_sent, other.control_sent),
+            (&mut self.control_received, other.control_received),
+            (&mut self.sends, other.sends),
+            (&mut self.receives, other.receives),
+            (&mut self.empty_receives, other.empty_receives),
+            (&mut self.wire_bytes_sent, other.wire_bytes_sent),
+            (&mut self.wire_bytes_received, other.wire_bytes_received),
+            (&mut self.parks, other.parks),
+        ] {
+            *sum += part;
+        }
+        self.stalled |= other.stalled;
+    }
+}

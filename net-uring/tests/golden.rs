@@ -69,6 +69,13 @@ fn the_examples_are_what_is_written() {
     let mut data = Header::data(MESSAGE.len() as u32, 4096).to_bytes().to_vec();
     data.extend(MESSAGE);
     data.resize(frame_len(MESSAGE.len() as u32) as usize, 0);
+    let mut again = data.clone();
+    let header = Header { flags: frame::AGAIN, ..Header::data(MESSAGE.len() as u32, 4144) };
+    again[..HEADER_LEN].copy_from_slice(&header.to_bytes());
+    let header = Header { flags: frame::GAP, ..Header::data(frame::GAP_BODY, 4192) };
+    let mut gap = header.to_bytes().to_vec();
+    gap.extend(3_u64.to_le_bytes());
+    gap.resize(frame_len(frame::GAP_BODY) as usize, 0);
     let refusal = Refusal { code: RefuseCode::Epoch, mine: 7, yours: 3 };
     let control = |kind, seq| Header::control(kind, seq).to_bytes().to_vec();
     let written = BTreeMap::from([
@@ -76,6 +83,8 @@ fn the_examples_are_what_is_written() {
         ("welcome", welcome().to_bytes(Kind::Welcome).to_vec()),
         ("refuse", refusal.to_bytes().to_vec()),
         ("data", data),
+        ("again", again),
+        ("gap", gap),
         ("heartbeat", control(Kind::Heartbeat, 4144)),
         ("ack", control(Kind::Ack, 4144)),
         ("fin", control(Kind::Fin, 4144)),
@@ -99,7 +108,15 @@ fn the_examples_are_what_is_read() {
     for (name, bytes) in examples {
         let header = Header::from_bytes(*bytes.first_chunk::<HEADER_LEN>().unwrap());
         let (kind, len) = header.check(100).expect("a sound header");
-        assert_eq!((kind.to_string().as_str(), len), (name, bytes.len() as u64));
+        // Data has an example for each of its flags.
+        let of = match (name, header.flags) {
+            ("again", frame::AGAIN) | ("gap", frame::GAP) => "data",
+            (name, flags) => {
+                assert_eq!(flags, 0, "{name}");
+                name
+            }
+        };
+        assert_eq!((kind.to_string().as_str(), len), (of, bytes.len() as u64));
         assert_eq!(Header::to_bytes(header), bytes[..HEADER_LEN], "{name}");
     }
 }
@@ -118,6 +135,9 @@ fn the_constants_are_those_of_the_code() {
         ("POSITION_MAX", POSITION_MAX),
         ("MIN_CAPACITY", session::MIN_CAPACITY),
         ("MAX_CAPACITY", session::MAX_CAPACITY),
+        ("AGAIN", frame::AGAIN.into()),
+        ("GAP", frame::GAP.into()),
+        ("GAP_BODY", frame::GAP_BODY.into()),
         ("handshake_ns", timing.handshake_ns),
         ("resume_ns", timing.resume_ns),
         ("takeover_ns", timing.takeover_ns),

@@ -255,10 +255,13 @@ fn a_frame_of_4_gib_is_refused_by_its_header() {
 #[test]
 fn bytes_that_are_no_frame_cost_the_connection() {
     type Wrong = fn(&mut Header);
-    let wrongs: [Wrong; 7] = [
+    let wrongs: [Wrong; 9] = [
         |header| header.kind = 0,
         |header| header.kind = 10,
-        |header| header.flags = 1,
+        // A gap has eight bytes, no more flags than one are there at once, and there are no others.
+        |header| header.flags = 2,
+        |header| header.flags = 3,
+        |header| header.flags = 4,
         |header| header.stream = 1,
         |header| header.seq += 16,
         |header| header.seq -= 48,

@@ -139,14 +139,15 @@ impl Producer {
 
     /// Whatever room is free in one piece, as known without a look at the consumer: for writers
     /// that learn the length of a message by writing it. Commit with [`Claim::commit_len`]. `None`
-    /// says nothing but that [`Self::try_claim`] has to look further.
+    /// says nothing but that [`Self::try_claim`] has to look further. `likely` is the length it will
+    /// probably have: nothing depends on it but speed.
     ///
     /// # Errors
     /// [`SendError::Forked`].
     #[inline(always)]
-    pub fn claim_run(&mut self) -> Result<Option<Claim<'_>>, SendError> {
+    pub fn claim_run(&mut self, likely: usize) -> Result<Option<Claim<'_>>, SendError> {
         self.at_home()?;
-        let claim = self.writer.claim_run();
+        let claim = self.writer.claim_run(likely);
         Ok(claim.map(|claim| Claim::new(self, claim)))
     }
 

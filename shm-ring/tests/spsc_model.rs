@@ -74,7 +74,7 @@ impl Pair {
     }
 
     fn send_run(&mut self, len: usize) {
-        let Some(claim) = self.writer.claim_run() else { return };
+        let Some(claim) = self.writer.claim_run(len) else { return };
         if claim.room() >= len {
             let bytes = self.bytes(len);
             // SAFETY: as above.

@@ -46,7 +46,7 @@ const NAME_BYTES_MAX: usize = 128;
 /// | `slots` | a number | mpmc: how many messages it holds |
 /// | `slot` | a size | mpmc: bytes of a slot, which a message takes |
 /// | `redeliver` | `again`, `drop` | mpmc: a message whose receiver dies goes to another, or is dropped |
-/// | `until` | `never`, `last` | mpmc: whether it ends when the last sender has left |
+/// | `until` | `never`, `last` | mpmc, receivers: whether it ends when the last sender has left |
 ///
 /// Both ends of a `tcp://` channel use one address. The end on whose host it is binds, the other one
 /// connects; if both are on that host, the first to come binds. `0.0.0.0`, `[::]` and port 0 always
@@ -475,7 +475,7 @@ mod tests {
                 vec!["io=inline", "io=thread"],
                 vec!["io_core=0", "io_core=7"],
                 vec!["hold_cpu_latency=on", "hold_cpu_latency=off"],
-                vec!["kind=spsc"],
+                vec!["kind=spsc", "kind=mpmc", "kind=broadcast"],
             ]).prop_flat_map(|keys| {
                 let each: Vec<_> = keys.into_iter().map(proptest::sample::select).collect();
                 each.prop_shuffle()

@@ -18,6 +18,7 @@ use crate::error::{BatchError, CloseError, Error, Peer, RecvError, SendError};
 use crate::flavor::{AnyBatch, AnyClaim, ArrayRoom, Guard, Outlet, Receiving, Room, Sending};
 use crate::message::{Batch, Borrowed, Claim, Message, Received, Scratch};
 use crate::options::Builder;
+use crate::peers::Peers;
 use crate::remote::{self, Medium};
 
 /// Opens the sending end of the channel at `address`, such as `shm://ticks?capacity=4MiB&wait=spin`,
@@ -298,6 +299,15 @@ impl<T: Message + ?Sized> Sender<T> {
         each!(Sending, &self.end, end => end.stats(), remote::sent(&end.stats()))
     }
 
+    /// Of a channel between hosts: who is at the other side, and, if there may be many, who has come and
+    /// gone since it was last asked. Allocates.
+    pub fn peers(&mut self) -> Option<Peers> {
+        let Sending::Elsewhere(elsewhere::Sending::Remote(end)) = &mut self.end else {
+            return None;
+        };
+        Some(end.peers().into())
+    }
+
     /// Of a channel between hosts: what the connection has done.
     pub fn net_stats(&self) -> Option<ringway_net::Stats> {
         let Sending::Elsewhere(elsewhere::Sending::Remote(end)) = &self.end else { return None };
@@ -355,7 +365,7 @@ fn put<E: Outlet, T: Message + ?Sized>(
     if let Publish::Later = publish {
         end.expect(queued).map_err(Into::into)?;
     }
-    let len = match end.claim_run().map_err(Into::into)? {
+    let len = match end.claim_run(message.inline_len()).map_err(Into::into)? {
         Some(mut run) => {
             let len = scratch.encode(message, &mut run)?;
             if len <= run.len() {
@@ -679,6 +689,15 @@ impl<T: Message + ?Sized> Receiver<T> {
     /// A dozen loads.
     pub fn stats(&self) -> Stats {
         each!(Receiving, &self.end, end => end.stats(), remote::received(&end.stats()))
+    }
+
+    /// Of a channel between hosts: who is at the other side, and, if there may be many, who has come and
+    /// gone since it was last asked. Allocates.
+    pub fn peers(&mut self) -> Option<Peers> {
+        let Receiving::Elsewhere(elsewhere::Receiving::Remote(end)) = &mut self.end else {
+            return None;
+        };
+        Some(end.peers().into())
     }
 
     /// Of a channel between hosts: what the connection has done.

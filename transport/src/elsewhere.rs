@@ -197,8 +197,7 @@ fn take(end: &mut Receiving, patience: Patience) -> Result<Message, RecvError> {
     Ok(match end {
         Receiving::Copied(end) => message!(end, message => false),
         Receiving::Shared(end) => message!(end, message => message.redelivered()),
-        // A receiver that died took its session with it: nothing comes again.
-        Receiving::Remote(end) => message!(end, message => false),
+        Receiving::Remote(end) => message!(end, message => message.redelivered()),
     })
 }
 
@@ -301,7 +300,7 @@ fn next(end: &mut Receiving) -> Result<Option<Message>, RecvError> {
     Ok(match end {
         Receiving::Copied(end) => next!(end, message => false),
         Receiving::Shared(end) => next!(end, message => message.redelivered),
-        Receiving::Remote(end) => next!(end, message => false),
+        Receiving::Remote(end) => next!(end, message => message.redelivered),
     })
 }
 

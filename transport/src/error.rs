@@ -327,7 +327,8 @@ pub enum RecvError {
     #[error("the sender's memory could not be opened ({0:?}); opening a new receiver tells more")]
     Open(ErrorKind),
     /// The sender of a broadcast that overwrites was faster by more than a ring: so many messages are
-    /// gone. The next call goes on behind them.
+    /// gone. The next call goes on behind them. In shared memory they are the oldest that were not read;
+    /// between hosts those that came while this end had no room.
     #[error(
         "{missed} messages were overwritten before they were read; the next call goes on behind them"
     )]
@@ -360,6 +361,7 @@ impl From<ringway_net::RecvError> for RecvError {
             Net::Disconnected => Self::Disconnected,
             Net::PeerDied { peer, .. } => Self::PeerDied { peer: peer.into() },
             Net::Refused { death } => Self::Refused { death },
+            Net::Lagged { missed } => Self::Lagged { missed },
             Net::Forked => Self::Forked,
             Net::Broken => Self::Broken,
             _ => Self::Other,

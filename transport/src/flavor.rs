@@ -52,8 +52,9 @@ pub(crate) trait Outlet {
         Ok(())
     }
 
-    /// What is free in one piece; `None`: ask [`Self::claim`].
-    fn claim_run(&mut self) -> Result<Option<Self::Claim<'_>>, Self::Error>;
+    /// What is free in one piece, for a message of a length that is known by writing it, and `likely`
+    /// this; `None`: ask [`Self::claim`].
+    fn claim_run(&mut self, likely: usize) -> Result<Option<Self::Claim<'_>>, Self::Error>;
     fn claim(&mut self, len: usize, patience: Patience) -> Result<Self::Claim<'_>, Self::Error>;
     fn claim_array(
         &mut self,
@@ -115,8 +116,8 @@ impl Outlet for Producer {
     type ArrayClaim<'a> = ArrayClaim<'a>;
 
     #[inline(always)]
-    fn claim_run(&mut self) -> Result<Option<Claim<'_>>, ShmSendError> {
-        self.claim_run()
+    fn claim_run(&mut self, likely: usize) -> Result<Option<Claim<'_>>, ShmSendError> {
+        self.claim_run(likely)
     }
 
     #[inline(always)]
@@ -183,7 +184,7 @@ impl Outlet for Publisher {
     type ArrayClaim<'a> = CopiedArray<'a>;
 
     #[inline(always)]
-    fn claim_run(&mut self) -> Result<Option<Copied<'_>>, ShmSendError> {
+    fn claim_run(&mut self, _likely: usize) -> Result<Option<Copied<'_>>, ShmSendError> {
         self.claim_run().map(Some)
     }
 
@@ -245,7 +246,7 @@ impl Outlet for MpmcSender {
     }
 
     #[inline(always)]
-    fn claim_run(&mut self) -> Result<Option<MpmcClaim<'_>>, ShmSendError> {
+    fn claim_run(&mut self, _likely: usize) -> Result<Option<MpmcClaim<'_>>, ShmSendError> {
         match self.try_claim(self.max_len()) {
             Ok(claim) => Ok(Some(claim)),
             Err(ShmSendError::Full { .. }) => Ok(None),

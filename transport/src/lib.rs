@@ -49,6 +49,20 @@
 //! of one that is behind by a whole ring: the sender waits for it (`block`, the default), or goes on,
 //! and the receiver is told exactly how much it missed (`overwrite`, [`RecvError::Lagged`]).
 //!
+//! Between hosts the end that binds may have many on the other side:
+//!
+//! - `kind=mpmc`, `side=bind` at a receiver and `side=connect` at any number of senders: it gets the messages
+//!   of all, each sender's in order, the senders in turns. Nobody's end is the channel's, unless
+//!   `until=last` says so.
+//! - `kind=mpmc`, `side=bind` at a sender and `side=connect` at any number of receivers: each message goes to
+//!   one that has room for it. What a receiver had not released when it closed or was lost goes to
+//!   another, flagged ([`Received::redelivered`]).
+//! - `kind=broadcast`: the sender binds, the receivers connect, and each gets what is sent while it is there.
+//!   A receiver without room is waited for, and named in the time-out, or, with `overflow=overwrite`,
+//!   told how many messages were left out.
+//!
+//! [`Receiver::peers`] and [`Sender::peers`] tell who is there, and who has come, left or was lost.
+//!
 //! # Whom to trust
 //! Processes of one user are one trust domain: a receiver reads messages where the sender wrote
 //! them, and a sender that changes one afterwards breaks the receiver. [`Receiver::recv_copy`]
@@ -71,6 +85,7 @@ mod error;
 mod flavor;
 mod message;
 mod options;
+mod peers;
 mod remote;
 
 pub use address::{Address, AddressError, AddressProblem, Host, Scheme, ShmOptions, SizeError};
@@ -79,7 +94,8 @@ pub use describe::{Describe, Schema, SchemaWriter, VariantWriter};
 pub use error::{BatchError, CloseError, Error, ErrorKind, Lag, Peer, RecvError, SendError};
 pub use message::{Batch, Borrowed, Claim, Message, Received};
 pub use options::Builder;
+pub use peers::{PeerEvent, Peers};
 pub use ringway_net::session::Death;
-pub use ringway_net::{Backend, Io, Side, Stats as NetStats, Trouble as NetTrouble};
+pub use ringway_net::{Backend, Io, PeerChange, Side, Stats as NetStats, Trouble as NetTrouble};
 pub use ringway_shm::{HeldUp, Kind, Overflow, Read, Redeliver, Stats, Until, Wait};
 pub use rkyv;

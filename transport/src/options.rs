@@ -275,16 +275,16 @@ impl Builder {
     /// The first option that was set and that a channel between hosts does not have. `align` makes no
     /// difference there.
     fn not_of_tcp(&self) -> Option<&'static str> {
-        let kind = self.kind.is_some_and(|kind| kind != Kind::Spsc);
+        let shared = self.kind == Some(Kind::Mpmc);
+        let broadcast = self.kind == Some(Kind::Broadcast);
         [
-            ("kind", kind),
-            ("overflow", self.overflow.is_some()),
+            ("overflow", self.overflow.is_some() && !broadcast),
             ("history", self.history.is_some()),
             ("read", self.read != Read::default()),
             ("slots", self.slots.is_some()),
             ("slot", self.slot.is_some()),
             ("redeliver", self.redeliver.is_some()),
-            ("until", self.until.is_some()),
+            ("until", self.until.is_some() && !shared),
         ]
         .into_iter()
         .find_map(|(option, is_set)| is_set.then_some(option))
@@ -304,6 +304,16 @@ impl Builder {
         let mut options =
             ringway_net::Options::new(&host.host, host.port, &self.name, schema, format());
         options.side = self.side;
+        options.kind = match self.kind {
+            Some(Kind::Mpmc) => ringway_net::Kind::Mpmc,
+            Some(Kind::Broadcast) => ringway_net::Kind::Broadcast,
+            _ => ringway_net::Kind::Pair,
+        };
+        options.overflow = match self.overflow {
+            Some(Overflow::Overwrite) => ringway_net::Overflow::Overwrite,
+            _ => ringway_net::Overflow::Block,
+        };
+        options.until_last = self.until == Some(Until::Last);
         options.backend = self.backend;
         options.capacity = self.capacity.unwrap_or(options.capacity);
         options.linger = self.linger.unwrap_or(options.linger);

@@ -61,7 +61,7 @@ pub(crate) fn only_here(name: &str, option: &str) -> Error {
         ringway_net::ErrorKind::BadOption,
         format!("opening channel {name:?} between hosts"),
         format!("`{option}` is set, which only channels in shared memory have"),
-        "Leave it out: between hosts a channel has one sender and one receiver; or use `shm://`",
+        "Leave it out, or use `shm://`",
     ))
 }
 
@@ -110,7 +110,7 @@ impl Outlet for NetSender {
     const HAS_ARRAYS: bool = false;
 
     #[inline(always)]
-    fn claim_run(&mut self) -> Result<Option<Self::Claim<'_>>, Self::Error> {
+    fn claim_run(&mut self, _likely: usize) -> Result<Option<Self::Claim<'_>>, Self::Error> {
         self.claim_run()
     }
 

@@ -64,9 +64,9 @@ fn hosts_and_options_that_make_no_sense_are_refused() {
     let error = ringway::sender::<Tick>("tcp://127.0.0.1:0/between?io_core=0").unwrap_err();
     assert!(error.to_string().contains("`io_core`") && error.to_string().contains("io=thread"));
     let home = Home::new();
-    let broadcast = home.channel("tcp://127.0.0.1:0/between").kind(ringway::Kind::Broadcast);
-    let error = broadcast.sender::<Tick>().unwrap_err().to_string();
-    assert!(error.contains("`kind`") && error.contains("shm://"), "{error}");
+    let history = home.channel("tcp://127.0.0.1:0/between?kind=broadcast").history(5);
+    let error = history.sender::<Tick>().unwrap_err().to_string();
+    assert!(error.contains("`history`") && error.contains("shm://"), "{error}");
 }
 
 #[test]

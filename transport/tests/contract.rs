@@ -51,8 +51,9 @@ macro_rules! flavors {
             $($every)* $($waiting)* $($keeping)*);
         flavors!(@ mpmc_park "shm://contract?kind=mpmc&until=last&wait=park&slot=4KiB&slots=1024",
             $($every)* $($waiting)* $($keeping)*);
-        // Between hosts whichever end comes first binds. What moves the bytes is each end's own affair:
-        // behind an arrow is what the receiver has instead.
+        // Between hosts whichever end comes first binds, unless one may have many on the other side. What
+        // moves the bytes is each end's own affair: behind an arrow is what is the sender's alone, and the
+        // receiver's.
         flavors!(@ tcp_spin "tcp://127.0.0.1:0/contract?wait=spin&capacity=64KiB",
             $($every)* $($waiting)* $($keeping)*);
         flavors!(@ tcp_uring_spin "tcp://127.0.0.1:0/contract?backend=uring&wait=spin&capacity=64KiB",
@@ -68,24 +69,33 @@ macro_rules! flavors {
         flavors!(@ tcp_epoll_park "tcp://localhost:0/contract?backend=epoll&wait=park&capacity=64KiB",
             $($every)* $($waiting)* $($keeping)*);
         flavors!(@ tcp_uring_to_epoll "tcp://127.0.0.1:0/contract?backend=uring&capacity=64KiB"
-            => ringway::Backend::Epoll, $($every)* $($waiting)* $($keeping)*);
+            => [] [.backend(ringway::Backend::Epoll)], $($every)* $($waiting)* $($keeping)*);
         flavors!(@ tcp_epoll_to_uring "tcp://127.0.0.1:0/contract?backend=epoll&wait=park&capacity=64KiB"
-            => ringway::Backend::Uring, $($every)* $($waiting)* $($keeping)*);
+            => [] [.backend(ringway::Backend::Uring)], $($every)* $($waiting)* $($keeping)*);
+        flavors!(@ tcp_queue "tcp://127.0.0.1:0/contract?kind=mpmc&capacity=64KiB"
+            => [.side(ringway::Side::Bind)] [.side(ringway::Side::Connect).io(ringway::Io::Thread)],
+            $($every)* $($waiting)* $($keeping)*);
+        flavors!(@ tcp_fan_adaptive "tcp://127.0.0.1:0/contract?kind=mpmc&until=last&capacity=64KiB"
+            => [.side(ringway::Side::Connect)] [.side(ringway::Side::Bind)],
+            $($every)* $($waiting)* $($keeping)*);
+        flavors!(@ tcp_fan_park "tcp://127.0.0.1:0/contract?kind=mpmc&until=last&wait=park&capacity=64KiB"
+            => [.side(ringway::Side::Connect).io(ringway::Io::Thread)] [.side(ringway::Side::Bind)],
+            $($every)* $($waiting)* $($keeping)*);
     };
-    (@ $flavor:ident $address:literal $(=> $receivers:path)?, $($contract:ident)*) => {
+    (@ $flavor:ident $address:literal $(=> [$($sends:tt)*] [$($receives:tt)*])?,
+        $($contract:ident)*) => {
         mod $flavor {
-            fn receiving(sending: ringway::Builder) -> ringway::Builder {
-                sending$(.backend($receivers))?
+            fn ends(channel: ringway::Builder) -> super::Channel {
+                let sending = channel.clone()$($($sends)*)?;
+                super::Channel { sending, receiving: channel$($($receives)*)? }
             }
 
             $(
                 #[test]
                 fn $contract() {
                     let home = super::Home::new();
-                    let sending = home.channel($address);
-                    let receiving = receiving(sending.clone());
-                    let channel = super::Channel { sending, receiving };
-                    if $address.starts_with("tcp:") && !channel.is_possible() {
+                    let channel = ends(home.channel($address));
+                    if $address.contains("backend=") && !channel.is_possible() {
                         return;
                     }
                     super::$contract(&channel);

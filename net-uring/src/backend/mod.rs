@@ -15,13 +15,14 @@
 //! before it returns; if the kernel will not give one back, `detach` fails, and the memory is then
 //! leaked rather than freed under the kernel's hands.
 //!
-//! `chosen` is one of the two, as the options say and the system allows. `fake` is scripted, for tests: completions that are short, late, cancelled or out of order.
+//! `joint` is for one connection among many, with one epoll for all. `chosen` is one of the first two, as the options say and the system allows. `fake` is scripted, for tests: completions that are short, late, cancelled or out of order.
 
 mod calls;
 pub mod chosen;
 pub mod epoll;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
+pub mod joint;
 pub mod uring;
 
 use std::os::fd::BorrowedFd;

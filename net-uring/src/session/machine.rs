@@ -317,6 +317,14 @@ impl<H: Half> Session<H> {
         }
     }
 
+    /// Gives the peer up, which has no connection and whose place others want. What it then says of this
+    /// session is answered with "unknown".
+    pub fn give_up(&mut self) {
+        if self.end.is_none() {
+            self.die(Death::Replaced);
+        }
+    }
+
     /// How the session ended, if it has. Its ring stays readable.
     pub fn end(&self) -> Option<End> {
         self.end

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::greeting::{Direction, Greeting, RefuseCode};
 use super::machine::{Half, Heard, Mismatch, Offer, Resumed, Session};
 use super::{Headers, Violation};
-use crate::frame::{CONTROL_MAX, HEADER_LEN, Header, Kind, body_max, frame_len};
+use crate::frame::{CONTROL_MAX, GAP, HEADER_LEN, Header, Kind, body_max, frame_len};
 
 /// The sending half of a session. The order of its positions is drawn in the module's front page.
 #[derive(Debug)]
@@ -86,6 +86,11 @@ impl Session<Sending> {
     #[inline(always)]
     pub fn room(&self) -> u64 {
         self.half.acknowledged + self.half.capacity - self.half.tail
+    }
+
+    /// Bytes of frames that the receiver has room for, beyond those that are committed.
+    pub fn credit(&self) -> u64 {
+        self.half.credit.saturating_sub(self.half.tail)
     }
 
     /// Whether a body of `len` bytes may be written behind the header at [`Self::tail`] now.
@@ -171,10 +176,12 @@ impl Session<Sending> {
         let mut sum = Unacknowledged::default();
         let mut at = self.half.acknowledged;
         while at < end {
-            let len = Header::from_bytes(ring.header(at)).len;
+            let Header { len, flags, .. } = Header::from_bytes(ring.header(at));
             at += frame_len(len);
-            sum.messages += 1;
-            sum.bytes += u64::from(len);
+            if flags != GAP {
+                sum.messages += 1;
+                sum.bytes += u64::from(len);
+            }
         }
         sum
     }

@@ -4,7 +4,7 @@
 //! A peer dies with the test that started it, and a test ends no process but its own children.
 
 use std::fmt::Display;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -35,7 +35,7 @@ pub struct PeerProcess {
     role: String,
     child: Child,
     /// Open until this is dropped: what a peer waits for.
-    _input: ChildStdin,
+    input: ChildStdin,
     lines: Receiver<String>,
     ended: Option<ExitStatus>,
 }
@@ -67,12 +67,18 @@ impl PeerProcess {
                 }
             }
         });
-        Self { role: words.join(" "), child, _input: input, lines, ended: None }
+        Self { role: words.join(" "), child, input, lines, ended: None }
     }
 
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Says a line to it, for which it waits.
+    #[allow(dead_code, reason = "not every suite's peers wait for words")]
+    pub fn tell(&mut self, word: &str) {
+        writeln!(self.input, "{word}").unwrap();
     }
 
     /// Its next line. `None`: it has ended.
@@ -82,6 +88,12 @@ impl PeerProcess {
             Err(RecvTimeoutError::Disconnected) => None,
             Err(RecvTimeoutError::Timeout) => panic!("{} said nothing for {PATIENCE:?}", self.role),
         }
+    }
+
+    /// Its next line, if it has said one.
+    #[allow(dead_code, reason = "not every suite does something else meanwhile")]
+    pub fn line_now(&mut self) -> Option<String> {
+        self.lines.try_recv().ok()
     }
 
     /// Its next line, which must be there.

@@ -70,21 +70,8 @@ const SHM: &[(&str, Form)] = &[
         ]),
     ),
     HOLD_CPU_LATENCY,
-    (
-        "kind",
-        Form::Word(&[
-            (Kind::Spsc.name(), |options| options.kind = Some(Kind::Spsc)),
-            (Kind::Broadcast.name(), |options| options.kind = Some(Kind::Broadcast)),
-            (Kind::Mpmc.name(), |options| options.kind = Some(Kind::Mpmc)),
-        ]),
-    ),
-    (
-        "overflow",
-        Form::Word(&[
-            (Overflow::Block.name(), |options| options.overflow = Some(Overflow::Block)),
-            (Overflow::Overwrite.name(), |options| options.overflow = Some(Overflow::Overwrite)),
-        ]),
-    ),
+    KIND,
+    OVERFLOW,
     (
         "history",
         Form::Count("a number of messages", "100", |options, messages| {
@@ -110,13 +97,7 @@ const SHM: &[(&str, Form)] = &[
             (Redeliver::Drop.name(), |options| options.redeliver = Some(Redeliver::Drop)),
         ]),
     ),
-    (
-        "until",
-        Form::Word(&[
-            (Until::Never.name(), |options| options.until = Some(Until::Never)),
-            (Until::Last.name(), |options| options.until = Some(Until::Last)),
-        ]),
-    ),
+    UNTIL,
 ];
 
 /// All options of `tcp://`.
@@ -150,7 +131,9 @@ const TCP: &[(&str, Form)] = &[
         Form::Count("the number of a core", "1", |options, core| options.io_core = Some(core)),
     ),
     HOLD_CPU_LATENCY,
-    SPSC,
+    KIND,
+    OVERFLOW,
+    UNTIL,
 ];
 
 const CAPACITY: (&str, Form) =
@@ -173,9 +156,30 @@ const HOLD_CPU_LATENCY: (&str, Form) = (
     ]),
 );
 
-/// Between hosts there is but one.
-const SPSC: (&str, Form) =
-    ("kind", Form::Word(&[(Kind::Spsc.name(), |options| options.kind = Some(Kind::Spsc))]));
+const KIND: (&str, Form) = (
+    "kind",
+    Form::Word(&[
+        (Kind::Spsc.name(), |options| options.kind = Some(Kind::Spsc)),
+        (Kind::Broadcast.name(), |options| options.kind = Some(Kind::Broadcast)),
+        (Kind::Mpmc.name(), |options| options.kind = Some(Kind::Mpmc)),
+    ]),
+);
+
+const OVERFLOW: (&str, Form) = (
+    "overflow",
+    Form::Word(&[
+        (Overflow::Block.name(), |options| options.overflow = Some(Overflow::Block)),
+        (Overflow::Overwrite.name(), |options| options.overflow = Some(Overflow::Overwrite)),
+    ]),
+);
+
+const UNTIL: (&str, Form) = (
+    "until",
+    Form::Word(&[
+        (Until::Never.name(), |options| options.until = Some(Until::Never)),
+        (Until::Last.name(), |options| options.until = Some(Until::Last)),
+    ]),
+);
 
 /// All options of a scheme.
 fn table(scheme: Scheme) -> &'static [(&'static str, Form)] {
@@ -318,7 +322,7 @@ mod tests {
         assert_eq!(
             text,
             "\"align\" is no option of tcp: type one of capacity, wait, side, backend, io, io_core, \
-             hold_cpu_latency, kind"
+             hold_cpu_latency, kind, overflow, until"
         );
     }
 

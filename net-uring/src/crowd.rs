@@ -1,0 +1,490 @@
+//! Many connections behind one door: who has come, whose turn it is, who has gone. The bound end of a
+//! channel that has many ends on the other side.
+//!
+//! ```text
+//!   door ── hello ──▶ known session? its member resumes        one epoll for all: whose turn is
+//!                     another?  a new member joins              worth while
+//!
+//!   member = session + ring, as between two, and what its owner keeps with it
+//! ```
+//!
+//! Each member has a ring of the channel's capacity, so none can take another's room, and whoever is slow
+//! or hostile costs its own. What is done with the messages is the owner's: `fan` reads those of all,
+//! `spread` hands out to all. Here is neither.
+
+pub mod fan;
+pub mod spread;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::backend::joint::{Joint, Set};
+use crate::clock;
+use crate::connection::{Connection, Inbox, Peer, SLICE, SPIN_FOR, Trouble, bind};
+use crate::error::{Error, ErrorKind};
+use crate::fork::Birth;
+use crate::listener::{Arrival, Listener};
+use crate::options::{Options, Side, Wait};
+use crate::session::{Death, End, Refusal, RefuseCode};
+use crate::stats::Stats;
+
+/// What the door is called in the set.
+const DOOR: u64 = u64::MAX;
+/// Hellos answered in one look, so that a flood of them does not keep a call.
+const HELLOS: usize = 64;
+/// Looks between two at the fine clock.
+const LOOKS_PER_CLOCK: u32 = 16;
+/// Events that are kept for who never asks.
+const EVENTS_MAX: usize = 4096;
+
+/// Who is there, and what has become of the others: what the end of a channel with many ends on the
+/// other side tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Peers {
+    /// Connected, or about to connect again.
+    pub present: Vec<Peer>,
+    /// Since it was last asked, in order.
+    pub events: Vec<PeerEvent>,
+    /// Older events that were forgotten, because nobody asked for so long.
+    pub forgotten: u64,
+}
+
+/// Something about a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerEvent {
+    /// Who.
+    pub peer: Peer,
+    /// What.
+    pub change: PeerChange,
+}
+
+/// What has become of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PeerChange {
+    /// It has come.
+    Joined,
+    /// It has closed. Of a sender: all that it sent was received.
+    Left,
+    /// It is gone for good. Of a sender: what had come of its messages was received.
+    Lost {
+        /// Why it is taken for gone.
+        death: Death,
+    },
+}
+
+/// One of many. `K` is what the crowd's owner keeps with it.
+#[derive(Debug)]
+pub struct Member<H: Inbox, K> {
+    pub(crate) connection: Connection<H, Joint>,
+    pub(crate) keep: K,
+    /// As it was when it came, for the words about its end.
+    pub(crate) peer: Peer,
+    /// A turn over its socket may be worth while.
+    ready: bool,
+    /// Its end was told.
+    pub(crate) told: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Crowd<H: Inbox, K> {
+    options: Options,
+    listener: Listener,
+    set: Set,
+    /// By number; gaps are filled by who comes next.
+    members: Vec<Option<Member<H, K>>>,
+    /// Where the next one who comes is judged.
+    spare: Option<Connection<H, Joint>>,
+    /// Numbers of members that are ready.
+    ready: Vec<usize>,
+    /// The door has news.
+    knocked: bool,
+    /// Nobody is let in any more: a peer that was told of the end may want to begin again.
+    closing: bool,
+    events: VecDeque<PeerEvent>,
+    forgotten: u64,
+    joins: u64,
+    now_ns: u64,
+    tended_ns: u64,
+    /// Of members that are gone.
+    before: Stats,
+    trouble: Option<Trouble>,
+    birth: Birth,
+    parks: u64,
+}
+
+impl<H: Inbox, K: Default> Crowd<H, K> {
+    /// Binds. Allocates.
+    ///
+    /// # Errors
+    /// [`Error`], whose text names the remedy.
+    pub fn open(options: &Options) -> Result<Self, Error> {
+        let birth = Birth::now();
+        let options = Options { side: Side::Bind, ..options.clone() };
+        let failed = |errno: crate::backend::Errno| {
+            Error::io("opening epoll", std::io::Error::from_raw_os_error(errno.0))
+        };
+        let set = Set::new().map_err(failed)?;
+        let listener = bind(&options)?;
+        set.watch(listener.news(), DOOR);
+        // Options that make no sense are told now.
+        let spare = Connection::member(&options, Joint::new(&set, 0))?;
+        Ok(Self {
+            options,
+            listener,
+            set,
+            members: Vec::new(),
+            spare: Some(spare),
+            ready: Vec::new(),
+            knocked: true,
+            closing: false,
+            events: VecDeque::new(),
+            forgotten: 0,
+            joins: 0,
+            now_ns: clock::coarse_ns(),
+            tended_ns: 0,
+            before: Stats::default(),
+            trouble: None,
+            birth,
+            parks: 0,
+        })
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    pub(crate) fn birth(&self) -> Birth {
+        self.birth
+    }
+
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.listener.address()
+    }
+
+    pub(crate) fn trouble(&self) -> Option<Trouble> {
+        self.trouble
+    }
+
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+
+    /// Who is there, with their numbers.
+    pub(crate) fn members(&self) -> impl Iterator<Item = (usize, &Member<H, K>)> {
+        self.members.iter().enumerate().filter_map(|(number, slot)| Some((number, slot.as_ref()?)))
+    }
+
+    /// As [`Self::members`].
+    pub(crate) fn members_mut(&mut self) -> impl Iterator<Item = (usize, &mut Member<H, K>)> {
+        let slots = self.members.iter_mut().enumerate();
+        slots.filter_map(|(number, slot)| Some((number, slot.as_mut()?)))
+    }
+
+    pub(crate) fn member(&mut self, number: usize) -> Option<&mut Member<H, K>> {
+        self.members.get_mut(number)?.as_mut()
+    }
+
+    /// One look at the door and at everybody who has news: bytes come in and go out. `moved` is told
+    /// whose came.
+    pub(crate) fn look(&mut self, moved: &mut Vec<usize>) {
+        self.listen(Duration::ZERO);
+        self.attend(moved);
+    }
+
+    /// Sleeps until there is news, for at most `limit`. No more than that.
+    pub(crate) fn sleep(&mut self, limit: Duration) {
+        let now_ns = self.now_ns;
+        let mut until_ns = self.listener.deadline_ns();
+        for (_, member) in self.members_mut() {
+            if member.ready {
+                return;
+            }
+            H::before_sleep(&mut member.connection.session);
+            member.connection.push();
+            let due_ns = member.connection.deadline_ns();
+            until_ns = [until_ns, due_ns].into_iter().flatten().min();
+        }
+        let timer = until_ns.map(|at_ns| Duration::from_nanos(at_ns.saturating_sub(now_ns)));
+        self.parks += 1;
+        self.listen(timer.map_or(limit, |timer| timer.min(limit)));
+    }
+
+    fn listen(&mut self, timeout: Duration) {
+        let Self { set, members, ready, knocked, .. } = self;
+        set.look(timeout, |number| {
+            let number = usize::try_from(number).unwrap_or(usize::MAX);
+            match members.get_mut(number) {
+                Some(Some(member)) if !member.ready => {
+                    member.ready = true;
+                    ready.push(number);
+                }
+                Some(_) => {}
+                // The door, which nobody else's number is.
+                None => *knocked = true,
+            }
+        });
+    }
+
+    /// Everybody who is ready has one turn; whoever had more than a turn's worth stays ready.
+    fn attend(&mut self, moved: &mut Vec<usize>) {
+        self.tend_sometimes(moved);
+        if self.knocked {
+            self.answer();
+        }
+        let mut turns = std::mem::take(&mut self.ready);
+        turns.retain(|number| {
+            let Some(member) = self.members[*number].as_mut() else { return false };
+            member.ready = member.connection.pull();
+            // Also of one whose connection is gone: that may be news.
+            moved.push(*number);
+            member.ready
+        });
+        // Who became ready by an answer at the door.
+        turns.append(&mut self.ready);
+        self.ready = turns;
+    }
+
+    /// What the clock asks of everybody, when the coarse one has moved on.
+    fn tend_sometimes(&mut self, moved: &mut Vec<usize>) {
+        self.now_ns = clock::coarse_ns();
+        if self.now_ns == self.tended_ns {
+            return;
+        }
+        self.tended_ns = self.now_ns;
+        self.knocked = true;
+        for (number, member) in self.members_mut() {
+            member.connection.tend();
+            member.connection.push();
+            if member.connection.session.end().is_some() {
+                moved.push(number);
+            }
+        }
+    }
+
+    fn answer(&mut self) {
+        self.knocked = false;
+        for _ in 0..HELLOS {
+            let Some(arrival) = self.listener.poll(self.now_ns) else { return };
+            if let Some((arrival, refusal)) = self.greet(arrival) {
+                self.listener.refuse(arrival, refusal, self.now_ns);
+            }
+        }
+        // There may be more.
+        self.knocked = true;
+    }
+
+    /// Whoever is known resumes; anybody else is judged as the other end of a new session. Who is refused
+    /// comes back.
+    fn greet(&mut self, arrival: Arrival) -> Option<(Arrival, Refusal)> {
+        let session = arrival.hello.session;
+        let known =
+            self.members().find(|(_, member)| member.connection.session.id() == Some(session));
+        if let Some((number, _)) = known
+            && let Some(member) = self.member(number)
+        {
+            let refused = member.connection.greet(arrival);
+            self.rouse(number);
+            return refused;
+        }
+        let free = self.members.iter().position(Option::is_none);
+        let number = free.unwrap_or(self.members.len());
+        if self.closing || number >= self.options.peers_max {
+            return Some((arrival, Refusal::new(RefuseCode::Busy, 0, 0)));
+        }
+        let spare = match self.spare.take() {
+            Some(spare) => Ok(spare),
+            None => Connection::member(&self.options, Joint::new(&self.set, 0)),
+        };
+        // Lack of memory: it may come again.
+        let Ok(mut connection) = spare else {
+            return Some((arrival, Refusal::new(RefuseCode::Busy, 0, 0)));
+        };
+        connection.set_backend(Joint::new(&self.set, number as u64));
+        // It may have waited for long, and asks the clock.
+        connection.tend();
+        let refused = connection.greet(arrival);
+        match (&refused, connection.peer()) {
+            (None, Some(peer)) => {
+                let member =
+                    Member { connection, keep: K::default(), peer, ready: false, told: false };
+                match self.members.get_mut(number) {
+                    Some(slot) => *slot = Some(member),
+                    None => self.members.push(Some(member)),
+                }
+                self.joins += 1;
+                self.tell(PeerEvent { peer, change: PeerChange::Joined });
+                self.rouse(number);
+            }
+            _ if connection.session.id().is_none() => self.spare = Some(connection),
+            _ => {}
+        }
+        refused
+    }
+
+    fn rouse(&mut self, number: usize) {
+        if let Some(member) = self.member(number)
+            && !member.ready
+        {
+            member.ready = true;
+            self.ready.push(number);
+        }
+    }
+
+    fn tell(&mut self, event: PeerEvent) {
+        if self.events.len() == EVENTS_MAX {
+            self.events.pop_front();
+            self.forgotten += 1;
+        }
+        self.events.push_back(event);
+    }
+
+    /// How a member's session ended, told once: it is no longer one of them, though its connection may
+    /// still be being closed.
+    pub(crate) fn tell_end(&mut self, number: usize) {
+        let Some(member) = self.member(number) else { return };
+        if member.told {
+            return;
+        }
+        member.told = true;
+        let change = match member.connection.session.end() {
+            Some(End::Died(death)) => PeerChange::Lost { death },
+            Some(End::Closed) | None => PeerChange::Left,
+        };
+        let peer = member.peer;
+        self.tell(PeerEvent { peer, change });
+    }
+
+    /// Whether all that is left of a member is its number.
+    pub(crate) fn is_gone(&mut self, number: usize) -> bool {
+        self.member(number).is_some_and(|member| member.told && member.connection.is_alone())
+    }
+
+    /// Forgets a member, whose number is the next one's.
+    pub(crate) fn remove(&mut self, number: usize) -> Option<Member<H, K>> {
+        let member = self.members.get_mut(number)?.take()?;
+        self.ready.retain(|ready| *ready != number);
+        self.before.add(&member.connection.stats());
+        self.trouble = member.connection.trouble().or(self.trouble);
+        Some(member)
+    }
+
+    /// How many have ever come.
+    pub(crate) fn joins(&self) -> u64 {
+        self.joins
+    }
+
+    /// How many are there, or about to connect again.
+    pub(crate) fn present(&self) -> usize {
+        self.members().filter(|(_, member)| !member.told).count()
+    }
+
+    pub(crate) fn peers(&mut self) -> Peers {
+        let present = self.members().filter(|(_, member)| !member.told);
+        Peers {
+            present: present.map(|(_, member)| member.peer).collect(),
+            forgotten: std::mem::take(&mut self.forgotten),
+            events: self.events.drain(..).collect(),
+        }
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let mut stats = self.before;
+        for (_, member) in self.members() {
+            stats.add(&member.connection.stats());
+        }
+        stats.door = Some(self.listener.stats());
+        stats.trouble = self.trouble;
+        stats.parks += self.parks;
+        stats
+    }
+
+    /// Closes all sessions in good order, and waits until all have ended. Whether they have.
+    pub(crate) fn close(&mut self, timeout: Duration) -> bool {
+        self.finish(timeout, |member| member.connection.is_alone())
+    }
+
+    /// As [`Self::close`], but is content when the peers' hosts have everything.
+    pub(crate) fn leave(&mut self, linger: Duration) {
+        self.finish(linger, |member| member.connection.is_alone() || member.connection.is_said());
+    }
+
+    fn finish(
+        &mut self,
+        timeout: Duration,
+        mut is_through: impl FnMut(&mut Member<H, K>) -> bool,
+    ) -> bool {
+        self.closing = true;
+        for (_, member) in self.members_mut() {
+            member.connection.session.close();
+            member.connection.push();
+        }
+        let mut moved = Vec::new();
+        let done = |crowd: &mut Self| {
+            crowd.look(&mut moved);
+            moved.clear();
+            crowd.members_mut().all(|(_, member)| is_through(member))
+        };
+        wait(self, self.options.wait, Some(timeout), done, Self::sleep)
+    }
+}
+
+/// Waits until `done`, which takes a look and says whether that was all, or until the deadline (false).
+pub(crate) fn wait<O>(
+    owner: &mut O,
+    mode: Wait,
+    timeout: Option<Duration>,
+    mut done: impl FnMut(&mut O) -> bool,
+    sleep: impl Fn(&mut O, Duration),
+) -> bool {
+    let start = Instant::now();
+    let deadline = timeout.and_then(|timeout| start.checked_add(timeout));
+    let mut now = start;
+    let mut looks = 0_u32;
+    loop {
+        if done(owner) {
+            return true;
+        }
+        looks = looks.wrapping_add(1);
+        let awake = match mode {
+            Wait::Spin => true,
+            Wait::Adaptive => now - start < SPIN_FOR,
+            Wait::Park => false,
+        };
+        if awake && !looks.is_multiple_of(LOOKS_PER_CLOCK) {
+            continue;
+        }
+        now = Instant::now();
+        if deadline.is_some_and(|at| now >= at) {
+            return done(owner);
+        }
+        if !awake {
+            let left = deadline.map_or(SLICE, |at| at.saturating_duration_since(now));
+            sleep(owner, left.min(SLICE));
+        }
+    }
+}
+
+/// What the options of a channel with many ends must not say.
+pub(crate) fn check(options: &Options) -> Result<(), Error> {
+    let refused = |found: &str, remedy: &str| {
+        let tried = format!("opening the bound end of channel {:?}", options.channel);
+        Err(Error::new(ErrorKind::BadOption, tried, found, remedy))
+    };
+    if options.io == crate::options::Io::Thread {
+        return refused(
+            "`io=thread` is for an end that has one connection, and this one may have many",
+            "Leave `io` out at the end that binds; those that connect may have it",
+        );
+    }
+    if options.backend == crate::options::Backend::Uring {
+        return refused(
+            "`backend=uring` is for an end that has one connection; many share one epoll",
+            "Leave `backend` out at the end that binds; those that connect may have it",
+        );
+    }
+    Ok(())
+}

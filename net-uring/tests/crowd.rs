@@ -1,0 +1,19 @@
+//! Ends with many on the other side, in processes of their own: who floods, who is killed, who takes and
+//! never gives back.
+
+#[path = "crowd/fan.rs"]
+mod fan;
+#[path = "processes/peer.rs"]
+mod peer;
+#[path = "crowd/spread.rs"]
+mod spread;
+#[path = "crowd/support.rs"]
+mod support;
+
+/// The test harness runs this in a peer, which then plays its role.
+#[test]
+fn peer() {
+    let Some(words) = peer::role() else { return };
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    support::play(&words);
+}
