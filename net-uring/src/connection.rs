@@ -121,6 +121,10 @@ pub struct Control {
     inbox: [u8; 4096],
 }
 
+/// What a connection takes beside itself and its ring.
+#[cfg(test)]
+pub(crate) const CONTROL_BYTES: usize = size_of::<Control>();
+
 impl Inbox for Sending {
     fn before_sleep(_session: &mut Session<Self>) {}
 
