@@ -157,7 +157,7 @@ impl Session<Receiving> {
         while let Some(header) = tail.get(read..).and_then(<[u8]>::first_chunk::<HEADER_LEN>) {
             let (word, seq) = Header::words(*header);
             if word != last || len == u64::MAX {
-                let Some(own) = Header::data_len(word, half.body_max) else { break };
+                let Some(own) = Header::from_bytes(*header).data_len(half.body_max) else { break };
                 (last, len) = (word, own);
             }
             if seq != received || len > (tail.len() - read) as u64 || received + len > limit {
