@@ -509,8 +509,8 @@ impl<'a, L: Outgoing> Claim<'a, L> {
                 payload.add(len).write_bytes(0, padding);
             }
         }
-        sender.tail += size;
         sender.blank.view.prefetch(sender.tail + PREFETCH_AHEAD);
+        sender.tail += size;
         sender.total.messages += 1;
         sender.total.bytes += len as u64;
         Ok(sender)

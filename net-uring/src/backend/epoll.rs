@@ -3,7 +3,7 @@
 //! A spinning caller never calls epoll: a receive that finds nothing costs less than asking whether
 //! it would. The kernel holds no span between two calls.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use super::calls::Calls;
@@ -16,6 +16,8 @@ use crate::mirror::Span;
 pub struct Epoll {
     calls: Calls,
     epoll: OwnedFd,
+    /// Whether the socket is in it.
+    added: bool,
     /// Whether the kernel takes time-outs in nanoseconds (`epoll_pwait2`, Linux 5.11).
     fine: bool,
 }
@@ -26,7 +28,22 @@ impl Epoll {
     /// # Errors
     /// `EMFILE`, `ENFILE`, `ENOMEM`.
     pub fn new() -> Result<Self, Errno> {
-        Ok(Self { calls: Calls::default(), epoll: new_epoll()?, fine: true })
+        Ok(Self { calls: Calls::default(), epoll: new_epoll()?, added: false, fine: true })
+    }
+
+    /// Before the first sleep only: a socket that an epoll watches has every segment tell it, which
+    /// costs a caller that spins 2 to 7 % of a round trip.
+    fn watch_socket(&mut self) {
+        if let Some(socket) = self.calls.socket()
+            && !self.added
+        {
+            // Edge-triggered for both directions, once and for all: what is there already counts as an
+            // edge, and before each sleep a turn has found the end of it, so the next edge is the next
+            // news.
+            let events = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
+            self.add(socket, events);
+            self.added = true;
+        }
     }
 
     fn add(&self, fd: BorrowedFd<'_>, events: i32) {
@@ -50,9 +67,7 @@ impl Backend for Epoll {
     }
 
     fn attach(&mut self, socket: OwnSocket) {
-        // Edge-triggered for both directions, once and for all: before each sleep a turn has found
-        // the end of what was there, so the next edge is the next news.
-        self.add(socket.as_fd(), libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET);
+        self.added = false;
         self.calls.attach(socket);
     }
 
@@ -62,7 +77,7 @@ impl Backend for Epoll {
 
     fn detach(&mut self) -> Result<Option<OwnSocket>, Leak> {
         let socket = self.calls.detach();
-        if let Some(socket) = &socket {
+        if let Some(socket) = socket.as_ref().filter(|_| self.added) {
             // SAFETY: open descriptors; no event is passed. A socket that was never added (no
             // memory) is not there to be removed.
             unsafe {
@@ -108,6 +123,7 @@ impl Backend for Epoll {
         if self.calls.has_completed() {
             return;
         }
+        self.watch_socket();
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; 8];
         if self.fine {
             let limit = libc::timespec {
