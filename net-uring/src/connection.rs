@@ -127,6 +127,10 @@ pub struct Control {
     inbox: [u8; 4096],
 }
 
+/// What a connection takes beside itself and its ring.
+#[cfg(test)]
+pub(crate) const CONTROL_BYTES: usize = size_of::<Control>();
+
 impl Inbox for Sending {
     // What comes here is acknowledgements, which nobody waits for; and while some are unread, the end of
     // the process would be a reset, which takes with it what the receiver's host has and nobody read.

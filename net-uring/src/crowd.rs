@@ -488,3 +488,18 @@ pub(crate) fn check(options: &Options) -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Member;
+    use crate::connection::CONTROL_BYTES;
+    use crate::session::{Receiving, Sending};
+
+    /// Beyond its ring, as `Options::peers_max` tells.
+    #[test]
+    fn a_connection_takes_no_more_than_is_told() {
+        let most =
+            size_of::<Member<Sending, [u64; 4]>>().max(size_of::<Member<Receiving, [u64; 4]>>());
+        assert!(most + CONTROL_BYTES <= 8 << 10, "{most} + {CONTROL_BYTES}");
+    }
+}

@@ -156,12 +156,13 @@ impl Header {
         (word as u64, (word >> 64) as u64)
     }
 
-    /// The size of the whole frame, if the first of the [`Self::words`] is that of a message without flags of
-    /// at most `body_max` bytes; [`Self::check`] tells of anything else what it is.
+    /// The size of the whole frame, if it is one of data and passes [`Self::check`].
     #[inline(always)]
-    pub const fn data_len(word: u64, body_max: u32) -> Option<u64> {
-        let len = word as u32;
-        if word >> 32 == Kind::Data as u64 && len <= body_max { Some(frame_len(len)) } else { None }
+    pub fn data_len(self, body_max: u32) -> Option<u64> {
+        match self.check(body_max) {
+            Ok((Kind::Data, len)) => Some(len),
+            _ => None,
+        }
     }
 
     /// The kind and the size of the whole frame, if a peer of this version may have written this

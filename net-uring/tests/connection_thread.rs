@@ -209,7 +209,7 @@ mod own {
             wait_until("messages", || rx.stats().receives > 0);
             drop(rx);
             let error = waiting.join().unwrap();
-            assert!(matches!(error, SendError::Disconnected { lost } if lost > 0), "{error}");
+            assert!(matches!(error, SendError::Disconnected { .. }), "{error}");
         }
     }
 

@@ -9,7 +9,7 @@ mod node;
 mod rng;
 
 use node::{App, MS, Node, Script, config};
-use ringway_net::frame::{CONTROL_MAX, FrameError, HEADER_LEN, Header, Kind, frame_len};
+use ringway_net::frame::{self, CONTROL_MAX, FrameError, HEADER_LEN, Header, Kind, frame_len};
 use ringway_net::session::{
     Action, Death, Direction, End, Format, Greeting, GreetingError, Half, HangUp, Name, Receiving,
     Refusal, RefuseCode, Sending, Session, Side, Verdict, Violation,
@@ -278,6 +278,35 @@ fn bytes_that_are_no_frame_cost_the_connection() {
         node.feed(&data(1, 20, 48), 0);
         assert_eq!(node.session.received(), 48);
         goes_on_receiving(node);
+    }
+}
+
+/// What another receiver had, and gaps, are data: they lie in the ring among the messages, whole or not yet,
+/// also where they come in pieces.
+#[test]
+fn flagged_frames_are_received_as_the_others_are() {
+    let flagged = |flags: u8, mut frame: Vec<u8>| {
+        frame[5] = flags;
+        frame
+    };
+    let frames = [
+        data(0, 20, 0),
+        flagged(frame::AGAIN, data(1, 20, 48)),
+        flagged(frame::GAP, data(2, 8, 96)),
+        flagged(frame::GAP, data(3, 8, 128)),
+        data(4, 20, 160),
+        flagged(frame::AGAIN, data(5, 20, 208)),
+    ];
+    let stream = frames.concat();
+    for cut in 0..stream.len() {
+        let mut node = receiver();
+        for piece in [&stream[..cut], &stream[cut..]] {
+            if !piece.is_empty() {
+                node.feed(piece, 0);
+            }
+        }
+        assert_eq!((node.session.received(), node.session.partial()), (256, 0), "cut at {cut}");
+        assert_eq!(hung_up(&mut node), None);
     }
 }
 

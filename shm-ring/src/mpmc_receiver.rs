@@ -17,8 +17,9 @@ use crate::queue::QueueMemory;
 use crate::wait::{self, Nap, ProbeClock, Waiter};
 
 /// Pauses after a streak of messages, before the next look: a receiver that keeps up takes the line from
-/// the sender that is about to write it.
-const LAZY: u32 = 8;
+/// the sender that is about to write it. Measured with one sender and one receiver, with 8 and with 48: 28
+/// and 37 M messages of 8 bytes a second, 19 and 25 M of 64.
+const LAZY: u32 = 48;
 
 /// The receiving end. Any number per channel, up to 64 senders and receivers together; every method
 /// needs `&mut self`, so one thread at a time each.

