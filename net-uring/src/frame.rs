@@ -156,8 +156,8 @@ impl Header {
         (word as u64, (word >> 64) as u64)
     }
 
-    /// The size of the whole frame, if the first of the [`Self::words`] is that of a message of at most
-    /// `body_max` bytes; [`Self::check`] tells of anything else what it is.
+    /// The size of the whole frame, if the first of the [`Self::words`] is that of a message without
+    /// flags of at most `body_max` bytes; [`Self::check`] tells of anything else what it is.
     #[inline(always)]
     pub const fn data_len(word: u64, body_max: u32) -> Option<u64> {
         let len = word as u32;

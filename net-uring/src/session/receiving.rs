@@ -115,15 +115,21 @@ impl Session<Receiving> {
             };
             // On 64-bit machines, where rings of 4 GiB are, this loses nothing.
             let end = read + len as usize;
-            if kind == Kind::Data {
-                // Else it were taken already: it is not as it must be, or not whole.
-                if let Err(violation) = self.check_data(header.seq, len) {
-                    self.violation(violation);
-                }
+            // Else it were taken already: it is flagged, or not as it must be, or not whole.
+            if kind == Kind::Data
+                && let Err(violation) = self.check_data(header.seq, len)
+            {
+                self.violation(violation);
                 break;
             }
             if end > tail.len() {
                 break;
+            }
+            if kind == Kind::Data {
+                self.half.received += len;
+                self.progress();
+                read = end;
+                continue;
             }
             tail.copy_within(run..read, write);
             write += read - run;
