@@ -304,6 +304,14 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
         self.backend = backend;
     }
 
+    /// Before its owner sleeps on many connections: says what is to be said, and leaves nothing half done
+    /// with the kernel.
+    pub(crate) fn before_sleep(&mut self) {
+        H::before_sleep(&mut self.session);
+        self.push();
+        self.backend.park(Duration::ZERO);
+    }
+
     /// When to look at it again, whatever comes or doesn't.
     pub(crate) fn deadline_ns(&mut self) -> Option<u64> {
         match self.next_action() {

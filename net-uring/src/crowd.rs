@@ -203,8 +203,7 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
             if member.ready {
                 return;
             }
-            H::before_sleep(&mut member.connection.session);
-            member.connection.push();
+            member.connection.before_sleep();
             let due_ns = member.connection.deadline_ns();
             until_ns = [until_ns, due_ns].into_iter().flatten().min();
         }

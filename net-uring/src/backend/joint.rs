@@ -134,7 +134,10 @@ impl Backend for Joint {
         self.calls.complete()
     }
 
-    fn park(&mut self, _timeout: Duration) {}
+    /// Whoever has the set is about to sleep.
+    fn park(&mut self, _timeout: Duration) {
+        self.calls.settle_ahead();
+    }
 
     fn watch(&mut self, _fd: BorrowedFd<'_>) {}
 }
