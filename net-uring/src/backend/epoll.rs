@@ -31,8 +31,8 @@ impl Epoll {
         Ok(Self { calls: Calls::default(), epoll: new_epoll()?, added: false, fine: true })
     }
 
-    /// Before the first sleep only: a socket that an epoll watches has every segment tell it, which
-    /// costs a caller that spins 2 to 7 % of a round trip.
+    /// Before the first sleep only: a socket that an epoll watches has every segment tell it, which a
+    /// caller that spins would pay for (`floor-tcp-epoll` beside `floor-tcp-spin`).
     fn watch_socket(&mut self) {
         if let Some(socket) = self.calls.socket()
             && !self.added
