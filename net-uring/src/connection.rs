@@ -481,6 +481,8 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
     pub(crate) fn acknowledge_end(&mut self) {
         self.told = true;
         self.session.close();
+        // The last words: a newcomer at the door, of whom the next look may tell, ends the connection.
+        self.push();
         self.tend();
     }
 
