@@ -205,35 +205,35 @@ impl<H: Inbox, B: Backend> Shared<H, B> {
     fn drive(&self, link: &mut Inline<H, B>, peer: &mut Option<Peer>) {
         let mut idle = Idle::default();
         while self.line.demanded() == Demand::Nothing {
-            let moved = self.turn(link);
-            let now = link.peer();
-            if now != *peer {
-                *peer = now;
-                *self.peer.lock().unwrap_or_else(PoisonError::into_inner) = now;
-            }
-            if moved {
+            if self.turn(link, peer) {
                 idle = Idle::default();
                 continue;
             }
             // Others want the core, too, whoever they are.
             std::thread::yield_now();
             if idle.is_tired(self.wait) {
-                self.sleep(link);
+                self.sleep(link, peer);
             }
         }
     }
 
     /// One look at the line and the network. Whether anything moved.
-    fn turn(&self, link: &mut Inline<H, B>) -> bool {
+    fn turn(&self, link: &mut Inline<H, B>, peer: &mut Option<Peer>) -> bool {
         let connection = &mut link.connection;
         let took = connection.take_over(self.line.given());
         let came = connection.step();
         connection.tend_sometimes();
-        self.show(link) | took | came
+        self.show(link, peer) | took | came
     }
 
-    /// Shows the caller how far it has come. Whether that is news.
-    fn show(&self, link: &Inline<H, B>) -> bool {
+    /// Shows the caller how far it has come, and with whom: who has a message may ask from whom. Whether
+    /// that is news.
+    fn show(&self, link: &Inline<H, B>, peer: &mut Option<Peer>) -> bool {
+        let now = link.peer();
+        if now != *peer {
+            *peer = now;
+            *self.peer.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        }
         let (shown, is_over) = link.connection.outcome();
         let news = shown != self.line.shown();
         if self.line.show(shown, is_over) {
@@ -242,11 +242,11 @@ impl<H: Inbox, B: Backend> Shared<H, B> {
         news
     }
 
-    fn sleep(&self, link: &mut Inline<H, B>) {
+    fn sleep(&self, link: &mut Inline<H, B>, peer: &mut Option<Peer>) {
         link.connection.tend();
         H::before_sleep(&mut link.connection.session);
         // Until there is no more, so that the next news is an edge.
-        while self.turn(link) {
+        while self.turn(link, peer) {
             if self.line.demanded() != Demand::Nothing {
                 return;
             }
