@@ -11,6 +11,8 @@
 //! Orderings, by label:
 //! - `G1` the caller's Release of `given`; `H1` the thread's look at it.
 //! - `G2` the thread's Release of `shown`; `H2` the caller's look at it.
+//! - `G3` the thread's Release of `outcome`, behind all it has shown; `H3` the caller's look at it.
+//! - `G4` the caller's Release of `demand`; `H4` the thread's look at it.
 //! - `F1` the fence between a publication and the look whether the other sleeps, and `F2` that between
 //!   the announcement of a sleep and the last look at what the other has published: one of the two sees
 //!   the other. The caller's `F1` is run for it by the thread, where the system has `membarrier`.
@@ -123,6 +125,7 @@ impl Line {
     /// Looked at after [`Self::shown`] says nothing new, as everything is shown before it is over.
     #[inline(always)]
     pub fn outcome(&self) -> Outcome {
+        // H3, pairs with G3 in `show` and `fail`.
         match self.rare.outcome.load_acquire() {
             0 => Outcome::Open,
             1 => Outcome::Over,
@@ -144,6 +147,7 @@ impl Line {
 
     /// Tells the thread what to do. It has to be woken.
     pub fn demand(&self, demand: Demand) {
+        // G4, pairs with H4 in `demanded`.
         self.caller.demand.store_release(demand as u64);
     }
 
@@ -174,6 +178,7 @@ impl Line {
             self.thread.shown.store_release(position);
         }
         if end {
+            // G3, pairs with H3 in `outcome`.
             self.rare.outcome.store_release(1);
         }
         if !news && !end {
@@ -186,13 +191,16 @@ impl Line {
 
     /// Nothing will be shown any more, as the thread is ending without having been told to.
     pub fn fail(&self) {
+        // G3, pairs with H3 in `outcome`.
         self.rare.outcome.store_release(2);
+        // F1, pairs with F2 in `lie_down`: who calls this wakes the caller, or is seen by its last look.
         sync::full_fence();
     }
 
     /// What the caller wants.
     #[inline(always)]
     pub fn demanded(&self) -> Demand {
+        // H4, pairs with G4 in `demand`.
         match self.caller.demand.load_acquire() {
             0 => Demand::Nothing,
             1 => Demand::Hold,
