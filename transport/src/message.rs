@@ -5,8 +5,10 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+use std::num::NonZeroUsize;
 use std::ops::{Deref, DerefMut};
 
+use rkyv::api::access_with_context;
 use rkyv::api::low::LowValidator;
 use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor::{Failure, Strategy};
@@ -22,7 +24,8 @@ use crate::error::{RecvError, SendError};
 use crate::flavor::{AnyBatch, AnyClaim, Guard};
 
 /// What can be sent: `[u8]`, and every type that derives rkyv's `Archive` and `Serialize` and
-/// [`Describe`]. Its archived form must not need an alignment above 16.
+/// [`Describe`]. Its archived form must not need an alignment above 16. What it points to may point on:
+/// up to 1,024 deep, as in a chain of boxes; a receiver takes what goes deeper for invalid.
 ///
 /// Implemented for all of those already; there is nothing to implement by hand.
 pub trait Message: Describe {
@@ -91,7 +94,15 @@ where
 
     #[inline(always)]
     fn view(bytes: &[u8]) -> Option<&T::Archived> {
-        rkyv::api::low::access::<T::Archived, Failure>(bytes).ok()
+        let root = bytes.as_ptr().cast::<T::Archived>();
+        if bytes.len() != size_of::<T::Archived>() || !root.is_aligned() {
+            let validator = ArchiveValidator::with_max_depth(bytes, Some(MAX_DEPTH));
+            let mut validator = Validator::new(validator, ());
+            return access_with_context::<T::Archived, _, Failure>(bytes, &mut validator).ok();
+        }
+        // The root is all there is: no need to find out where it begins, and where its parts may lie.
+        // SAFETY: in bounds and aligned, and valid if it is said to be.
+        unsafe { is_valid_alone(root).then(|| &*root) }
     }
 
     #[inline(always)]
@@ -101,12 +112,10 @@ where
             // One message may have parts out of line, before its root.
             return if count == 1 { Self::view(bytes).map(std::slice::from_ref) } else { None };
         }
-        let mut validator = Validator::new(ArchiveValidator::new(bytes), ());
         for index in 0..count {
             // SAFETY: in bounds and aligned, as the size of a type is a multiple of its alignment.
-            unsafe {
-                let context = Strategy::<_, Failure>::wrap(&mut validator);
-                T::Archived::check_bytes(first.add(index), context).ok()?;
+            if !unsafe { is_valid_alone(first.add(index)) } {
+                return None;
             }
         }
         // SAFETY: all of them were just checked, and lie side by side in `bytes`.
@@ -118,6 +127,28 @@ where
         // SAFETY: `view` validated the same bytes, says the caller.
         unsafe { rkyv::access_unchecked(bytes) }
     }
+}
+
+/// How deep a message may point. Validation goes down with it, a few hundred bytes of stack for each
+/// step, and who sends may not be trusted: a chain of boxes in a message of a mebibyte would run out of
+/// an ordinary thread's stack. One more than may be: rkyv stops before it would be at 0.
+const MAX_DEPTH: NonZeroUsize = NonZeroUsize::new(1024 + 1).expect("not 0");
+
+/// Whether these bytes are a message without parts out of line. What it says of such parts has to lie
+/// in the nothing before it, as rkyv asks of parts.
+///
+/// # Safety
+/// The bytes can be read, and are aligned.
+#[inline(always)]
+unsafe fn is_valid_alone<V>(root: *const V) -> bool
+where
+    V: for<'a> CheckBytes<LowValidator<'a, Failure>>,
+{
+    // SAFETY: of no length.
+    let before = unsafe { std::slice::from_raw_parts(root.cast::<u8>(), 0) };
+    let mut validator = Validator::new(ArchiveValidator::new(before), ());
+    // SAFETY: as the caller says.
+    unsafe { V::check_bytes(root, Strategy::<_, Failure>::wrap(&mut validator)) }.is_ok()
 }
 
 impl Message for [u8] {
