@@ -689,14 +689,16 @@ impl<M: RingMemory> Reader<M> {
     /// published for the writer, who may be asleep waiting for it.
     #[inline(always)]
     pub fn consume(&mut self) -> bool {
-        self.front += self.step;
+        // Read once, and before the store to shared memory, which might, for all the compiler knows,
+        // change them: a tenth of the time of a message of 8 bytes.
+        let (front, next, stop) = (self.front + self.step, self.next.wrapping_add(1), self.stop);
+        self.front = front;
         self.expected = self.expected.wrapping_add(NEXT);
-        self.next = self.next.wrapping_add(1);
-        // R3, pairs with A3 in Reader::attach: the bytes were read before. Behind the private
-        // fields: a store to shared memory might, for all the compiler knows, change them.
-        self.memory.consumer().progress.received.store_release(self.next);
+        self.next = next;
+        // R3, pairs with A3 in Reader::attach: the bytes were read before.
+        self.memory.consumer().progress.received.store_release(next);
         crate::fault::point(crate::fault::Point::MidRelease);
-        self.front >= self.stop && self.turn_and_publish()
+        front >= stop && self.turn_and_publish()
     }
 
     /// Steps over `count` messages, at most those of the run that was found, without giving their
