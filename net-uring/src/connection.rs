@@ -25,12 +25,14 @@ pub mod testing;
 use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::backend::{Backend, Errno};
 use crate::clock;
 use crate::error::{Error, ErrorKind};
 use crate::fork::Birth;
+use crate::gauge::{Meter, Shown, Tally};
 use crate::mirror::Ring;
 use crate::options::{Options, Wait};
 use crate::session::{Action, Config, Counters, HangUp, Name, Session, SessionId, Side};
@@ -108,6 +110,7 @@ pub struct Connection<H: Inbox, B: Backend> {
     bytes_sent: u64,
     bytes_received: u64,
     parks: u64,
+    meter: Option<Box<Meter>>,
 }
 
 /// Why there is no connection: the last reason that was found.
@@ -141,7 +144,10 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
     pub(crate) fn open(options: &Options, backend: B) -> Result<Self, Error> {
         let birth = Birth::now();
         let way = open_way(options)?;
-        Self::with_way(options, way, backend, birth)
+        let mut connection = Self::with_way(options, way, backend, birth)?;
+        connection.meter = options.gauge.clone().map(|gauge| Box::new(Meter::new(gauge)));
+        connection.show();
+        Ok(connection)
     }
 
     /// One of many: whoever has the door greets for it.
@@ -229,6 +235,7 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
             bytes_sent: 0,
             bytes_received: 0,
             parks: 0,
+            meter: None,
         };
         connection.tend();
         Ok(connection)
@@ -370,6 +377,38 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
             }
         }
         self.look_at_the_door();
+        if self.meter.as_mut().is_some_and(|meter| meter.is_due(self.now_ns, 1)) {
+            self.show();
+        }
+    }
+
+    /// Shows how it stands to whoever looks at counters.
+    fn show(&mut self) {
+        let Some(mut meter) = self.meter.take() else { return };
+        let (unsent_bytes, behind_bytes) = H::waiting(&self.session);
+        let stats = Stats { unsent_bytes, ..self.stats() };
+        let local = match (&self.way, self.peer) {
+            (Way::Bind(listener), _) => Some(listener.address()),
+            (_, Some(peer)) if !self.dialing => meter.local_of(peer, || self.local_addr()),
+            _ => None,
+        };
+        meter.show(&Shown {
+            binds: matches!(self.way, Way::Bind(_)),
+            is_up: self.session.is_up(),
+            peers: usize::from(self.session.is_up()),
+            peer: self.peer,
+            session: self.session.id().filter(|_| self.session.is_established()),
+            local,
+            backend: self.backend.name(),
+            behind_bytes,
+            stats: &stats,
+        });
+        self.meter = Some(meter);
+    }
+
+    /// Where the owner leaves what it counts itself, if that is shown.
+    pub(crate) fn tally(&self) -> Option<Arc<Tally>> {
+        self.meter.as_ref().map(|meter| meter.tally())
     }
 
     fn next_action(&mut self) -> Action {

@@ -17,6 +17,7 @@ pub mod spread;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::backend::joint::{Joint, Set};
@@ -24,6 +25,7 @@ use crate::clock;
 use crate::connection::{Connection, Inbox, Peer, SLICE, SPIN_FOR, Trouble, bind};
 use crate::error::{Error, ErrorKind};
 use crate::fork::Birth;
+use crate::gauge::{Meter, Shown, Tally};
 use crate::listener::{Arrival, Listener};
 use crate::options::{Options, Side, Wait};
 use crate::session::{Death, End, Refusal, RefuseCode};
@@ -114,6 +116,9 @@ pub struct Crowd<H: Inbox, K> {
     trouble: Option<Trouble>,
     birth: Birth,
     parks: u64,
+    /// Bytes that the owner has for them and has not handed on.
+    pub(crate) queued: u64,
+    meter: Option<Meter>,
 }
 
 impl<H: Inbox, K: Default> Crowd<H, K> {
@@ -132,7 +137,8 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
         set.watch(listener.news(), DOOR);
         // Options that make no sense are told now.
         let spare = Connection::member(&options, Joint::new(&set, 0))?;
-        Ok(Self {
+        let meter = options.gauge.clone().map(Meter::new);
+        let mut crowd = Self {
             options,
             listener,
             set,
@@ -150,7 +156,43 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
             trouble: None,
             birth,
             parks: 0,
-        })
+            queued: 0,
+            meter,
+        };
+        crowd.show();
+        Ok(crowd)
+    }
+
+    /// Shows how it stands to whoever looks at counters.
+    fn show(&mut self) {
+        let Some(meter) = self.meter.take() else { return };
+        let present = || self.members().filter(|(_, member)| !member.told);
+        let waiting = present().map(|(_, member)| H::waiting(&member.connection.session));
+        let [mut unsent_bytes, mut behind_bytes] = [self.queued; 2];
+        for (unsent, behind) in waiting {
+            unsent_bytes += unsent;
+            behind_bytes += behind;
+        }
+        let stats = Stats { unsent_bytes, ..self.stats() };
+        let first = present().next().map(|(_, member)| member.peer);
+        let peers = present().count();
+        let alone = first.filter(|_| peers == 1);
+        meter.show(&Shown {
+            binds: true,
+            is_up: present().any(|(_, member)| member.connection.session.is_up()),
+            peers,
+            peer: alone.map(|peer| peer.address),
+            session: alone.map(|peer| peer.session),
+            local: Some(self.local_addr()),
+            backend: "epoll",
+            behind_bytes,
+            stats: &stats,
+        });
+        self.meter = Some(meter);
+    }
+
+    pub(crate) fn tally(&self) -> Option<Arc<Tally>> {
+        self.meter.as_ref().map(Meter::tally)
     }
 
     pub(crate) fn options(&self) -> &Options {
@@ -261,6 +303,12 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
             if member.connection.session.end().is_some() {
                 moved.push(number);
             }
+        }
+        let now_ns = self.now_ns;
+        // The more there are, the seldomer: it is a walk over all of them.
+        let every = 1 + self.members.len() as u64 / 64;
+        if self.meter.as_mut().is_some_and(|meter| meter.is_due(now_ns, every)) {
+            self.show();
         }
     }
 

@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::gauge::Gauge;
 use crate::session::{Format, Timing};
 use crate::socket::Tuning;
 
@@ -54,6 +56,8 @@ pub struct Options {
     pub peers_max: usize,
     /// Connections that have not said hello and are kept nevertheless. Beyond that the oldest goes.
     pub silent_max: usize,
+    /// Where the end shows its counters while it works. `None`: nowhere.
+    pub gauge: Option<Arc<dyn Gauge>>,
 }
 
 impl Options {
@@ -79,6 +83,7 @@ impl Options {
             until_last: false,
             peers_max: 4096,
             silent_max: 64,
+            gauge: None,
         }
     }
 }

@@ -87,6 +87,7 @@ mod message;
 mod options;
 mod peers;
 mod remote;
+pub mod watch;
 
 pub use address::{Address, AddressError, AddressProblem, Host, Scheme, ShmOptions, SizeError};
 pub use channel::{Receiver, Sender, Sent, receiver, remove, sender};

@@ -253,8 +253,9 @@ impl Builder {
         Self { hold_cpu_latency: hold, ..self }
     }
 
-    /// Where channels live: a directory on a tmpfs. Both sides must name the same. Default:
-    /// `$RINGWAY_DIR`, or `/dev/shm/ringway-<uid>`.
+    /// Where channels live: a directory on a tmpfs. Both sides must name the same. Between hosts: where
+    /// this process shows its counters to tools ([`crate::watch`]). Default: `$RINGWAY_DIR`, or
+    /// `/dev/shm/ringway-<uid>`.
     #[must_use]
     pub fn directory(self, path: impl Into<PathBuf>) -> Self {
         Self { directory: Some(path.into()), ..self }
@@ -300,7 +301,7 @@ impl Builder {
         if let Some(option) = self.not_of_inline() {
             return Err(only_threads(&self.name, option));
         }
-        Ok(Medium::Net(Box::new(self.net::<T>(host))))
+        Ok(Medium::Net(Box::new(self.net::<T>(host)), self.directory.clone()))
     }
 
     /// The first option that was set and that a channel between hosts does not have. `align` makes no
@@ -384,7 +385,7 @@ impl Builder {
 }
 
 /// How archives look in this build: rkyv's features decide.
-fn format() -> Format {
+pub(crate) fn format() -> Format {
     let little = rkyv::to_bytes::<Failure>(&1_u16).is_ok_and(|bytes| bytes.first() == Some(&1));
     Format {
         endian: if little { 1 } else { 2 },

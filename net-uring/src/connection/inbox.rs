@@ -24,6 +24,8 @@ pub trait Inbox: Half {
     fn outcome(session: &Session<Self>) -> (u64, bool);
     /// Up to where there is something to send, in the end.
     fn goal(session: &Session<Self>) -> u64;
+    /// Bytes of frames that wait here: to be sent, and to be released.
+    fn waiting(session: &Session<Self>) -> (u64, u64);
     /// Whether messages would be lost if there were never a connection again.
     fn has_debts(session: &Session<Self>) -> bool;
     /// Where the next bytes from the connection go. Never empty.
@@ -75,6 +77,11 @@ impl Inbox for Sending {
         session.tail()
     }
 
+    fn waiting(session: &Session<Self>) -> (u64, u64) {
+        let tail = session.tail();
+        (session.unsent_below(tail), tail - session.acknowledged())
+    }
+
     fn has_debts(session: &Session<Self>) -> bool {
         session.acknowledged() != session.tail()
     }
@@ -114,6 +121,10 @@ impl Inbox for Receiving {
 
     fn goal(_session: &Session<Self>) -> u64 {
         0
+    }
+
+    fn waiting(session: &Session<Self>) -> (u64, u64) {
+        (0, session.received() - session.released())
     }
 
     fn has_debts(_session: &Session<Self>) -> bool {

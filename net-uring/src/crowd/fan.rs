@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Crowd, Peers, check, wait};
@@ -13,6 +14,7 @@ use crate::connection::{Peer, Trouble};
 use crate::error::Error;
 use crate::fork::Birth;
 use crate::frame::{Header, frame_len};
+use crate::gauge::Tally;
 use crate::link::inline::is_complete;
 use crate::link::{Desk, Ending, Incoming, Link};
 use crate::mirror::Ring;
@@ -168,6 +170,10 @@ impl Link for Fan {
 
     fn stats(&self) -> Stats {
         self.crowd.stats()
+    }
+
+    fn tally(&self) -> Option<Arc<Tally>> {
+        self.crowd.tally()
     }
 
     fn close(&mut self, timeout: Duration) -> bool {

@@ -15,6 +15,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Crowd, Member, Peers, check, wait};
@@ -23,6 +24,7 @@ use crate::connection::{Connection, Peer, Trouble};
 use crate::error::Error;
 use crate::fork::Birth;
 use crate::frame::{AGAIN, GAP, GAP_BODY, HEADER_LEN, Header, body_max, frame_len};
+use crate::gauge::Tally;
 use crate::link::inline::is_over;
 use crate::link::{Blank, Ending, Link, Outgoing};
 use crate::mirror::{Ring, View};
@@ -120,6 +122,7 @@ impl Spread {
             }
             self.advance(frame_len(frame.len));
         }
+        self.crowd.queued = self.tail - self.head;
         for (_, member) in self.crowd.members_mut() {
             if std::mem::take(&mut member.keep.given) {
                 member.connection.push();
@@ -382,6 +385,10 @@ impl Link for Spread {
 
     fn stats(&self) -> Stats {
         self.crowd.stats()
+    }
+
+    fn tally(&self) -> Option<Arc<Tally>> {
+        self.crowd.tally()
     }
 
     fn close(&mut self, timeout: Duration) -> bool {
