@@ -9,7 +9,7 @@ use crate::backend::{Backend, Errno};
 use crate::error::{Error, ErrorKind};
 use crate::listener::{Arrival, Listener};
 use crate::options::{self, Options};
-use crate::session::{Refusal, Side, Verdict};
+use crate::session::{Refusal, RefuseCode, Side, Verdict};
 use crate::socket::{self, Facts, Tuning};
 
 /// How connections come about.
@@ -91,7 +91,11 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
 
     /// Whoever has said hello is welcome, or comes back with why not.
     pub(crate) fn greet(&mut self, arrival: Arrival) -> Option<(Arrival, Refusal)> {
-        if self.told {
+        if self.told && Some(arrival.hello.session) != self.session.id() {
+            if !self.is_alone() && !self.is_said() {
+                // Its last words are still on their way: a newcomer would cut them off. A second at most.
+                return Some((arrival, Refusal::new(RefuseCode::Busy, 0, 0)));
+            }
             // Nobody waits for the old session any more.
             self.renew();
         }
@@ -186,4 +190,85 @@ pub(super) fn connector() -> Side {
     let mut number = [0; 8];
     number.copy_from_slice(seed);
     Side::Connector { session: bytes, seed: u64::from_le_bytes(number) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::OwnedFd;
+    use std::time::Duration;
+
+    use super::connector;
+    use crate::backend::Kind;
+    use crate::backend::fake::Step;
+    use crate::connection::testing::{ends, join, script_receiver};
+    use crate::fork::OwnSocket;
+    use crate::frame;
+    use crate::listener::Arrival;
+    use crate::options::Options;
+    use crate::receiver::{NetReceiver, RecvError};
+    use crate::session::{Action, Config, Format, Greeting, RefuseCode, Sending, Session};
+
+    /// Who is at the door with the hello of a new session.
+    fn newcomer(config: &Config) -> Arrival {
+        let mut session =
+            Session::<Sending>::new(Config { side: connector(), ..config.clone() }).unwrap();
+        assert_eq!(session.poll_action(1), Action::Dial);
+        session.handle_dialed(1);
+        let ring = crate::mirror::Ring::new(config.capacity).unwrap();
+        let transmit = session.poll_transmit(&ring, 1);
+        let hello = Greeting::read(frame::Kind::Hello, transmit.control).ok().flatten().unwrap();
+        let door = TcpListener::bind("127.0.0.1:0").unwrap();
+        let from = door.local_addr().unwrap();
+        let socket = TcpStream::connect(from).unwrap();
+        let socket = OwnSocket::open(|| Ok::<_, Infallible>(OwnedFd::from(socket))).unwrap();
+        Arrival { socket, from, hello }
+    }
+
+    #[test]
+    fn a_newcomer_waits_until_the_last_words_are_said() {
+        let format = Format { endian: 1, pointer: 4, align: 8 };
+        let mut options = Options::new("127.0.0.1", 0, "ticks", 7, format);
+        // There is no socket that a drop could see closed.
+        options.linger = Duration::ZERO;
+        let (mut tx, mut rx) = ends(&options).unwrap();
+        assert!(join(&mut tx, &mut rx, 4096));
+        let mut message = |rx: &mut NetReceiver<_>| loop {
+            tx.flush().unwrap();
+            match rx.try_recv() {
+                Ok(message) => return message.len(),
+                Err(RecvError::Empty) if tx.stats().messages == 0 => {
+                    tx.try_claim(8).unwrap().commit().unwrap();
+                }
+                Err(RecvError::Empty) => {}
+                Err(error) => panic!("{error}"),
+            }
+        };
+        assert_eq!(message(&mut rx), 8);
+        // Its sender closes, and what the receiver answers does not get through.
+        let late = std::iter::repeat_n(Step::Late, 100_000);
+        script_receiver(&mut rx).script(Kind::Send, late);
+        let dialer = tx.link_mut().connection_mut();
+        dialer.session.close();
+        dialer.push();
+        assert_eq!(rx.try_recv().err(), Some(RecvError::Disconnected));
+
+        let binder = rx.link_mut().connection_mut();
+        let arrival = newcomer(binder.session.config());
+        let (arrival, refusal) = binder.greet(arrival).expect("it is refused");
+        assert_eq!(refusal.code, RefuseCode::Busy);
+        assert_eq!(binder.number(), 1);
+        // They get through, and the same newcomer is let in.
+        script_receiver(&mut rx).unscript(Kind::Send);
+        let binder = rx.link_mut().connection_mut();
+        binder.push();
+        assert!(binder.greet(arrival).is_none());
+        assert_eq!(binder.number(), 2);
+        assert!(binder.session.is_up());
+        // And the one before it has heard them.
+        let dialer = tx.link_mut().connection_mut();
+        dialer.pull();
+        assert!(dialer.session.end().is_some());
+    }
 }
