@@ -68,6 +68,11 @@ pub struct PeerEvent {
 pub enum PeerChange {
     /// It has come.
     Joined,
+    /// Its connection is gone: it died, or the network lost it. It may come back until it is taken for
+    /// gone; of a process that was killed the kernel tells at once.
+    Disconnected,
+    /// It has come back, and goes on where it was.
+    Reconnected,
     /// It has closed. Of a sender: all that it sent was received.
     Left,
     /// It is gone for good. Of a sender: what had come of its messages was received.
@@ -86,6 +91,8 @@ pub struct Member<H: Inbox, K> {
     pub(crate) peer: Peer,
     /// A turn over its socket may be worth while.
     ready: bool,
+    /// It had a connection when that was last looked at.
+    up: bool,
     /// Its end was told.
     pub(crate) told: bool,
 }
@@ -284,6 +291,9 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
             moved.push(*number);
             member.ready
         });
+        for number in &*moved {
+            self.look_at_the_connection(*number);
+        }
         // Who became ready by an answer at the door.
         turns.append(&mut self.ready);
         self.ready = turns;
@@ -300,7 +310,8 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
         for (number, member) in self.members_mut() {
             member.connection.tend();
             member.connection.push();
-            if member.connection.session.end().is_some() {
+            let session = &member.connection.session;
+            if session.end().is_some() || session.is_up() != member.up {
                 moved.push(number);
             }
         }
@@ -333,7 +344,13 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
         if let Some((number, _)) = known
             && let Some(member) = self.member(number)
         {
+            let epoch = member.connection.session.epoch();
             let refused = member.connection.greet(arrival);
+            if member.up && member.connection.session.epoch() != epoch {
+                // It has noticed before this end did.
+                self.look_at_the_connection_as(number, false);
+            }
+            self.look_at_the_connection(number);
             self.rouse(number);
             return refused;
         }
@@ -356,8 +373,14 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
         let refused = connection.greet(arrival);
         match (&refused, connection.peer()) {
             (None, Some(peer)) => {
-                let member =
-                    Member { connection, keep: K::default(), peer, ready: false, told: false };
+                let member = Member {
+                    connection,
+                    keep: K::default(),
+                    peer,
+                    ready: false,
+                    up: true,
+                    told: false,
+                };
                 match self.members.get_mut(number) {
                     Some(slot) => *slot = Some(member),
                     None => self.members.push(Some(member)),
@@ -370,6 +393,27 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
             _ => {}
         }
         refused
+    }
+
+    /// Whether a member's connection has broken, or it has come back with another, is told.
+    fn look_at_the_connection(&mut self, number: usize) {
+        if let Some(member) = self.member(number) {
+            let up = member.connection.session.is_up();
+            self.look_at_the_connection_as(number, up);
+        }
+    }
+
+    fn look_at_the_connection_as(&mut self, number: usize, up: bool) {
+        let Some(member) = self.member(number) else { return };
+        // The end of one that has closed, or was given up, is told as such.
+        let session = &member.connection.session;
+        let over = member.told || session.end().is_some() || session.is_peer_closed();
+        if over || std::mem::replace(&mut member.up, up) == up {
+            return;
+        }
+        let peer = member.peer;
+        let change = if up { PeerChange::Reconnected } else { PeerChange::Disconnected };
+        self.tell(PeerEvent { peer, change });
     }
 
     fn rouse(&mut self, number: usize) {
