@@ -19,6 +19,7 @@ mod door;
 mod ending;
 mod flow;
 mod inbox;
+mod past;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
@@ -45,6 +46,7 @@ pub(crate) use door::bind;
 #[cfg(test)]
 pub(crate) use inbox::CONTROL_BYTES;
 pub use inbox::{Control, Inbox};
+pub(crate) use past::Past;
 
 /// How long an adaptive waiter asks before it sleeps. A wake-up across cores costs as much.
 pub(crate) const SPIN_FOR: Duration = Duration::from_micros(50);
@@ -102,6 +104,8 @@ pub struct Connection<H: Inbox, B: Backend> {
     trouble: Option<Trouble>,
     /// Of sessions before this one.
     before: Counters,
+    /// The latest of them.
+    past: Past,
     sessions: u64,
     facts: Option<Facts>,
     sends: u64,
@@ -227,6 +231,7 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
             dial_at_ns: 0,
             trouble: None,
             before: Counters::default(),
+            past: Past::default(),
             sessions: 1,
             facts: None,
             sends: 0,
@@ -360,10 +365,15 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
                     if !self.told {
                         break;
                     }
-                    // The owner has had the end of a session whose connection nobody will close.
+                    // The owner has had the end of a session whose connection nobody will close. If it
+                    // broke, the peer may come back to hear the last words: else it must take for lost
+                    // what was had here.
                     let since_ns = *self.farewell_ns.get_or_insert(self.now_ns);
-                    let waits = self.session.is_up() && self.now_ns < since_ns + FAREWELL_NS;
-                    if waits {
+                    let patience_ns = match self.session.is_up() {
+                        true => FAREWELL_NS,
+                        false => self.session.config().timing.takeover_ns,
+                    };
+                    if self.now_ns < since_ns.saturating_add(patience_ns) {
                         break;
                     }
                     self.renew();

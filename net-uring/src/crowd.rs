@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use crate::backend::joint::{Joint, Set};
 use crate::clock;
-use crate::connection::{Connection, Inbox, Peer, SLICE, SPIN_FOR, Trouble, bind};
+use crate::connection::{Connection, Inbox, Past, Peer, SLICE, SPIN_FOR, Trouble, bind};
 use crate::error::{Error, ErrorKind};
 use crate::fork::Birth;
 use crate::gauge::{Meter, Shown, Tally};
@@ -120,6 +120,7 @@ pub struct Crowd<H: Inbox, K> {
     tended_ns: u64,
     /// Of members that are gone.
     before: Stats,
+    past: Past,
     trouble: Option<Trouble>,
     birth: Birth,
     parks: u64,
@@ -160,6 +161,7 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
             now_ns: clock::coarse_ns(),
             tended_ns: 0,
             before: Stats::default(),
+            past: Past::default(),
             trouble: None,
             birth,
             parks: 0,
@@ -354,6 +356,9 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
             self.rouse(number);
             return refused;
         }
+        if self.past.has(&session) {
+            return Some((arrival, Refusal::new(RefuseCode::UnknownSession, 0, 0)));
+        }
         let free = self.members.iter().position(Option::is_none);
         let number = free.unwrap_or(self.members.len());
         if self.closing || number >= self.options.peers_max {
@@ -459,6 +464,7 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
         let member = self.members.get_mut(number)?.take()?;
         self.ready.retain(|ready| *ready != number);
         self.before.add(&member.connection.stats());
+        self.past.add(member.peer.session);
         self.trouble = member.connection.trouble().or(self.trouble);
         Some(member)
     }

@@ -99,6 +99,9 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
             // Nobody waits for the old session any more.
             self.renew();
         }
+        if self.past.has(&arrival.hello.session) {
+            return Some((arrival, Refusal::new(RefuseCode::UnknownSession, 0, 0)));
+        }
         let hello = &arrival.hello;
         let mut verdict = self.session.handle_hello(hello, &*self.ring, self.now_ns);
         if verdict == Verdict::CloseFirst {
@@ -208,12 +211,11 @@ mod tests {
     use crate::listener::Arrival;
     use crate::options::Options;
     use crate::receiver::{NetReceiver, RecvError};
-    use crate::session::{Action, Config, Format, Greeting, RefuseCode, Sending, Session};
+    use crate::session::{Action, Config, Format, Greeting, RefuseCode, Sending, Session, Side};
 
-    /// Who is at the door with the hello of a new session.
-    fn newcomer(config: &Config) -> Arrival {
-        let mut session =
-            Session::<Sending>::new(Config { side: connector(), ..config.clone() }).unwrap();
+    /// Who is at the door with the hello of a session of which it has heard nothing.
+    fn newcomer(config: &Config, side: Side) -> Arrival {
+        let mut session = Session::<Sending>::new(Config { side, ..config.clone() }).unwrap();
         assert_eq!(session.poll_action(1), Action::Dial);
         session.handle_dialed(1);
         let ring = crate::mirror::Ring::new(config.capacity).unwrap();
@@ -255,7 +257,7 @@ mod tests {
         assert_eq!(rx.try_recv().err(), Some(RecvError::Disconnected));
 
         let binder = rx.link_mut().connection_mut();
-        let arrival = newcomer(binder.session.config());
+        let arrival = newcomer(binder.session.config(), connector());
         let (arrival, refusal) = binder.greet(arrival).expect("it is refused");
         assert_eq!(refusal.code, RefuseCode::Busy);
         assert_eq!(binder.number(), 1);
@@ -266,6 +268,12 @@ mod tests {
         assert!(binder.greet(arrival).is_none());
         assert_eq!(binder.number(), 2);
         assert!(binder.session.is_up());
+        // The first one's session does not begin again, as if nothing had been had of it.
+        let session = tx.link_mut().connection_mut().session.id().unwrap();
+        let arrival = newcomer(binder.session.config(), Side::Connector { session, seed: 1 });
+        let (_, refusal) = binder.greet(arrival).expect("it is refused");
+        assert_eq!(refusal.code, RefuseCode::UnknownSession);
+        assert_eq!(binder.number(), 2);
         // And the one before it has heard them.
         let dialer = tx.link_mut().connection_mut();
         dialer.pull();

@@ -55,6 +55,9 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
     /// Begins a new session where the last one has ended.
     pub(super) fn renew(&mut self) {
         self.disconnect();
+        if let Some(id) = self.session.id().filter(|_| self.session.is_established()) {
+            self.past.add(id);
+        }
         let dials = matches!(self.session.config().side, Side::Connector { .. });
         if dials && matches!(self.session.end(), Some(End::Died(_))) {
             self.dial_at_ns = self.now_ns + DIAL_AFTER_NS;
