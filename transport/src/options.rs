@@ -163,7 +163,8 @@ impl Builder {
     }
 
     /// Between hosts: how long the drop of a handle waits until the other end's host has all that this
-    /// end had to say. What it does not have by then is lost, as the handle can't tell it any more.
+    /// end had to say. What it does not have by then is lost, as the handle can't tell it any more. A peer
+    /// whose connection has been gone for a second, because it was killed, say, is not waited for.
     /// Default: 2 s.
     #[must_use]
     pub fn linger(self, linger: Duration) -> Self {

@@ -110,11 +110,20 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
         self.session.end().is_some() && self.backend.socket().is_none()
     }
 
+    /// Whether its peer has been without a connection for so long that another might have its place. One that
+    /// lives is back in milliseconds: a drop does not linger for this one.
+    pub(crate) fn is_forsaken(&self) -> bool {
+        let lasting_ns = self.session.config().timing.takeover_ns;
+        let down_ns = |since_ns| self.now_ns.saturating_sub(since_ns);
+        let since_ns = self.session.down_since_ns().filter(|_| self.session.is_established());
+        since_ns.is_some_and(|since_ns| down_ns(since_ns) >= lasting_ns)
+    }
+
     /// Whether all that this end has to say is with the peer's host.
     pub(crate) fn is_said(&mut self) -> bool {
         let talks = self.session.is_up() || self.session.is_early();
         if !talks && self.session.end().is_none() {
-            return !H::has_debts(&self.session);
+            return !H::has_debts(&self.session) || self.is_forsaken();
         }
         let goal = H::goal(&self.session);
         let transmit = self.session.poll_transmit(&*self.ring, self.now_ns);

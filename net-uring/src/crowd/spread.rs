@@ -406,7 +406,14 @@ impl Link for Spread {
     }
 
     fn leave(&mut self, linger: Duration) {
-        self.finish(linger, |spread| spread.is_handed_on(), Crowd::leave);
+        // What nobody but the dead could still be given is not waited for.
+        let is_ready = |spread: &mut Self| {
+            let mut there = spread.crowd.members().filter(|(_, member)| !member.told).peekable();
+            spread.is_handed_on()
+                || there.peek().is_some()
+                    && there.all(|(_, member)| member.connection.is_forsaken())
+        };
+        self.finish(linger, is_ready, Crowd::leave);
     }
 }
 
