@@ -90,7 +90,7 @@ mod peers;
 mod remote;
 pub mod watch;
 
-pub use address::{Address, AddressError, AddressProblem, Host, Scheme, ShmOptions, SizeError};
+pub use address::{Address, AddressError, AddressOptions, AddressProblem, Host, Scheme, SizeError};
 pub use channel::{Receiver, Sender, Sent, receiver, remove, sender};
 pub use describe::{Describe, Schema, SchemaWriter, VariantWriter};
 pub use error::{BatchError, CloseError, Error, ErrorKind, Lag, Peer, RecvError, SendError};
