@@ -12,6 +12,39 @@
 //! or hostile costs its own. What is done with the messages is the owner's: `fan` reads those of all,
 //! `spread` hands out to all. Here is neither.
 
+/// What both owners of a crowd leave to it, of what a link tells.
+macro_rules! asks_the_crowd {
+    () => {
+        fn birth(&self) -> crate::fork::Birth {
+            self.crowd.birth()
+        }
+
+        fn peers(&mut self) -> crate::crowd::Peers {
+            self.crowd.peers()
+        }
+
+        fn local_addr(&self) -> Option<std::net::SocketAddr> {
+            Some(self.crowd.local_addr())
+        }
+
+        fn trouble(&self) -> Option<crate::connection::Trouble> {
+            self.crowd.trouble()
+        }
+
+        fn backend(&self) -> &'static str {
+            "epoll"
+        }
+
+        fn stats(&self) -> crate::stats::Stats {
+            self.crowd.stats()
+        }
+
+        fn tally(&self) -> Option<std::sync::Arc<crate::gauge::Tally>> {
+            self.crowd.tally()
+        }
+    };
+}
+
 pub mod fan;
 pub mod spread;
 
