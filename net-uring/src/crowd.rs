@@ -12,18 +12,53 @@
 //! or hostile costs its own. What is done with the messages is the owner's: `fan` reads those of all,
 //! `spread` hands out to all. Here is neither.
 
+/// What both owners of a crowd leave to it, of what a link tells.
+macro_rules! asks_the_crowd {
+    () => {
+        fn birth(&self) -> crate::fork::Birth {
+            self.crowd.birth()
+        }
+
+        fn peers(&mut self) -> crate::crowd::Peers {
+            self.crowd.peers()
+        }
+
+        fn local_addr(&self) -> Option<std::net::SocketAddr> {
+            Some(self.crowd.local_addr())
+        }
+
+        fn trouble(&self) -> Option<crate::connection::Trouble> {
+            self.crowd.trouble()
+        }
+
+        fn backend(&self) -> &'static str {
+            "epoll"
+        }
+
+        fn stats(&self) -> crate::stats::Stats {
+            self.crowd.stats()
+        }
+
+        fn tally(&self) -> Option<std::sync::Arc<crate::gauge::Tally>> {
+            self.crowd.tally()
+        }
+    };
+}
+
 pub mod fan;
 pub mod spread;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::backend::joint::{Joint, Set};
 use crate::clock;
-use crate::connection::{Connection, Inbox, Peer, SLICE, SPIN_FOR, Trouble, bind};
+use crate::connection::{Connection, Inbox, Past, Peer, SLICE, SPIN_FOR, Trouble, bind};
 use crate::error::{Error, ErrorKind};
 use crate::fork::Birth;
+use crate::gauge::{Meter, Shown, Tally};
 use crate::listener::{Arrival, Listener};
 use crate::options::{Options, Side, Wait};
 use crate::session::{Death, End, Refusal, RefuseCode};
@@ -66,6 +101,11 @@ pub struct PeerEvent {
 pub enum PeerChange {
     /// It has come.
     Joined,
+    /// Its connection is gone: it died, or the network lost it. It may come back until it is taken for
+    /// gone; of a process that was killed the kernel tells at once.
+    Disconnected,
+    /// It has come back, and goes on where it was.
+    Reconnected,
     /// It has closed. Of a sender: all that it sent was received.
     Left,
     /// It is gone for good. Of a sender: what had come of its messages was received.
@@ -84,6 +124,8 @@ pub struct Member<H: Inbox, K> {
     pub(crate) peer: Peer,
     /// A turn over its socket may be worth while.
     ready: bool,
+    /// It had a connection when that was last looked at.
+    up: bool,
     /// Its end was told.
     pub(crate) told: bool,
 }
@@ -111,9 +153,13 @@ pub struct Crowd<H: Inbox, K> {
     tended_ns: u64,
     /// Of members that are gone.
     before: Stats,
+    past: Past,
     trouble: Option<Trouble>,
     birth: Birth,
     parks: u64,
+    /// Bytes that the owner has for them and has not handed on.
+    pub(crate) queued: u64,
+    meter: Option<Meter>,
 }
 
 impl<H: Inbox, K: Default> Crowd<H, K> {
@@ -132,7 +178,8 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
         set.watch(listener.news(), DOOR);
         // Options that make no sense are told now.
         let spare = Connection::member(&options, Joint::new(&set, 0))?;
-        Ok(Self {
+        let meter = options.gauge.clone().map(Meter::new);
+        let mut crowd = Self {
             options,
             listener,
             set,
@@ -147,10 +194,47 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
             now_ns: clock::coarse_ns(),
             tended_ns: 0,
             before: Stats::default(),
+            past: Past::default(),
             trouble: None,
             birth,
             parks: 0,
-        })
+            queued: 0,
+            meter,
+        };
+        crowd.show();
+        Ok(crowd)
+    }
+
+    /// Shows how it stands to whoever looks at counters.
+    fn show(&mut self) {
+        let Some(meter) = self.meter.take() else { return };
+        let present = || self.members().filter(|(_, member)| !member.told);
+        let waiting = present().map(|(_, member)| H::waiting(&member.connection.session));
+        let [mut unsent_bytes, mut behind_bytes] = [self.queued; 2];
+        for (unsent, behind) in waiting {
+            unsent_bytes += unsent;
+            behind_bytes += behind;
+        }
+        let stats = Stats { unsent_bytes, ..self.stats() };
+        let first = present().next().map(|(_, member)| member.peer);
+        let peers = present().count();
+        let alone = first.filter(|_| peers == 1);
+        meter.show(&Shown {
+            binds: true,
+            is_up: present().any(|(_, member)| member.connection.session.is_up()),
+            peers,
+            peer: alone.map(|peer| peer.address),
+            session: alone.map(|peer| peer.session),
+            local: Some(self.local_addr()),
+            backend: "epoll",
+            behind_bytes,
+            stats: &stats,
+        });
+        self.meter = Some(meter);
+    }
+
+    pub(crate) fn tally(&self) -> Option<Arc<Tally>> {
+        self.meter.as_ref().map(Meter::tally)
     }
 
     pub(crate) fn options(&self) -> &Options {
@@ -242,6 +326,9 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
             moved.push(*number);
             member.ready
         });
+        for number in &*moved {
+            self.look_at_the_connection(*number);
+        }
         // Who became ready by an answer at the door.
         turns.append(&mut self.ready);
         self.ready = turns;
@@ -258,9 +345,16 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
         for (number, member) in self.members_mut() {
             member.connection.tend();
             member.connection.push();
-            if member.connection.session.end().is_some() {
+            let session = &member.connection.session;
+            if session.end().is_some() || session.is_up() != member.up {
                 moved.push(number);
             }
+        }
+        let now_ns = self.now_ns;
+        // The more there are, the seldomer: it is a walk over all of them.
+        let every = 1 + self.members.len() as u64 / 64;
+        if self.meter.as_mut().is_some_and(|meter| meter.is_due(now_ns, every)) {
+            self.show();
         }
     }
 
@@ -285,9 +379,18 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
         if let Some((number, _)) = known
             && let Some(member) = self.member(number)
         {
+            let epoch = member.connection.session.epoch();
             let refused = member.connection.greet(arrival);
+            if member.up && member.connection.session.epoch() != epoch {
+                // It has noticed before this end did.
+                self.look_at_the_connection_as(number, false);
+            }
+            self.look_at_the_connection(number);
             self.rouse(number);
             return refused;
+        }
+        if self.past.has(&session) {
+            return Some((arrival, Refusal::new(RefuseCode::UnknownSession, 0, 0)));
         }
         let free = self.members.iter().position(Option::is_none);
         let number = free.unwrap_or(self.members.len());
@@ -308,8 +411,14 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
         let refused = connection.greet(arrival);
         match (&refused, connection.peer()) {
             (None, Some(peer)) => {
-                let member =
-                    Member { connection, keep: K::default(), peer, ready: false, told: false };
+                let member = Member {
+                    connection,
+                    keep: K::default(),
+                    peer,
+                    ready: false,
+                    up: true,
+                    told: false,
+                };
                 match self.members.get_mut(number) {
                     Some(slot) => *slot = Some(member),
                     None => self.members.push(Some(member)),
@@ -322,6 +431,27 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
             _ => {}
         }
         refused
+    }
+
+    /// Whether a member's connection has broken, or it has come back with another, is told.
+    fn look_at_the_connection(&mut self, number: usize) {
+        if let Some(member) = self.member(number) {
+            let up = member.connection.session.is_up();
+            self.look_at_the_connection_as(number, up);
+        }
+    }
+
+    fn look_at_the_connection_as(&mut self, number: usize, up: bool) {
+        let Some(member) = self.member(number) else { return };
+        // The end of one that has closed, or was given up, is told as such.
+        let session = &member.connection.session;
+        let over = member.told || session.end().is_some() || session.is_peer_closed();
+        if over || std::mem::replace(&mut member.up, up) == up {
+            return;
+        }
+        let peer = member.peer;
+        let change = if up { PeerChange::Reconnected } else { PeerChange::Disconnected };
+        self.tell(PeerEvent { peer, change });
     }
 
     fn rouse(&mut self, number: usize) {
@@ -367,6 +497,7 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
         let member = self.members.get_mut(number)?.take()?;
         self.ready.retain(|ready| *ready != number);
         self.before.add(&member.connection.stats());
+        self.past.add(member.peer.session);
         self.trouble = member.connection.trouble().or(self.trouble);
         Some(member)
     }

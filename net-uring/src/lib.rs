@@ -15,7 +15,7 @@
 //! Where things are: `frame` is the layout on the wire, `session` the protocol, which does no I/O
 //! and reads no clock; docs/WIRE.md has both in words. `connection` drives a session: `mirror` is the
 //! ring, `backend` moves the bytes, `listener` is the door, `socket` and `fork` what the system
-//! needs. `sender` and `receiver` are the two ends, and `link` what drives the connection for them: their
+//! needs. `gauge` is where an end shows its counters. `sender` and `receiver` are the two ends, and `link` what drives the connection for them: their
 //! own calls, or a `thread`.
 
 pub mod backend;
@@ -25,6 +25,7 @@ pub mod crowd;
 pub mod error;
 pub mod fork;
 pub mod frame;
+pub mod gauge;
 pub mod link;
 pub mod listener;
 pub mod mirror;
@@ -40,6 +41,7 @@ pub mod thread;
 pub use connection::{Peer, Trouble};
 pub use crowd::{PeerChange, PeerEvent, Peers};
 pub use error::{Error, ErrorKind};
+pub use gauge::{Gauge, Shown};
 pub use options::{Backend, Io, Kind, Options, Overflow, Reins, Side, Wait};
 pub use receiver::{Batch, BatchMessage, NetReceiver, Received, RecvError};
 pub use sender::{Claim, CloseError, NetSender, SendError};

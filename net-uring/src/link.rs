@@ -14,6 +14,7 @@
 pub(crate) mod inline;
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::Chosen;
@@ -23,6 +24,7 @@ use crate::crowd::fan::Fan;
 use crate::crowd::spread::Spread;
 use crate::error::{Error, ErrorKind};
 use crate::fork::Birth;
+use crate::gauge::Tally;
 use crate::mirror::View;
 use crate::options::{Io, Kind, Options, Side};
 use crate::session::{End, Receiving, Sending, Unacknowledged};
@@ -103,6 +105,8 @@ pub trait Link {
     fn backend(&self) -> &'static str;
     /// Of connections. What the end counts itself is 0.
     fn stats(&self) -> Stats;
+    /// Where the end leaves what it counts itself, if that is shown to anybody.
+    fn tally(&self) -> Option<Arc<Tally>>;
     /// Closes in good order, for at most `timeout`. Whether the peer confirmed.
     fn close(&mut self, timeout: Duration) -> bool;
     /// As [`Self::close`], but is content when the peer's host has everything.
@@ -223,6 +227,10 @@ macro_rules! open {
 
             fn stats(&self) -> Stats {
                 of!($link, self, link => link.stats())
+            }
+
+            fn tally(&self) -> Option<Arc<Tally>> {
+                of!($link, self, link => link.tally())
             }
 
             fn close(&mut self, timeout: Duration) -> bool {

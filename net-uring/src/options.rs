@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::gauge::Gauge;
 use crate::session::{Format, Timing};
 use crate::socket::Tuning;
 
@@ -40,7 +42,8 @@ pub struct Options {
     pub tuning: Tuning,
     /// The session's timers.
     pub timing: Timing,
-    /// How long a drop waits for the peer's host to have taken what was sent. 2 s.
+    /// How long a drop waits for the peer's host to have taken what was sent. 2 s. It does not wait for a peer
+    /// that has been without a connection for `timing.takeover_ns` (1 s): one that was killed, say.
     pub linger: Duration,
     /// Who gets the messages. The end that binds decides; what those who connect say is not compared.
     pub kind: Kind,
@@ -54,6 +57,8 @@ pub struct Options {
     pub peers_max: usize,
     /// Connections that have not said hello and are kept nevertheless. Beyond that the oldest goes.
     pub silent_max: usize,
+    /// Where the end shows its counters while it works. `None`: nowhere.
+    pub gauge: Option<Arc<dyn Gauge>>,
 }
 
 impl Options {
@@ -79,6 +84,7 @@ impl Options {
             until_last: false,
             peers_max: 4096,
             silent_max: 64,
+            gauge: None,
         }
     }
 }

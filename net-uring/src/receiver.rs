@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::connection::{Peer, Trouble};
@@ -9,6 +10,7 @@ use crate::crowd::Peers;
 use crate::error::Error;
 use crate::fork::Birth;
 use crate::frame::{AGAIN, GAP, HEADER_LEN, Header, frame_len};
+use crate::gauge::Tally;
 use crate::link::{Desk, Ending, In, Incoming};
 use crate::options::Options;
 use crate::session::{Death, End, Headers};
@@ -31,6 +33,8 @@ pub struct NetReceiver<L: Incoming = In> {
     desk: Desk,
     messages: u64,
     bytes: u64,
+    /// Where both are left for whoever shows them.
+    tally: Option<Arc<Tally>>,
     linger: Duration,
 }
 
@@ -108,7 +112,8 @@ impl NetReceiver {
 impl<L: Incoming> NetReceiver<L> {
     pub(crate) fn with(link: L, options: &Options) -> Self {
         let (birth, desk, linger) = (link.birth(), link.desk(), options.linger);
-        Self { link, birth, desk, messages: 0, bytes: 0, linger }
+        let tally = link.tally();
+        Self { link, birth, desk, messages: 0, bytes: 0, tally, linger }
     }
 
     #[cfg(any(test, feature = "testing"))]
@@ -293,6 +298,9 @@ impl<L: Incoming> NetReceiver<L> {
     #[inline(always)]
     fn nothing_now(&mut self) -> Result<Frame, RecvError> {
         self.release();
+        if let Some(tally) = &self.tally {
+            tally.received(self.messages, self.bytes);
+        }
         self.link.look(&mut self.desk);
         if let Some(frame) = self.peek() {
             return Ok(frame);

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::connection::{Peer, Trouble};
@@ -10,6 +11,7 @@ use crate::crowd::Peers;
 use crate::error::Error;
 use crate::fork::Birth;
 use crate::frame::{ALIGN, HEADER_LEN, Header, frame_len};
+use crate::gauge::Tally;
 use crate::link::{Blank, Ending, Out, Outgoing};
 use crate::options::Options;
 use crate::session::{CONTROL_ROOM, Death, End, Unacknowledged};
@@ -34,6 +36,8 @@ pub struct NetSender<L: Outgoing = Out> {
     flushes: u64,
     queued: bool,
     total: Total,
+    /// Where the totals are left for whoever shows them.
+    tally: Option<Arc<Tally>>,
     linger: Duration,
 }
 
@@ -157,6 +161,7 @@ impl NetSender {
 impl<L: Outgoing> NetSender<L> {
     pub(crate) fn with(link: L, options: &Options) -> Self {
         Self {
+            tally: link.tally(),
             blank: link.blank(),
             birth: link.birth(),
             link,
@@ -339,6 +344,7 @@ impl<L: Outgoing> NetSender<L> {
         }
         let lost = self.unacknowledged().messages;
         self.total.lost += lost;
+        self.note_all();
         let Ending { end, established, peer } = self.link.start_over(self.tail);
         (self.tail, self.free, self.queued) = (0, 0, false);
         match (end, peer) {
@@ -386,6 +392,7 @@ impl<L: Outgoing> NetSender<L> {
             return Ok(());
         }
         self.total.full_waits += 1;
+        self.note_all();
         Err(SendError::Full { peer: self.peer() })
     }
 
@@ -406,7 +413,18 @@ impl<L: Outgoing> NetSender<L> {
         if std::mem::take(&mut self.queued) {
             self.flushes += 1;
         }
+        if let Some(tally) = &self.tally {
+            tally.sent(self.total.messages, self.total.bytes);
+        }
         self.free = self.link.publish(self.tail);
+    }
+
+    /// All of it is left for whoever shows it, what is seldom news, too.
+    fn note_all(&self) {
+        if let Some(tally) = &self.tally {
+            tally.sent(self.total.messages, self.total.bytes);
+            tally.missed(self.total.lost, self.total.full_waits);
+        }
     }
 }
 

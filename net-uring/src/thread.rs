@@ -30,6 +30,7 @@ use crate::backend::Backend;
 use crate::connection::{Inbox, Peer, SLICE, SPIN_FOR};
 use crate::error::{Error, ErrorKind};
 use crate::fork::Birth;
+use crate::gauge::Tally;
 use crate::link::{Inline, Link};
 use crate::mirror::View;
 use crate::options::{Options, Wait};
@@ -53,6 +54,7 @@ pub struct Threaded<H: Inbox, B: Backend> {
     view: View,
     wait: Wait,
     backend: &'static str,
+    tally: Option<Arc<Tally>>,
     /// The thread's last sleep that it was woken from.
     rung: u64,
     /// Of a sender: up to where frames were acknowledged. Of a receiver: at whose release the thread
@@ -87,7 +89,7 @@ where
         let bell = Bell::new().map_err(|error| Error::io("opening an eventfd", error))?;
         link.connection.watch(bell.news());
         let view = link.connection.ring.view();
-        let (birth, backend) = (link.birth(), link.backend());
+        let (birth, backend, tally) = (link.birth(), link.backend(), link.tally());
         let shared = Arc::new(Shared {
             line: Line::default(),
             bell,
@@ -112,6 +114,7 @@ where
             view,
             wait: options.wait,
             backend,
+            tally,
             rung: 0,
             mark: 0,
         };

@@ -1,20 +1,12 @@
 //! Both ends over real sockets on loopback, on epoll: what arrives, what is refused, what is told.
 //! `connection_uring` and `connection_mixed` run the same on the other backend, and on both.
 
-#[path = "connection/door.rs"]
-mod door;
-#[path = "connection/ends.rs"]
-mod ends;
-#[path = "connection/flow.rs"]
-mod flow;
-#[path = "connection/proxy.rs"]
-mod proxy;
 #[path = "connection/scripted.rs"]
 mod scripted;
-#[path = "connection/sides.rs"]
-mod sides;
-#[path = "connection/support.rs"]
-mod support;
+#[path = "connection/suite.rs"]
+mod suite;
+
+use suite::support;
 
 /// Of the end that binds, and of the other.
 const BACKENDS: (ringway_net::Backend, ringway_net::Backend) =

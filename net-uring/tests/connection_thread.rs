@@ -1,17 +1,7 @@
 //! What `connection` shows, with a thread at each end that moves its bytes; and what only that has.
 
-#[path = "connection/door.rs"]
-mod door;
-#[path = "connection/ends.rs"]
-mod ends;
-#[path = "connection/flow.rs"]
-mod flow;
-#[path = "connection/proxy.rs"]
-mod proxy;
-#[path = "connection/sides.rs"]
-mod sides;
-#[path = "connection/support.rs"]
-mod support;
+#[path = "connection/suite.rs"]
+mod suite;
 
 /// Of the end that binds, and of the other.
 const BACKENDS: (ringway_net::Backend, ringway_net::Backend) =
@@ -31,7 +21,7 @@ mod own {
         Wait,
     };
 
-    use super::support::{
+    use super::suite::support::{
         PATIENCE, WAITS, bound_receiver, bound_sender, expect, options, send, to, wait_until,
     };
 

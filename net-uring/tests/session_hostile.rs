@@ -7,14 +7,18 @@ mod node;
 #[path = "simulator/rng.rs"]
 #[allow(dead_code, reason = "the simulator uses the rest")]
 mod rng;
+#[path = "simulator/scripts.rs"]
+#[allow(dead_code, reason = "the simulator uses the rest")]
+mod scripts;
 
-use node::{App, MS, Node, Script, config};
+use node::{App, MS, Node, config};
 use ringway_net::frame::{self, CONTROL_MAX, FrameError, HEADER_LEN, Header, Kind, frame_len};
 use ringway_net::session::{
     Action, Death, Direction, End, Format, Greeting, GreetingError, Half, HangUp, Name, Receiving,
     Refusal, RefuseCode, Sending, Session, Side, Verdict, Violation,
 };
 use rng::Rng;
+use scripts::Script;
 
 const CAPACITY: u64 = 4096;
 const WINDOW: u64 = 3840;
@@ -76,7 +80,7 @@ fn control(kind: Kind, seq: u64) -> [u8; HEADER_LEN] {
 /// A whole data frame.
 fn data(number: u64, len: usize, position: u64) -> Vec<u8> {
     let mut frame = Header::data(len as u32, position).to_bytes().to_vec();
-    frame.extend(node::body(number, len));
+    frame.extend(scripts::body(number, len));
     frame.resize(frame_len(len as u32) as usize, 0);
     frame
 }

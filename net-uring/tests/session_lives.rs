@@ -6,14 +6,18 @@ mod node;
 #[path = "simulator/rng.rs"]
 #[allow(dead_code, reason = "the simulator uses the rest")]
 mod rng;
+#[path = "simulator/scripts.rs"]
+#[allow(dead_code, reason = "the simulator uses the rest")]
+mod scripts;
 
-use node::{App, MS, Node, Script, config};
+use node::{App, MS, Node, config};
 use ringway_net::frame::{CONTROL_MAX, HEADER_LEN, Kind};
 use ringway_net::session::{
     Action, Death, End, Greeting, Half, HangUp, Receiving, Refusal, RefuseCode, Sending, Side,
     Unacknowledged, Verdict,
 };
 use rng::Rng;
+use scripts::Script;
 
 const CAPACITY: u64 = 4096;
 const CONNECTOR: Side = Side::Connector { session: [3; 16], seed: 1 };

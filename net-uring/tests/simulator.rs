@@ -9,6 +9,8 @@
 mod node;
 #[path = "simulator/rng.rs"]
 mod rng;
+#[path = "simulator/scripts.rs"]
+mod scripts;
 #[path = "simulator/wire.rs"]
 mod wire;
 #[path = "simulator/world.rs"]
@@ -17,23 +19,14 @@ mod world;
 use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use node::{App, MS, Node, Script, config};
+use node::{App, MS, Node, config};
 use ringway_net::session::{End, Half, Receiving, Sending, Side};
 use rng::Rng;
+use scripts::{Script, Weather, rough, script};
 use wire::{Cut, SIDES, Side as By};
-use world::{Weather, World};
+use world::World;
 
 const CONNECTOR: Side = Side::Connector { session: *b"a session's name", seed: 7 };
-
-/// Lengths around every edge of the padding, and one message of nothing.
-fn script(receiver_closes: bool) -> Script {
-    Script {
-        messages: 7,
-        len: |number| [8, 0, 17, 32, 15, 16, 1][number as usize % 7],
-        receiver_closes_after: if receiver_closes { 5 } else { u64::MAX },
-        hold: 1,
-    }
-}
 
 /// Runs one conversation, and says what it was when it fails.
 fn told<T>(what: impl Debug, run: impl FnOnce() -> T) -> T {
@@ -175,34 +168,6 @@ where
 fn a_cut_during_the_repair_of_a_cut_loses_nothing() {
     let cuts = [two_cuts::<Sending, Receiving>(), two_cuts::<Receiving, Sending>()];
     println!("two cuts: {} conversations {cuts:?}", cuts.iter().sum::<u64>());
-}
-
-/// What a seed of the rough test does.
-fn rough(seed: u64) -> (Script, u64, Weather) {
-    let mut rng = Rng::new(seed ^ 0x5eed);
-    let lens: [fn(u64) -> usize; 4] = [
-        |_| 8,
-        |number| number as usize * 7 % 300,
-        // The longest that a ring of one page takes, among others.
-        |number| if number % 5 == 0 { 2032 } else { number as usize % 64 },
-        |number| 1000 + number as usize % 1000,
-    ];
-    let messages = rng.range(1, 120);
-    let script = Script {
-        messages,
-        len: lens[rng.range(0, 3) as usize],
-        receiver_closes_after: if rng.one_in(4) { rng.range(1, messages) } else { u64::MAX },
-        hold: rng.range(1, 3),
-    };
-    let weather = Weather {
-        pipe: [20, 300, 5000][rng.range(0, 2) as usize],
-        piece: [1, 17, 300, 4000][rng.range(0, 3) as usize].max(if messages > 40 { 17 } else { 1 }),
-        dial_fails: rng.range(0, 6),
-        severs: [0, 20, 100, 1000][rng.range(0, 3) as usize],
-        stalls: [0, 100, 400][rng.range(0, 2) as usize],
-        troubles: rng.range(0, 60),
-    };
-    (script, 4096 << rng.range(0, 1), weather)
 }
 
 /// Seeds of [`rough`]; `RINGWAY_SEEDS=FROM..TO` asks for others.

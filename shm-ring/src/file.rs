@@ -143,9 +143,23 @@ pub fn open(path: &Path) -> Result<Option<OwnFile>, Error> {
     }
 }
 
-/// Reads the header and checks all of it against the file. The result can be relied on: every
-/// section lies in the file and none overlaps another.
+/// Reads the header of a channel's file and checks all of it against the file. The result can be relied
+/// on: every section lies in the file and none overlaps another.
 pub fn validate(file: &OwnFile, path: &Path, magic: [u8; 8]) -> Result<FileHeader, Error> {
+    let header = read_header(file, path, magic)?;
+    let sound = kind_is_sound(&header)
+        && Wait::from_code(header.wait).is_some()
+        && matches!(header.record_align, 16 | 64)
+        && matches!(header.payload_offset, 8 | 16)
+        && capacity_is_sound(&header);
+    if !sound {
+        return Err(damaged(path, "its header holds options that no version of this layout has"));
+    }
+    Ok(header)
+}
+
+/// As [`validate`], but what the header says of a channel is left to the caller.
+pub fn read_header(file: &OwnFile, path: &Path, magic: [u8; 8]) -> Result<FileHeader, Error> {
     let tried = || format!("opening {}", path.display());
     let damaged = |found: String| damaged(path, found);
     let meta = file.metadata().map_err(|error| Error::io(tried(), error))?;
@@ -197,14 +211,8 @@ pub fn validate(file: &OwnFile, path: &Path, magic: [u8; 8]) -> Result<FileHeade
             removal(path),
         ));
     }
-    let sound = kind_is_sound(&header)
-        && Wait::from_code(header.wait).is_some()
-        && matches!(header.record_align, 16 | 64)
-        && matches!(header.payload_offset, 8 | 16)
-        && capacity_is_sound(&header)
-        && sections_are_sound(&header);
-    if !sound {
-        return Err(damaged("its header holds options that no version of this layout has".into()));
+    if !sections_are_sound(&header) {
+        return Err(damaged("its header holds sections that no version of this layout has".into()));
     }
     let end = header.used_sections().iter().map(|section| section.offset + section.len).max();
     if end.is_some_and(|end| end > meta.len()) {

@@ -15,7 +15,7 @@
 //!
 //! Where things are: `layout` is the memory ABI, `spsc` the ring, `wait` the doorbell and the
 //! patience, `liveness` who is alive, `segment`, `control` and `registry` the files, `recover` what
-//! a death leaves behind. Many to many: `mpmc` is the queue, `queue` its memory, `party` who takes part.
+//! a death leaves behind, `ledger` and `listing` what tools are shown. Many to many: `mpmc` is the queue, `queue` its memory, `party` who takes part.
 
 pub mod broadcast;
 #[cfg(not(loom))]
@@ -34,6 +34,10 @@ mod file;
 mod fork;
 pub mod futex;
 pub mod layout;
+#[cfg(not(loom))]
+pub mod ledger;
+#[cfg(not(loom))]
+mod listing;
 #[cfg(not(loom))]
 mod liveness;
 pub mod membarrier;
@@ -81,6 +85,8 @@ pub use broadcast::Laggard;
 pub use consumer::{Batch, BatchMessage, BatchRun, Consumer, Received};
 #[cfg(not(loom))]
 pub use counters::Stats;
+#[cfg(not(loom))]
+pub use listing::{Listed, ListedEnd, channels};
 #[cfg(not(loom))]
 pub use mpmc_receiver::{MpmcBatch, MpmcReceived, MpmcReceiver};
 #[cfg(not(loom))]

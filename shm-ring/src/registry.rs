@@ -106,7 +106,7 @@ fn entries(directory: &Path) -> Result<Vec<fs::DirEntry>, Error> {
 }
 
 /// The directory that holds the channels.
-fn root(given: Option<&Path>, create: bool) -> Result<PathBuf, Error> {
+pub fn root(given: Option<&Path>, create: bool) -> Result<PathBuf, Error> {
     let from_environment =
         std::env::var_os("RINGWAY_DIR").filter(|path| !path.is_empty()).map(PathBuf::from);
     if let Some(path) = given.map(Path::to_owned).or(from_environment) {
@@ -216,7 +216,8 @@ fn lock(path: &Path, create: bool, patience: Duration) -> Result<Option<LockedDi
     }
 }
 
-fn is_same(file: &File, path: &Path) -> bool {
+/// Whether an open file is still the one of that name.
+pub fn is_same(file: &File, path: &Path) -> bool {
     match (file.metadata(), fs::symlink_metadata(path)) {
         (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
         _ => false,

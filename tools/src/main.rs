@@ -2,6 +2,7 @@
 //! What a subcommand does never lives here.
 
 mod demo;
+mod list;
 mod remove;
 
 use std::process::ExitCode;
@@ -20,7 +21,11 @@ struct Cli {
 enum Command {
     /// Stream real input from one process to another and report what it cost
     Demo(demo::Options),
-    /// Remove a channel that nobody has open
+    /// List channels, and the ends of channels between hosts, that are open on this host
+    Ls(list::Options),
+    /// Show every counter of them
+    Stat(list::Options),
+    /// Remove a channel that nobody has open, or what dead processes left
     Rm(remove::Options),
     /// The publishing half of `demo`
     #[command(hide = true)]
@@ -33,6 +38,8 @@ enum Command {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Demo(options) => demo::run(&options),
+        Command::Ls(options) => list::run(&options),
+        Command::Stat(options) => list::stat(&options),
         Command::Rm(options) => remove::run(&options),
         Command::DemoPublish(options) => demo::publish::run(&options),
         Command::DemoSubscribe(options) => demo::subscribe::run(&options),

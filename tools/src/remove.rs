@@ -10,8 +10,11 @@ use clap::Args;
 #[derive(Args)]
 pub(crate) struct Options {
     /// Addresses such as shm://ticks
-    #[arg(required = true, value_name = "ADDRESS")]
+    #[arg(required_unless_present = "dead", value_name = "ADDRESS")]
     addresses: Vec<String>,
+    /// What processes that died showed of their ends between hosts, as `ringway ls` lists it
+    #[arg(long)]
+    dead: bool,
 }
 
 /// Removes each channel; goes on past one that can't be removed and then exits with 1.
@@ -34,5 +37,30 @@ pub(crate) fn run(options: &Options) -> ExitCode {
             }
         }
     }
+    if options.dead && !remove_dead() {
+        code = ExitCode::FAILURE;
+    }
     code
+}
+
+/// Whether all of it could be removed.
+fn remove_dead() -> bool {
+    let removed = match ringway::watch::remove_dead(None) {
+        Ok(removed) => removed,
+        Err(error) => {
+            eprintln!("ringway rm: {error}");
+            return false;
+        }
+    };
+    let mut all = true;
+    for (path, error) in removed {
+        match error {
+            None => drop(writeln!(std::io::stdout(), "removed {}", path.display())),
+            Some(error) => {
+                eprintln!("ringway rm: {error}");
+                all = false;
+            }
+        }
+    }
+    all
 }

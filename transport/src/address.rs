@@ -13,7 +13,7 @@ use std::fmt;
 use std::str::FromStr;
 
 pub use error::{AddressError, AddressProblem};
-pub use options::ShmOptions;
+pub use options::AddressOptions;
 pub use size::SizeError;
 
 use nearest::nearest;
@@ -87,7 +87,7 @@ pub struct Address {
     scheme: Scheme,
     host: Option<Host>,
     name: String,
-    options: ShmOptions,
+    options: AddressOptions,
     /// The options as they were written, so that an address prints as it was typed.
     written: Vec<(String, String)>,
 }
@@ -109,7 +109,7 @@ impl Address {
     }
 
     /// The values of the options; `None` for each that the address leaves out.
-    pub fn options(&self) -> ShmOptions {
+    pub fn options(&self) -> AddressOptions {
         self.options
     }
 }
@@ -301,13 +301,13 @@ mod tests {
         let address: Address = text.parse().expect("legal");
         assert_eq!(address.scheme(), Scheme::Shm);
         assert_eq!(address.name(), "md.ticks_1-x");
-        let expected = ShmOptions {
+        let expected = AddressOptions {
             capacity: Some(65536),
             wait: Some(ringway_shm::Wait::Park),
             align: None,
             hold_cpu_latency: Some(true),
             kind: Some(ringway_shm::Kind::Spsc),
-            ..ShmOptions::default()
+            ..AddressOptions::default()
         };
         assert_eq!(address.options(), expected);
         assert_eq!(address.to_string(), text);
@@ -318,7 +318,7 @@ mod tests {
         for name in ["t", "a..b", "-", "_.", &"n".repeat(NAME_BYTES_MAX)] {
             let address: Address = format!("shm://{name}").parse().expect("legal");
             assert_eq!(address.name(), name);
-            assert_eq!(address.options(), ShmOptions::default());
+            assert_eq!(address.options(), AddressOptions::default());
         }
     }
 

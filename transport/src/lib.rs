@@ -61,7 +61,8 @@
 //!   A receiver without room is waited for, and named in the time-out, or, with `overflow=overwrite`,
 //!   told how many messages were left out.
 //!
-//! [`Receiver::peers`] and [`Sender::peers`] tell who is there, and who has come, left or was lost.
+//! [`Receiver::peers`] and [`Sender::peers`] tell who is there, and who has come, left, lost its
+//! connection or was lost.
 //!
 //! # Whom to trust
 //! Processes of one user are one trust domain: a receiver reads messages where the sender wrote
@@ -87,8 +88,9 @@ mod message;
 mod options;
 mod peers;
 mod remote;
+pub mod watch;
 
-pub use address::{Address, AddressError, AddressProblem, Host, Scheme, ShmOptions, SizeError};
+pub use address::{Address, AddressError, AddressOptions, AddressProblem, Host, Scheme, SizeError};
 pub use channel::{Receiver, Sender, Sent, receiver, remove, sender};
 pub use describe::{Describe, Schema, SchemaWriter, VariantWriter};
 pub use error::{BatchError, CloseError, Error, ErrorKind, Lag, Peer, RecvError, SendError};

@@ -163,7 +163,8 @@ impl Builder {
     }
 
     /// Between hosts: how long the drop of a handle waits until the other end's host has all that this
-    /// end had to say. What it does not have by then is lost, as the handle can't tell it any more.
+    /// end had to say. What it does not have by then is lost, as the handle can't tell it any more. A peer
+    /// whose connection has been gone for a second, because it was killed, say, is not waited for.
     /// Default: 2 s.
     #[must_use]
     pub fn linger(self, linger: Duration) -> Self {
@@ -253,8 +254,9 @@ impl Builder {
         Self { hold_cpu_latency: hold, ..self }
     }
 
-    /// Where channels live: a directory on a tmpfs. Both sides must name the same. Default:
-    /// `$RINGWAY_DIR`, or `/dev/shm/ringway-<uid>`.
+    /// Where channels live: a directory on a tmpfs. Both sides must name the same. Between hosts: where
+    /// this process shows its counters to tools ([`crate::watch`]). Default: `$RINGWAY_DIR`, or
+    /// `/dev/shm/ringway-<uid>`.
     #[must_use]
     pub fn directory(self, path: impl Into<PathBuf>) -> Self {
         Self { directory: Some(path.into()), ..self }
@@ -300,7 +302,7 @@ impl Builder {
         if let Some(option) = self.not_of_inline() {
             return Err(only_threads(&self.name, option));
         }
-        Ok(Medium::Net(Box::new(self.net::<T>(host))))
+        Ok(Medium::Net(Box::new(self.net::<T>(host)), self.directory.clone()))
     }
 
     /// The first option that was set and that a channel between hosts does not have. `align` makes no
@@ -384,7 +386,7 @@ impl Builder {
 }
 
 /// How archives look in this build: rkyv's features decide.
-fn format() -> Format {
+pub(crate) fn format() -> Format {
     let little = rkyv::to_bytes::<Failure>(&1_u16).is_ok_and(|bytes| bytes.first() == Some(&1));
     Format {
         endian: if little { 1 } else { 2 },

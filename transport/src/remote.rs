@@ -3,6 +3,8 @@
 //!
 //! Nothing here knows what the bytes mean.
 
+use std::path::PathBuf;
+
 use ringway_net::{NetReceiver, NetSender};
 use ringway_shm::{Read, Stats};
 
@@ -10,13 +12,15 @@ use crate::channel::{Patience, Publish};
 use crate::elsewhere;
 use crate::error::Error;
 use crate::flavor::{ArrayRoom, Outlet, Receiving, Room, Sending};
+use crate::watch;
 
 /// What an end is opened with.
 #[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant, reason = "lives for as long as an end is being opened")]
 pub(crate) enum Medium {
     Shm(ringway_shm::Options, Read),
-    Net(Box<ringway_net::Options>),
+    /// With the directory in which tools look.
+    Net(Box<ringway_net::Options>, Option<PathBuf>),
 }
 
 pub(crate) fn sending(medium: &Medium) -> Result<Sending, Error> {
@@ -30,8 +34,9 @@ pub(crate) fn sending(medium: &Medium) -> Result<Sending, Error> {
                 Sending::Elsewhere(elsewhere::Sending::Shared(end))
             }
         },
-        Medium::Net(options) => {
-            let end = Box::new(NetSender::open(options)?);
+        Medium::Net(options, directory) => {
+            let options = watch::show(options, directory.as_deref(), true);
+            let end = Box::new(NetSender::open(&options)?);
             Sending::Elsewhere(elsewhere::Sending::Remote(end))
         }
     })
@@ -48,8 +53,9 @@ pub(crate) fn receiving(medium: &Medium) -> Result<Receiving, Error> {
                 Receiving::Elsewhere(elsewhere::Receiving::Shared(end))
             }
         },
-        Medium::Net(options) => {
-            let end = Box::new(NetReceiver::open(options)?);
+        Medium::Net(options, directory) => {
+            let options = watch::show(options, directory.as_deref(), false);
+            let end = Box::new(NetReceiver::open(&options)?);
             Receiving::Elsewhere(elsewhere::Receiving::Remote(end))
         }
     })

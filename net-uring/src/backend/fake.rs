@@ -101,6 +101,11 @@ impl Fake {
         self.script[kind as usize].extend(steps);
     }
 
+    /// What is left of the script for that kind is forgotten.
+    pub fn unscript(&mut self, kind: Kind) {
+        self.script[kind as usize].clear();
+    }
+
     /// From now on the seed decides what no script says. It never resets the stream.
     pub fn chance(&mut self, seed: u64) {
         self.chance = Some(Chance(seed));

@@ -5,20 +5,17 @@
 //! own ring and waits for its next turn, which comes when each of the others has had one.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Crowd, Peers, check, wait};
-use crate::connection::{Peer, Trouble};
+use super::{Crowd, check, wait};
+use crate::connection::Peer;
 use crate::error::Error;
-use crate::fork::Birth;
 use crate::frame::{Header, frame_len};
 use crate::link::inline::is_complete;
 use crate::link::{Desk, Ending, Incoming, Link};
 use crate::mirror::Ring;
 use crate::options::Options;
 use crate::session::{End, Headers, MIN_CAPACITY, Receiving};
-use crate::stats::Stats;
 
 /// Bytes of a turn: a sender that is alone loses nothing by such turns, and of a thousand that flood each
 /// waits for some 60 MB, which is 10 ms.
@@ -140,34 +137,12 @@ impl Fan {
 }
 
 impl Link for Fan {
-    fn birth(&self) -> Birth {
-        self.crowd.birth()
-    }
+    asks_the_crowd!();
 
     /// Whose messages are being read.
     fn peer(&self) -> Option<Peer> {
         let (_, member) = self.crowd.members().find(|(number, _)| Some(*number) == self.current)?;
         Some(member.peer)
-    }
-
-    fn peers(&mut self) -> Peers {
-        self.crowd.peers()
-    }
-
-    fn local_addr(&self) -> Option<SocketAddr> {
-        Some(self.crowd.local_addr())
-    }
-
-    fn trouble(&self) -> Option<Trouble> {
-        self.crowd.trouble()
-    }
-
-    fn backend(&self) -> &'static str {
-        "epoll"
-    }
-
-    fn stats(&self) -> Stats {
-        self.crowd.stats()
     }
 
     fn close(&mut self, timeout: Duration) -> bool {

@@ -14,21 +14,18 @@
 //! take-over, and another is there, it is given up: what it has goes to others, or they wait for it no more.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::{Crowd, Member, Peers, check, wait};
+use super::{Crowd, Member, check, wait};
 use crate::backend::joint::Joint;
-use crate::connection::{Connection, Peer, Trouble};
+use crate::connection::{Connection, Peer};
 use crate::error::Error;
-use crate::fork::Birth;
 use crate::frame::{AGAIN, GAP, GAP_BODY, HEADER_LEN, Header, body_max, frame_len};
 use crate::link::inline::is_over;
 use crate::link::{Blank, Ending, Link, Outgoing};
 use crate::mirror::{Ring, View};
 use crate::options::{Kind, Options, Overflow};
 use crate::session::{End, Headers, Sending, Session, Unacknowledged};
-use crate::stats::Stats;
 
 /// Who gets a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +117,7 @@ impl Spread {
             }
             self.advance(frame_len(frame.len));
         }
+        self.crowd.queued = self.tail - self.head;
         for (_, member) in self.crowd.members_mut() {
             if std::mem::take(&mut member.keep.given) {
                 member.connection.push();
@@ -349,9 +347,7 @@ fn write(member: &mut Member<Sending, Hand>, len: u32, flags: u8, body: *const u
 }
 
 impl Link for Spread {
-    fn birth(&self) -> Birth {
-        self.crowd.birth()
-    }
+    asks_the_crowd!();
 
     /// The slowest: who has most that it has not released.
     fn peer(&self) -> Option<Peer> {
@@ -362,26 +358,6 @@ impl Link for Spread {
         let present = self.crowd.members().filter(|(_, member)| takes(member));
         let slowest = present.max_by_key(|(_, member)| behind(member));
         slowest.map(|(_, member)| member.peer)
-    }
-
-    fn peers(&mut self) -> Peers {
-        self.crowd.peers()
-    }
-
-    fn local_addr(&self) -> Option<SocketAddr> {
-        Some(self.crowd.local_addr())
-    }
-
-    fn trouble(&self) -> Option<Trouble> {
-        self.crowd.trouble()
-    }
-
-    fn backend(&self) -> &'static str {
-        "epoll"
-    }
-
-    fn stats(&self) -> Stats {
-        self.crowd.stats()
     }
 
     fn close(&mut self, timeout: Duration) -> bool {
@@ -399,7 +375,14 @@ impl Link for Spread {
     }
 
     fn leave(&mut self, linger: Duration) {
-        self.finish(linger, |spread| spread.is_handed_on(), Crowd::leave);
+        // What nobody but the dead could still be given is not waited for.
+        let is_ready = |spread: &mut Self| {
+            let mut there = spread.crowd.members().filter(|(_, member)| !member.told).peekable();
+            spread.is_handed_on()
+                || there.peek().is_some()
+                    && there.all(|(_, member)| member.connection.is_forsaken())
+        };
+        self.finish(linger, is_ready, Crowd::leave);
     }
 }
 

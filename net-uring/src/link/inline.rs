@@ -2,6 +2,7 @@
 //! next call of any kind, and while nobody calls, nothing happens.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Blank, Desk, Ending, Incoming, Link, Outgoing};
@@ -9,6 +10,7 @@ use crate::backend::{Backend, Chosen};
 use crate::connection::{Connection, Inbox, Peer, Trouble};
 use crate::error::Error;
 use crate::fork::Birth;
+use crate::gauge::Tally;
 use crate::options::Options;
 use crate::session::{Receiving, Sending, Session, Unacknowledged};
 use crate::stats::Stats;
@@ -78,6 +80,10 @@ impl<H: Inbox, B: Backend> Link for Inline<H, B> {
 
     fn stats(&self) -> Stats {
         self.connection.stats()
+    }
+
+    fn tally(&self) -> Option<Arc<Tally>> {
+        self.connection.tally()
     }
 
     fn close(&mut self, timeout: Duration) -> bool {

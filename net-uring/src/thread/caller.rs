@@ -9,6 +9,7 @@ use crate::backend::Backend;
 use crate::connection::{Inbox, Peer, Trouble};
 use crate::fork::Birth;
 use crate::frame::body_max;
+use crate::gauge::Tally;
 use crate::link::{Blank, Desk, Ending, Incoming, Inline, Link, Outgoing};
 use crate::session::{Receiving, Sending, Unacknowledged};
 use crate::stats::Stats;
@@ -138,6 +139,10 @@ impl<H: Inbox, B: Backend> Link for Threaded<H, B> {
     fn stats(&self) -> Stats {
         let rest = self.rest.as_ref().map(Link::stats);
         rest.or_else(|| self.with(|link| link.stats())).unwrap_or_default()
+    }
+
+    fn tally(&self) -> Option<Arc<Tally>> {
+        self.tally.clone()
     }
 
     fn close(&mut self, timeout: Duration) -> bool {

@@ -16,12 +16,12 @@ pub const FORMAT: Format = Format { endian: 1, pointer: 4, align: 8 };
 
 /// What the end that binds runs on, if this system has it.
 pub fn first() -> Backend {
-    had(super::BACKENDS.0)
+    had(crate::BACKENDS.0)
 }
 
 /// What the other end runs on.
 pub fn second() -> Backend {
-    had(super::BACKENDS.1)
+    had(crate::BACKENDS.1)
 }
 
 fn had(backend: Backend) -> Backend {
@@ -39,7 +39,7 @@ pub fn options(port: u16) -> Options {
     let mut options = Options::new("127.0.0.1", port, "ticks", 0x1234, FORMAT);
     options.capacity = 64 << 10;
     options.backend = first();
-    options.io = super::IO;
+    options.io = crate::IO;
     options
 }
 

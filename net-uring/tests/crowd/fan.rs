@@ -1,12 +1,13 @@
 //! Many senders to one bound receiver.
 
 use std::collections::HashMap;
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::Instant;
 
-use ringway_net::session::{HangUp, RefuseCode};
+use ringway_net::session::{Death, HangUp, RefuseCode};
 use ringway_net::{
-    Backend, ErrorKind, Io, Kind, NetReceiver, NetSender, Options, RecvError, Side, Trouble,
+    Backend, ErrorKind, Io, Kind, NetReceiver, NetSender, Options, PeerChange, RecvError, Side,
+    Trouble,
 };
 
 use super::peer::{PATIENCE, PeerProcess, wait_until};
@@ -163,6 +164,87 @@ fn a_killed_sender_is_an_event_and_the_others_go_on() {
         assert_eq!(take(&mut rx).0, 2);
     }
     second.kill();
+}
+
+/// What has become of the one peer, when that is so much.
+fn told(rx: &mut NetReceiver, count: usize) -> Vec<PeerChange> {
+    let mut told = Vec::new();
+    wait_until("events of a peer", || {
+        while rx.try_recv().is_ok() {}
+        told.extend(rx.peers().events.into_iter().map(|event| event.change));
+        told.len() >= count
+    });
+    told
+}
+
+#[test]
+fn a_killed_sender_is_disconnected_at_once_and_lost_at_the_deadline() {
+    // Nobody waits for this deadline, or for its peer to be replaced.
+    let mut options = one();
+    options.timing.resume_ns = 3_600_000_000_000;
+    options.timing.takeover_ns = 3_600_000_000_000;
+    let (mut rx, port) = bound(&options);
+    let mut sender = PeerProcess::start("flood", &[&port.to_string(), "1"]);
+    assert_eq!(told(&mut rx, 1), [PeerChange::Joined]);
+    sender.expect("floods");
+    sender.kill();
+    assert_eq!(told(&mut rx, 1), [PeerChange::Disconnected]);
+    // It may come back still.
+    assert_eq!(rx.peers().present.len(), 1);
+    drop(rx);
+
+    let mut options = one();
+    options.timing.resume_ns = 300_000_000;
+    let (mut rx, port) = bound(&options);
+    let mut sender = PeerProcess::start("flood", &[&port.to_string(), "1"]);
+    sender.expect("floods");
+    sender.kill();
+    let death = Death::ResumeDeadline;
+    assert_eq!(
+        told(&mut rx, 3),
+        [PeerChange::Joined, PeerChange::Disconnected, PeerChange::Lost { death }]
+    );
+    assert!(rx.peers().present.is_empty());
+}
+
+#[test]
+fn a_sender_that_comes_back_is_told_of_as_well() {
+    let (mut rx, port) = bound(&one());
+    // Between the two is one who passes on bytes, until told otherwise.
+    let door = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut tx = NetSender::open(&another(door.local_addr().unwrap().port())).unwrap();
+    let between = move |door: &TcpListener| {
+        let (here, _) = door.accept().unwrap();
+        let there = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        for (from, to) in [(&here, &there), (&there, &here)] {
+            let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+        }
+        [here, there]
+    };
+    tx.flush().unwrap();
+    let streams = between(&door);
+    let exchange = |tx: &mut NetSender, rx: &mut NetReceiver, index| {
+        send(tx, 1, index).unwrap();
+        wait_until("a message", || {
+            tx.flush().unwrap();
+            rx.try_recv().is_ok_and(|message| super::support::read(&message) == (1, index))
+        });
+    };
+    exchange(&mut tx, &mut rx, 0);
+    assert_eq!(told(&mut rx, 1), [PeerChange::Joined]);
+    for stream in streams {
+        stream.shutdown(Shutdown::Both).unwrap();
+    }
+    assert_eq!(told(&mut rx, 1), [PeerChange::Disconnected]);
+    let again = std::thread::spawn(move || (between(&door), door));
+    exchange(&mut tx, &mut rx, 1);
+    assert_eq!(told(&mut rx, 1), [PeerChange::Reconnected]);
+    let (streams, _) = again.join().unwrap();
+    assert_eq!(tx.stats().resumes, 1);
+    for stream in streams {
+        let _ = stream.shutdown(Shutdown::Both);
+    }
 }
 
 #[test]

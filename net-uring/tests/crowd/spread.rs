@@ -448,6 +448,31 @@ fn a_stopped_receiver_is_slow_and_not_dead() {
 }
 
 #[test]
+fn a_drop_does_not_linger_for_the_dead() {
+    // A publisher whose only subscriber is killed with messages that it has not released, and with a queue
+    // behind that nobody can be given any more.
+    for overflow in [Overflow::Block, Overflow::Overwrite] {
+        let mut options = broadcast(overflow);
+        options.linger = Duration::from_secs(3600);
+        options.timing.resume_ns = 3_600_000_000_000;
+        let (mut tx, port) = bound(&options);
+        let mut idle = PeerProcess::start("idle", &[&port.to_string()]);
+        wait_until("the subscriber to come", || {
+            tx.flush().unwrap();
+            tx.peers().present.len() == 1
+        });
+        idle.expect("here");
+        for index in 0..100 {
+            send(&mut tx, 0, index).unwrap();
+        }
+        idle.kill();
+        let dropped = std::thread::spawn(move || drop(tx));
+        wait_until("the drop", || dropped.is_finished());
+        dropped.join().unwrap();
+    }
+}
+
+#[test]
 fn who_may_bind_a_broadcast_is_told() {
     let binds = Options { side: Side::Bind, ..broadcast(Overflow::Block) };
     let error = NetReceiver::open(&binds).unwrap_err();

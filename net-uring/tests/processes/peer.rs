@@ -140,6 +140,13 @@ impl PeerProcess {
         assert_eq!(status.signal(), Some(libc::SIGKILL), "{}: {status}", self.role);
     }
 
+    /// Waits until it has ended by itself, and well.
+    #[allow(dead_code, reason = "not every suite's peers do")]
+    pub fn wait_exited(&mut self) {
+        let status = self.wait();
+        assert!(status.success(), "{}: {status}", self.role);
+    }
+
     fn end(&mut self) {
         if self.ended.is_none() {
             // Fails only when it has been reaped, which `ended` excludes.

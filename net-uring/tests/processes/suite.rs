@@ -4,7 +4,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use super::peer::{PATIENCE, PeerProcess, hear, role, say};
+use super::peer::{PATIENCE, PeerProcess, hear, role, say, wait_until};
 use ringway_net::session::{Death, Format, RefuseCode};
 use ringway_net::{NetReceiver, NetSender, Options, RecvError, SendError, Side};
 
@@ -17,6 +17,8 @@ pub fn play() {
         ["receive", port] => receive_for_ever(port.parse().unwrap(), Side::Connect),
         ["receive-bound", port] => receive_for_ever(port.parse().unwrap(), Side::Bind),
         ["fork", port] => fork_and_die(port.parse().unwrap()),
+        ["exit", port] => read_and_exit(port.parse().unwrap(), Side::Connect),
+        ["exit-bound", port] => read_and_exit(port.parse().unwrap(), Side::Bind),
         _ => panic!("no role {words:?}"),
     }
 }
@@ -101,6 +103,94 @@ fn fork_and_die(port: u16) {
     say("sent");
     // Until it is killed.
     hear();
+}
+
+/// Reads one message of those that have come, holds it, and is gone when it is told, without a drop: with bytes
+/// in the socket that it has looked at, or not even that.
+fn read_and_exit(port: u16, side: Side) {
+    let mut rx = NetReceiver::open(&options(port, side)).unwrap();
+    let message = rx.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(number(&message), 0);
+    say("holds");
+    hear();
+    // SAFETY: ends this process, as a crash would, but by itself.
+    unsafe { libc::_exit(0) };
+}
+
+/// The sender's view of a receiver that exits so: nothing is lost that is not counted.
+fn outlive(mut tx: NetSender, first: &mut PeerProcess, second: &[&str]) {
+    let mut sent = 0;
+    wait_until("the first message to be read", || {
+        if sent < 3 {
+            send(&mut tx, sent).unwrap();
+            sent += 1;
+        }
+        tx.flush().unwrap();
+        first.line_now().is_some_and(|line| line == "holds")
+    });
+    // More, which it will never take.
+    for _ in 0..100 {
+        send(&mut tx, sent).unwrap();
+        sent += 1;
+    }
+    first.tell("go");
+    first.wait_exited();
+    wait_until("the broken connection to be noticed", || {
+        tx.flush().unwrap();
+        tx.trouble().is_some()
+    });
+    // It may come back: nothing is told as lost yet.
+    assert_eq!((tx.stats().lost, tx.stats().released, tx.stats().violations), (0, 0, 0));
+    let mut second = PeerProcess::start(second[0], &second[1..]);
+    let lost = loop {
+        match send(&mut tx, sent) {
+            Ok(()) => sent += 1,
+            Err(SendError::PeerDied { lost, .. }) => break lost,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    // It had released nothing, whatever it had read, or its host had.
+    assert_eq!(lost, sent);
+    for index in 0..5000 {
+        send(&mut tx, index).unwrap();
+    }
+    second.expect("1000");
+    second.kill();
+}
+
+#[test]
+fn a_receiver_that_exits_with_unread_bytes_is_a_break_and_then_a_loss() {
+    let tx = NetSender::open(&options(0, Side::Bind)).unwrap();
+    let port = tx.local_addr().unwrap().port().to_string();
+    let mut first = PeerProcess::start("exit", &[&port]);
+    outlive(tx, &mut first, &["receive", &port]);
+}
+
+#[test]
+fn a_bound_receiver_that_exits_with_unread_bytes_is_a_break_and_then_a_loss() {
+    // A port that was free a moment ago: both incarnations bind the same.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut first = PeerProcess::start("exit-bound", &[&port.to_string()]);
+    let tx = NetSender::open(&options(port, Side::Connect)).unwrap();
+    outlive(tx, &mut first, &["receive-bound", &port.to_string()]);
+}
+
+#[test]
+fn a_drop_does_not_linger_for_the_dead() {
+    let mut options = options(0, Side::Bind);
+    options.linger = Duration::from_secs(3600);
+    options.timing.resume_ns = 3_600_000_000_000;
+    let mut tx = NetSender::open(&options).unwrap();
+    let mut peer = PeerProcess::start("exit", &[&tx.local_addr().unwrap().port().to_string()]);
+    send(&mut tx, 0).unwrap();
+    wait_until("the message to be read", || {
+        tx.flush().unwrap();
+        peer.line_now().is_some()
+    });
+    peer.kill();
+    let dropped = std::thread::spawn(move || drop(tx));
+    wait_until("the drop", || dropped.is_finished());
+    dropped.join().unwrap();
 }
 
 fn bound_receiver() -> (NetReceiver, SocketAddr) {

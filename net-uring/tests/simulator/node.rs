@@ -7,6 +7,7 @@ use ringway_net::session::{
 };
 
 use super::rng::Rng;
+use super::scripts::{Script, body};
 
 pub const MS: u64 = 1_000_000;
 
@@ -55,15 +56,6 @@ impl Headers for Ring {
     }
 }
 
-/// The body of the message with that number: its number, and bytes that depend on it.
-pub fn body(number: u64, len: usize) -> Vec<u8> {
-    let mut rng = Rng::new(number);
-    let mut body = number.to_le_bytes().to_vec();
-    body.extend((8..len).map(|_| rng.next() as u8));
-    body.truncate(len);
-    body
-}
-
 /// What an end does for itself.
 pub trait App {
     /// The other end.
@@ -78,18 +70,6 @@ pub trait App {
     fn check(&self);
     /// What must hold when this end's session is over because the other was killed.
     fn survived(&mut self, dead: &Self::Other, script: &Script);
-}
-
-/// What the applications do.
-#[derive(Clone, Debug)]
-pub struct Script {
-    /// How many messages, and how long each is.
-    pub messages: u64,
-    pub len: fn(u64) -> usize,
-    /// The receiver closes after so many; `u64::MAX`: the sender does, after the last.
-    pub receiver_closes_after: u64,
-    /// How many messages the receiver reads before it releases them.
-    pub hold: u64,
 }
 
 pub struct Node<H> {

@@ -4,31 +4,10 @@
 use ringway_net::frame::{CONTROL_MAX, Kind};
 use ringway_net::session::{Action, Greeting, GreetingError, Half, HangUp, Session, Verdict};
 
-use super::node::{App, MS, Node, Ring, Script};
+use super::node::{App, MS, Node, Ring};
 use super::rng::Rng;
+use super::scripts::{Script, Weather};
 use super::wire::{Cut, Read, SIDES, Side, Wire};
-
-/// How rough it is.
-#[derive(Clone, Debug)]
-pub struct Weather {
-    /// Bytes that a direction of a connection holds.
-    pub pipe: usize,
-    /// Reads and writes move at most so many bytes, drawn for each.
-    pub piece: usize,
-    /// A dial fails once in so many; 0: never.
-    pub dial_fails: u64,
-    /// A step severs a connection once in so many.
-    pub severs: u64,
-    /// A step stops one end for a time once in so many.
-    pub stalls: u64,
-    /// So many times something may be broken; then the weather is fine.
-    pub troubles: u64,
-}
-
-impl Weather {
-    pub const FINE: Self =
-        Self { pipe: 1 << 20, piece: 1 << 20, dial_fails: 0, severs: 0, stalls: 0, troubles: 0 };
-}
 
 /// A connection that stands, and what its binder knows of it.
 struct Standing {

@@ -13,7 +13,7 @@ use super::size::parse_size;
 
 /// The values of an address's options; `None` where the address doesn't say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ShmOptions {
+pub struct AddressOptions {
     /// Bytes of the ring; any number that was written, sensible or not.
     pub capacity: Option<u64>,
     /// How a call that finds nothing to do waits.
@@ -56,14 +56,14 @@ pub struct ShmOptions {
 
 /// What an option takes, and where it goes.
 enum Form {
-    Size(fn(&mut ShmOptions, u64)),
+    Size(fn(&mut AddressOptions, u64)),
     /// What it is, an example, and where it goes.
-    Count(&'static str, &'static str, fn(&mut ShmOptions, u64)),
+    Count(&'static str, &'static str, fn(&mut AddressOptions, u64)),
     Word(&'static [Word]),
-    Congestion(fn(&mut ShmOptions, Congestion)),
+    Congestion(fn(&mut AddressOptions, Congestion)),
 }
 
-type Word = (&'static str, fn(&mut ShmOptions));
+type Word = (&'static str, fn(&mut AddressOptions));
 
 /// All options of `shm://`.
 const SHM: &[(&str, Form)] = &[
@@ -203,9 +203,9 @@ fn table(scheme: Scheme) -> &'static [(&'static str, Form)] {
 pub(super) fn parse_options(
     scheme: Scheme,
     query: &str,
-) -> Result<(ShmOptions, Vec<(String, String)>), AddressProblem> {
+) -> Result<(AddressOptions, Vec<(String, String)>), AddressProblem> {
     let mut written: Vec<(String, String)> = Vec::new();
-    let mut options = ShmOptions::default();
+    let mut options = AddressOptions::default();
     for option in query.split('&') {
         if option.is_empty() {
             return Err(AddressProblem::EmptyOption);
@@ -235,7 +235,7 @@ impl Form {
         &self,
         option: &'static str,
         value: &str,
-        options: &mut ShmOptions,
+        options: &mut AddressOptions,
     ) -> Result<(), AddressProblem> {
         match self {
             Self::Size(set) => match parse_size(value) {
@@ -307,14 +307,14 @@ mod tests {
     #[test]
     fn options_of_tcp() {
         let read = |query: &str| parse_options(Scheme::Tcp, query).expect("legal").0;
-        let none = ShmOptions::default();
-        assert_eq!(read("side=bind"), ShmOptions { side: Some(Side::Bind), ..none });
-        assert_eq!(read("side=connect"), ShmOptions { side: Some(Side::Connect), ..none });
+        let none = AddressOptions::default();
+        assert_eq!(read("side=bind"), AddressOptions { side: Some(Side::Bind), ..none });
+        assert_eq!(read("side=connect"), AddressOptions { side: Some(Side::Connect), ..none });
         for backend in Backend::ALL {
             let query = format!("backend={backend}");
-            assert_eq!(read(&query), ShmOptions { backend: Some(backend), ..none });
+            assert_eq!(read(&query), AddressOptions { backend: Some(backend), ..none });
         }
-        let sockets = ShmOptions {
+        let sockets = AddressOptions {
             congestion: Some("bbr".parse().expect("a name")),
             send_buffer: Some(4 << 20),
             recv_buffer: Some(65536),
@@ -337,7 +337,7 @@ mod tests {
              backend=uring, backend=epoll"
         );
         assert!(text_of("backend=uring").starts_with("\"backend\" is no option of shm"));
-        let both = ShmOptions {
+        let both = AddressOptions {
             capacity: Some(65536),
             wait: Some(Wait::Spin),
             kind: Some(Kind::Spsc),
@@ -345,7 +345,7 @@ mod tests {
             ..none
         };
         assert_eq!(read("capacity=64KiB&wait=spin&io=inline&kind=spsc"), both);
-        let thread = ShmOptions { io: Some(Io::Thread), io_core: Some(1), ..none };
+        let thread = AddressOptions { io: Some(Io::Thread), io_core: Some(1), ..none };
         assert_eq!(read("io=thread&io_core=1"), thread);
         let text = parse_options(Scheme::Tcp, "io_core=one").expect_err("refused").to_string();
         assert_eq!(
@@ -363,28 +363,31 @@ mod tests {
     #[test]
     fn every_option_sets_its_value() {
         let read = |query: &str| parse_options(Scheme::Shm, query).expect("legal").0;
-        let none = ShmOptions::default();
-        assert_eq!(read("capacity=64KiB"), ShmOptions { capacity: Some(65536), ..none });
+        let none = AddressOptions::default();
+        assert_eq!(read("capacity=64KiB"), AddressOptions { capacity: Some(65536), ..none });
         for wait in Wait::ALL {
-            assert_eq!(read(&format!("wait={wait}")), ShmOptions { wait: Some(wait), ..none });
+            assert_eq!(read(&format!("wait={wait}")), AddressOptions { wait: Some(wait), ..none });
         }
-        assert_eq!(read("align=16"), ShmOptions { align: Some(16), ..none });
-        assert_eq!(read("align=64"), ShmOptions { align: Some(64), ..none });
-        assert_eq!(read("kind=mpmc"), ShmOptions { kind: Some(Kind::Mpmc), ..none });
-        assert_eq!(read("slots=64"), ShmOptions { slots: Some(64), ..none });
-        assert_eq!(read("slot=1KiB"), ShmOptions { slot: Some(1024), ..none });
+        assert_eq!(read("align=16"), AddressOptions { align: Some(16), ..none });
+        assert_eq!(read("align=64"), AddressOptions { align: Some(64), ..none });
+        assert_eq!(read("kind=mpmc"), AddressOptions { kind: Some(Kind::Mpmc), ..none });
+        assert_eq!(read("slots=64"), AddressOptions { slots: Some(64), ..none });
+        assert_eq!(read("slot=1KiB"), AddressOptions { slot: Some(1024), ..none });
         for redeliver in Redeliver::ALL {
             let query = format!("redeliver={redeliver}");
-            assert_eq!(read(&query), ShmOptions { redeliver: Some(redeliver), ..none });
+            assert_eq!(read(&query), AddressOptions { redeliver: Some(redeliver), ..none });
         }
         for until in Until::ALL {
-            assert_eq!(read(&format!("until={until}")), ShmOptions { until: Some(until), ..none });
+            assert_eq!(
+                read(&format!("until={until}")),
+                AddressOptions { until: Some(until), ..none }
+            );
         }
-        let hold = |on| ShmOptions { hold_cpu_latency: Some(on), ..none };
+        let hold = |on| AddressOptions { hold_cpu_latency: Some(on), ..none };
         assert_eq!(read("hold_cpu_latency=on"), hold(true));
         assert_eq!(read("hold_cpu_latency=off"), hold(false));
-        assert_eq!(read("kind=spsc"), ShmOptions { kind: Some(Kind::Spsc), ..none });
-        let broadcast = ShmOptions {
+        assert_eq!(read("kind=spsc"), AddressOptions { kind: Some(Kind::Spsc), ..none });
+        let broadcast = AddressOptions {
             kind: Some(Kind::Broadcast),
             overflow: Some(Overflow::Overwrite),
             history: Some(100),
