@@ -2,7 +2,8 @@
 //! with what could be.
 
 use crate::cpu;
-use crate::plan::{Cpus, Fault, Over, Parties, Scenario, Seating, Wait};
+use crate::idle;
+use crate::plan::{CpuLatency, Cpus, Fault, Over, Parties, Scenario, Seating, Wait};
 use crate::recovery::{RecoveryOptions, VictimOptions};
 use crate::rows::Contestant;
 use crate::side::SIZES;
@@ -50,6 +51,10 @@ pub(crate) struct Options {
     /// What carries the messages.
     #[arg(long, value_enum, default_value = "shm")]
     pub(crate) over: Over,
+    /// Between two network namespaces with a veth pair, instead of over loopback: for `--over tcp`. Made
+    /// for the run and gone with it; needs root's rights, and the program `ip`.
+    #[arg(long)]
+    pub(crate) netns: bool,
     /// Bytes of a message, comma-separated: 8, 16, 48, 64, 256, 1024, 4096, 65536.
     #[arg(long = "size", value_name = "BYTES", value_delimiter = ',',
           default_values_t = [8, 64, 1024, 65536])]
@@ -67,6 +72,10 @@ pub(crate) struct Options {
     /// How the parties wait, comma-separated.
     #[arg(long = "wait", value_enum, value_delimiter = ',', default_value = "spin")]
     pub(crate) waits: Vec<Wait>,
+    /// What idle cores do, comma-separated: `held` keeps them awake, which makes the wake-up of a sleeper
+    /// several times faster and needs permission to write `/dev/cpu_dma_latency`.
+    #[arg(long = "cpu-latency", value_enum, value_delimiter = ',', default_value = "plain")]
+    latencies: Vec<CpuLatency>,
     /// Fewer and shorter rounds: under 20 s in all, for a first look.
     #[arg(long)]
     pub(crate) quick: bool,
@@ -80,6 +89,12 @@ pub(crate) struct Options {
     /// More options for the addresses of Ringway's channels, such as `align=16`.
     #[arg(long, value_name = "KEY=VALUE[&...]", default_value = "", hide_default_value = true)]
     pub(crate) channel_options: String,
+    /// Bytes of messages to a flush, for systems between hosts that queue (`-batch`): a power of two.
+    #[arg(long, value_name = "BYTES", default_value = "512KiB", value_parser = bytes)]
+    pub(crate) flush: usize,
+    /// CPU of a sender's own thread (`-thread`) [default: one that no party has, else the sender's].
+    #[arg(long, value_name = "N")]
+    io_cpu: Option<usize>,
     /// CPUs, two or more: the first sender's, the first receiver's, then the others' [default: the
     /// first ones that this process may use, one for each party if there are enough].
     #[arg(long, value_name = "A,B", value_parser = cpus)]
@@ -110,15 +125,10 @@ impl Options {
 
     /// Where the parties run; `None` if this process may use only one CPU.
     pub(crate) fn seat(&self, parties: Parties) -> Result<Option<Cpus>, Fault> {
-        let allowed = cpu::allowed()
-            .map_err(|e| Fault::new(format!("can't ask which CPUs may be used: {e}")))?;
+        let allowed = allowed()?;
         let cpus = match &self.cpus {
             Some(CpuList(cpus)) => {
-                if let Some(cpu) = cpus.iter().find(|cpu| !allowed.contains(cpu)) {
-                    return Err(Fault::new(format!(
-                        "CPU {cpu} may not be used by this process; these may: {allowed:?}"
-                    )));
-                }
+                cpus.iter().try_for_each(|&cpu| check_cpu(cpu, &allowed))?;
                 cpus
             }
             None => &allowed[..allowed.len().min(parties.senders + parties.receivers)],
@@ -126,11 +136,26 @@ impl Options {
         Ok((cpus.len() >= 2).then(|| Cpus::seat(cpus, parties, self.seating)))
     }
 
+    /// Where a sender's own thread runs; `None` if nobody is pinned.
+    pub(crate) fn io_cpu(&self, cpus: Option<&Cpus>) -> Result<Option<usize>, Fault> {
+        let Some(cpus) = cpus else { return Ok(None) };
+        let allowed = allowed()?;
+        if let Some(cpu) = self.io_cpu {
+            check_cpu(cpu, &allowed)?;
+            return Ok(Some(cpu));
+        }
+        let free = |cpu: &&usize| !cpus.senders.contains(cpu) && !cpus.receivers.contains(cpu);
+        Ok(Some(allowed.iter().find(free).copied().unwrap_or(cpus.senders[0])))
+    }
+
     /// Who takes part, grouped by size, and remarks on what was left out.
     pub(crate) fn contestants(
         &self,
         scenario: Scenario,
     ) -> Result<(Vec<Contestant>, Vec<String>), Fault> {
+        if self.netns && self.over != Over::Tcp {
+            return Err(Fault::new("--netns: only messages over TCP go there; add --over tcp"));
+        }
         let mut chosen = self.chosen(scenario)?;
         let parties = self.parties_of(scenario)?;
         let mut contestants = Vec::new();
@@ -142,6 +167,15 @@ impl Options {
                 false
             }
         });
+        let mut latencies = self.latencies.clone();
+        latencies.dedup();
+        if latencies.contains(&CpuLatency::Held)
+            && let Err(why) = idle::stay_awake()
+        {
+            remarks.push(format!("--cpu-latency held is left out: {why}"));
+            latencies.retain(|&latency| latency != CpuLatency::Held);
+        }
+        let mut games = Vec::new();
         for &size in &self.sizes {
             if !SIZES.contains(&size) {
                 return Err(Fault::new(format!(
@@ -156,6 +190,9 @@ impl Options {
                     (8 * size).max(4096).next_power_of_two()
                 )));
             }
+            games.extend(latencies.iter().map(|&latency| (size, latency)));
+        }
+        for (size, latency) in games {
             for &parties in &parties {
                 for &(system, wait) in &chosen {
                     if !(system.fits)(size) {
@@ -165,7 +202,9 @@ impl Options {
                     } else if parties.stopped > 0 && !system.goes_on() {
                         remarks.push(format!("{} waits for the stopped: left out", system.name));
                     } else {
-                        contestants.push(Contestant { system, scenario, parties, wait, size });
+                        let contestant =
+                            Contestant { system, scenario, parties, wait, size, latency };
+                        contestants.push(contestant);
                     }
                 }
             }
@@ -246,6 +285,17 @@ impl Options {
         chosen.dedup_by_key(|choice| place(choice));
         Ok(chosen)
     }
+}
+
+fn allowed() -> Result<Vec<usize>, Fault> {
+    cpu::allowed().map_err(|e| Fault::new(format!("can't ask which CPUs may be used: {e}")))
+}
+
+fn check_cpu(cpu: usize, allowed: &[usize]) -> Result<(), Fault> {
+    if allowed.contains(&cpu) {
+        return Ok(());
+    }
+    Err(Fault::new(format!("CPU {cpu} may not be used by this process; these may: {allowed:?}")))
 }
 
 fn check_name(name: &str, scenario: Scenario) -> Result<(), Fault> {

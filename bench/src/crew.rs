@@ -4,7 +4,10 @@
 
 use crate::arena::Arena;
 use crate::crowd::audit;
-use crate::plan::{Cpus, Fault, Jitter, Job, Order, Outcome, Parties, Party, Reply, Role, Seat};
+use crate::netns::{self, Namespaces};
+use crate::plan::{
+    Cpus, Fault, Hosts, Jitter, Job, Order, Outcome, Parties, Party, Reply, Role, Seat,
+};
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt;
@@ -20,6 +23,17 @@ const GRACE: Duration = Duration::from_secs(15);
 /// What a process gets to close its channels at the end.
 const PARTING: Duration = Duration::from_secs(1);
 
+/// What all crews stand on.
+#[derive(Clone, Copy)]
+pub(crate) struct Ground<'a> {
+    /// For the most parties that any crew has.
+    pub(crate) cpus: Option<&'a Cpus>,
+    /// Directory for named channels.
+    pub(crate) channels: &'a Path,
+    /// Where the two sides are; none: both where this process is.
+    pub(crate) namespaces: Option<&'a Namespaces>,
+}
+
 /// A process for each party, with every seat open at which it takes part. They end with it, and when
 /// this process dies.
 pub(crate) struct Crew {
@@ -31,26 +45,25 @@ pub(crate) struct Crew {
 }
 
 impl Crew {
-    /// Starts the processes and opens `seats`, none of which needs more than `parties`. `channels` is
-    /// where named channels are made. To be called from the main thread only: the processes die with
-    /// the thread that started them.
+    /// Starts the processes and opens `seats`, none of which needs more than `parties`. To be called from
+    /// the main thread only: the processes die with the thread that started them.
     pub(crate) fn start(
         parties: Parties,
         seats: Vec<Seat>,
         arena: Arena,
-        cpus: Option<&Cpus>,
-        channels: &Path,
+        ground: &Ground<'_>,
     ) -> Result<Crew, Fault> {
         let (sender, replies) = mpsc::channel();
         let start = |party| {
             let job = Job {
                 party,
-                cpus: cpus.cloned(),
+                cpus: ground.cpus.cloned(),
                 arena_fd: arena.fd(),
                 arena_len: arena.len(),
+                hosts: ground.namespaces.map_or(Hosts::LOOPBACK, |_| Namespaces::HOSTS),
                 seats: seats.clone(),
             };
-            Process::start(&job, channels, sender.clone())
+            Process::start(&job, ground, sender.clone())
         };
         let everybody: Vec<Party> = parties.all().chain(parties.stopped()).collect();
         let processes = everybody.iter().copied().map(start).collect::<Result<Vec<_>, _>>()?;
@@ -175,18 +188,24 @@ struct Process {
 impl Process {
     fn start(
         job: &Job,
-        channels: &Path,
+        ground: &Ground<'_>,
         replies: Sender<(Party, Option<Reply>)>,
     ) -> Result<Process, Fault> {
         let mut command = Command::new("/proc/self/exe");
         command
             .arg("peer")
-            .env("RINGWAY_DIR", channels)
+            .env("RINGWAY_DIR", ground.channels)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         let (fd, parent) = (job.arena_fd, std::process::id());
-        // SAFETY: between fork and exec only async-signal-safe calls are made: three system calls.
-        unsafe { command.pre_exec(move || tie(fd, parent)) };
+        let namespace = ground.namespaces.map(|namespaces| namespaces.of(job.party.role));
+        // SAFETY: between fork and exec only async-signal-safe calls are made: four system calls.
+        unsafe {
+            command.pre_exec(move || {
+                namespace.map_or(Ok(()), netns::enter)?;
+                tie(fd, parent)
+            })
+        };
         let mut child = command
             .spawn()
             .map_err(|e| Fault::new(format!("can't start a process of the crew: {e}")))?;

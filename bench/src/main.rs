@@ -14,7 +14,9 @@ mod cpu;
 mod crew;
 mod crowd;
 mod host;
+mod idle;
 mod many;
+mod netns;
 mod payload;
 mod peer;
 mod pingpong;
@@ -33,9 +35,11 @@ mod validity;
 
 use clap::Parser;
 use cli::{Cli, Command, Options};
+use crew::Ground;
 use host::Host;
+use netns::Namespaces;
 use placement::Levels;
-use plan::{Fault, Parties, Scenario};
+use plan::{CpuLatency, Fault, Parties, Scenario};
 use report::{Report, SCHEMA};
 use rows::Contestant;
 use run::Table;
@@ -69,6 +73,7 @@ fn measure(scenario: Scenario, options: &Options) -> Result<ExitCode, Fault> {
     }
     let most = contestants.iter().fold(Parties::TWO, |most, one| most.or(one.parties));
     let cpus = options.seat(most)?;
+    let io_cpu = options.io_cpu(cpus.as_ref())?;
     let cpus = cpus.as_ref();
     if cpus.is_none() {
         eprintln!(
@@ -87,14 +92,16 @@ fn measure(scenario: Scenario, options: &Options) -> Result<ExitCode, Fault> {
         None => None,
     };
 
+    let namespaces = options.netns.then(Namespaces::create).transpose()?;
     let load_before = host::load();
     let scratch = Scratch::create()?;
     let table = Table {
-        cpus,
+        ground: Ground { cpus, channels: scratch.path(), namespaces: namespaces.as_ref() },
         capacity: options.capacity,
+        flush: options.flush,
+        io_cpu,
         rounds: options.rounds(),
         round_length: options.round_length(),
-        channels: scratch.path(),
         channel_options: &options.channel_options,
     };
     let jitter = table.jitter(if options.quick { 50 } else { 500 })?;
@@ -111,13 +118,20 @@ fn measure(scenario: Scenario, options: &Options) -> Result<ExitCode, Fault> {
     let brackets = samples.iter().chain(&probe_samples);
     let brackets = brackets.flat_map(|s| [s.bracket.before_ns, s.bracket.after_ns]);
     let levels = Levels::of(brackets.collect());
-    let rows = rows::rows(&contestants, &samples, &levels, cpus);
+    let rows = rows::rows(&contestants, &samples, &levels, cpus, io_cpu);
     let floor_ring = floor_took_part.then(|| {
-        let probe_rows = rows::rows(&probes, &probe_samples, &levels, cpus);
+        let probe_rows = rows::rows(&probes, &probe_samples, &levels, cpus, io_cpu);
         Validity::of(&[rows.as_slice(), probe_rows.as_slice()].concat())
     });
-    let report =
-        Report { schema: SCHEMA, over: options.over, host, placements: levels, floor_ring, rows };
+    let report = Report {
+        schema: SCHEMA,
+        over: options.over,
+        netns: options.netns,
+        host,
+        placements: levels,
+        floor_ring,
+        rows,
+    };
 
     publish(&report, json).map_err(|e| Fault::new(format!("can't write the result: {e}")))?;
     let (lost, altered) = report.damage();
@@ -133,9 +147,10 @@ fn announce(group: &[Contestant], table: &Table<'_>) {
     let Some(first) = group.first() else { return };
     let seconds = table.round_length.as_secs_f64() * f64::from(table.rounds) * group.len() as f64;
     eprintln!(
-        "{} of {} B: {} turns, {} rounds, about {:.0} s",
+        "{} of {} B{}: {} turns, {} rounds, about {:.0} s",
         first.scenario,
         first.size,
+        if first.latency == CpuLatency::Held { ", cores kept awake" } else { "" },
         group.len(),
         table.rounds,
         seconds * 1.1 + 0.5

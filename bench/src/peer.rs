@@ -77,6 +77,7 @@ impl Party {
                 common: arena.part(seat.common_offset, Common::LEN),
                 passive_cpu: job.cpus.as_ref().map(|cpus| cpus.receivers[0]),
                 cpus: job.cpus.as_ref(),
+                hosts: job.hosts,
             };
             self.sides.push(Some((system.open)(&place)?));
         }

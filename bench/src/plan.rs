@@ -4,6 +4,7 @@
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 /// What the parties do with each other.
@@ -160,6 +161,16 @@ pub(crate) enum Wait {
     Park,
 }
 
+/// What becomes of cores that have nothing to do, which is what the wake-up of a sleeper costs most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum CpuLatency {
+    /// They sleep as deeply as the system lets them.
+    Plain,
+    /// `/dev/cpu_dma_latency` is held at 0, as `hold_cpu_latency=on` does: they stay awake.
+    Held,
+}
+
 /// What carries the messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -212,6 +223,10 @@ pub(crate) struct Seat {
     pub(crate) size: usize,
     /// Bytes of a ring.
     pub(crate) capacity: usize,
+    /// Bytes of messages to a flush, for systems that queue a good deal.
+    pub(crate) flush: usize,
+    /// Core of the sender's own thread, for systems that have one; `None`: any.
+    pub(crate) io_cpu: Option<usize>,
     /// Where this seat's part of the arena starts.
     pub(crate) arena_offset: usize,
     /// Where the scenario's own page of the arena is, for those that have one.
@@ -231,7 +246,21 @@ pub(crate) struct Job {
     /// Inherited descriptor of the shared arena, and its length in bytes.
     pub(crate) arena_fd: i32,
     pub(crate) arena_len: usize,
+    pub(crate) hosts: Hosts,
     pub(crate) seats: Vec<Seat>,
+}
+
+/// Where each side's receivers listen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hosts {
+    pub(crate) active: IpAddr,
+    pub(crate) passive: IpAddr,
+}
+
+impl Hosts {
+    /// Both here.
+    pub(crate) const LOOPBACK: Hosts =
+        Hosts { active: IpAddr::V4(Ipv4Addr::LOCALHOST), passive: IpAddr::V4(Ipv4Addr::LOCALHOST) };
 }
 
 /// CPUs of the parties, by number of the sender or receiver.
@@ -455,6 +484,15 @@ impl fmt::Display for Wait {
             Wait::Spin => "spin",
             Wait::Adaptive => "adaptive",
             Wait::Park => "park",
+        })
+    }
+}
+
+impl fmt::Display for CpuLatency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            CpuLatency::Plain => "plain",
+            CpuLatency::Held => "held",
         })
     }
 }

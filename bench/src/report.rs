@@ -2,8 +2,8 @@
 
 use crate::host::Host;
 use crate::placement::Levels;
-use crate::plan::{Cpus, Over};
-use crate::rows::{Metric, Row};
+use crate::plan::{CpuLatency, Cpus, Over};
+use crate::rows::{IoThread, Metric, Row};
 use crate::validity::Validity;
 use serde::Serialize;
 use std::fmt::{self, Write};
@@ -14,6 +14,8 @@ use std::fmt::{self, Write};
 pub(crate) struct Report {
     pub(crate) schema: u32,
     pub(crate) over: Over,
+    /// Between two network namespaces.
+    pub(crate) netns: bool,
     pub(crate) host: Host,
     /// Levels of the brackets, closest first.
     pub(crate) placements: Levels,
@@ -35,6 +37,9 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.host)?;
+        if self.netns {
+            writeln!(f, "way     a veth pair between two network namespaces")?;
+        }
         if let (Some(before), Some(after)) = (self.host.load_before, self.host.load_after) {
             writeln!(f, "load    {before:.2} before, {after:.2} after (this run adds up to 2)")?;
         }
@@ -51,7 +56,7 @@ impl fmt::Display for Report {
 }
 
 fn table(rows: &[Row]) -> String {
-    let header = [
+    let mut header = vec![
         "system",
         "parties",
         "size",
@@ -71,9 +76,14 @@ fn table(rows: &[Row]) -> String {
         "ratio",
         "to",
     ];
+    // Only where there is something to tell.
+    let threads = rows.iter().any(|row| row.io_thread.is_some());
+    let held = rows.iter().any(|row| row.cpu_latency == CpuLatency::Held);
+    header.extend(threads.then_some("io on"));
+    header.extend(held.then_some("cpu latency"));
     let lines = rows.iter().map(|row| {
         let ns = |v: Option<f64>| v.map_or(String::new(), nanoseconds);
-        vec![
+        let mut line = vec![
             row.system.to_string(),
             row.parties.to_string(),
             row.size.to_string(),
@@ -92,7 +102,12 @@ fn table(rows: &[Row]) -> String {
             row.preempted.to_string(),
             row.ratio.map_or(String::new(), |v| format!("{v:.3}")),
             row.ratio_to.unwrap_or_default().to_string(),
-        ]
+        ];
+        let core =
+            |thread: &IoThread| thread.cpu.map_or("any CPU".into(), |cpu| format!("CPU {cpu}"));
+        line.extend(threads.then(|| row.io_thread.as_ref().map_or(String::new(), core)));
+        line.extend(held.then(|| row.cpu_latency.to_string()));
+        line
     });
     columns(&header, lines.collect())
 }
@@ -241,6 +256,7 @@ mod tests {
         Report {
             schema: SCHEMA,
             over: Over::Shm,
+            netns: false,
             host: Host {
                 cpu: "Abacus".into(),
                 kernel: "6.1".into(),
@@ -302,6 +318,8 @@ mod tests {
                 }],
                 parties: Parties::TWO,
                 many: None,
+                io_thread: Some(IoThread { cpu: Some(1) }),
+                cpu_latency: CpuLatency::Held,
             }],
         }
     }
@@ -309,7 +327,7 @@ mod tests {
     #[test]
     fn the_json_form_is_a_promise() {
         let golden = concat!(
-            r#"{"schema":1,"over":"shm","host":{"cpu":"Abacus","kernel":"6.1","cpus":[0,1],"#,
+            r#"{"schema":1,"over":"shm","netns":false,"host":{"cpu":"Abacus","kernel":"6.1","cpus":[0,1],"#,
             r#""clock_cost_ns":25.0,"clock_step_ns":1,"pause_ns":12.0,"#,
             r#""jitter":[{"cpu":0,"gaps_per_s":10.0,"median_gap_ns":2000,"max_gap_ns":9000,"#,
             r#""stolen":0.5}],"load_before":0.5,"load_after":null},"#,
@@ -324,7 +342,8 @@ mod tests {
             r#""ratios":[{"to":"floor-cacheline-pause","to_wait":"spin","to_parties":"1P1C","#,
             r#""of":"block_rtt_ns","#,
             r#""ratio":1.25,"quarter":1.0,"three_quarters":1.5,"rounds":5}],"#,
-            r#""parties":"1P1C","many":null}]}"#,
+            r#""parties":"1P1C","many":null,"#,
+            r#""io_thread":{"cpu":1},"cpu_latency":"held"}]}"#,
         );
         assert_eq!(serde_json::to_string(&report()).expect("it serialises"), golden);
     }
@@ -332,7 +351,16 @@ mod tests {
     #[test]
     fn the_table_shows_units_and_losses() {
         let text = report().to_string();
-        for part in ["112.5 ns", "12.3 us", "100.0 ms", "1.250", "near 100-100 ns", "not known"] {
+        for part in [
+            "112.5 ns",
+            "12.3 us",
+            "100.0 ms",
+            "1.250",
+            "near 100-100 ns",
+            "not known",
+            "CPU 1",
+            "held",
+        ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
         assert_eq!(report().damage(), (1, 0));

@@ -3,7 +3,7 @@
 
 use crate::crowd::Crowd;
 use crate::placement::{Bracket, Levels, Placement};
-use crate::plan::{Cpus, Outcome, Parties, Role, Scenario, Wait};
+use crate::plan::{CpuLatency, Cpus, Outcome, Parties, Role, Scenario, Wait};
 use crate::systems::{Against, System};
 use serde::Serialize;
 
@@ -15,11 +15,14 @@ pub(crate) struct Contestant {
     pub(crate) parties: Parties,
     pub(crate) wait: Wait,
     pub(crate) size: usize,
+    pub(crate) latency: CpuLatency,
 }
 
 impl Contestant {
-    fn plays_with(&self, other: &Contestant) -> bool {
-        self.scenario == other.scenario && self.size == other.size
+    /// Whether their turns are in the same rounds, of one crew.
+    pub(crate) fn plays_with(&self, other: &Contestant) -> bool {
+        let group = |one: &Contestant| (one.scenario, one.size, one.latency);
+        group(self) == group(other)
     }
 
     fn is(&self, against: Against, parties: Parties) -> bool {
@@ -83,6 +86,16 @@ pub(crate) struct Row {
     pub(crate) parties: Parties,
     /// Null for scenarios of two.
     pub(crate) many: Option<Many>,
+    /// Null for systems whose sender has no thread of its own.
+    pub(crate) io_thread: Option<IoThread>,
+    pub(crate) cpu_latency: CpuLatency,
+}
+
+/// The thread that moves a sender's bytes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct IoThread {
+    /// Null: any.
+    pub(crate) cpu: Option<usize>,
 }
 
 /// What a row of many parties has beside the others.
@@ -164,6 +177,7 @@ pub(crate) fn rows(
     samples: &[Sample],
     levels: &Levels,
     cpus: Option<&Cpus>,
+    io_cpu: Option<usize>,
 ) -> Vec<Row> {
     let mut rows = Vec::new();
     for (index, contestant) in contestants.iter().enumerate() {
@@ -175,6 +189,7 @@ pub(crate) fn rows(
             let own: Vec<&Sample> =
                 own.iter().copied().filter(|s| levels.label(s.bracket) == placement).collect();
             let mut row = row(contestant, placement, &own, cpus);
+            row.io_thread = contestant.system.has_thread().then_some(IoThread { cpu: io_cpu });
             if placement != Placement::Mixed {
                 row.ratios = ratios(contestant, contestants, &own, samples);
             }
@@ -230,6 +245,8 @@ fn row(contestant: &Contestant, placement: Placement, own: &[&Sample], cpus: Opt
         ratios: Vec::new(),
         parties: contestant.parties,
         many: many(contestant, own, cpus),
+        io_thread: None,
+        cpu_latency: contestant.latency,
     }
 }
 
@@ -329,7 +346,8 @@ mod tests {
     pub(super) fn contestant(name: &str, scenario: Scenario) -> Contestant {
         let system = systems::find(name).expect("it exists");
         let parties = scenario.usual_parties()[0];
-        Contestant { system, scenario, parties, wait: system.waits[0], size: 8 }
+        let (wait, latency) = (system.waits[0], CpuLatency::Plain);
+        Contestant { system, scenario, parties, wait, size: 8, latency }
     }
 
     fn trip(contestant: usize, round: u32, bracket_ns: f64, rtt_ns: f64) -> Sample {
@@ -374,7 +392,7 @@ mod tests {
             samples.push(trip(1, round, 100.0 * slow, 100.0 * slow));
         }
         let levels = Levels::of(vec![100.0, 110.0, 120.0]);
-        let rows = rows(&both, &samples, &levels, None);
+        let rows = rows(&both, &samples, &levels, None, None);
         assert_eq!(rows.len(), 2);
         assert_eq!(rows[0].ratio_to, Some("floor-cacheline-pause"));
         assert!((rows[0].ratio.expect("a ratio") - 2.0).abs() < 1e-9);
@@ -395,7 +413,7 @@ mod tests {
             trip(0, 1, 300.0, 440.0),
             trip(1, 1, 300.0, 400.0),
         ];
-        let rows = rows(&both, &samples, &Levels::of(vec![50.0, 300.0]), None);
+        let rows = rows(&both, &samples, &Levels::of(vec![50.0, 300.0]), None, None);
         let of =
             |placement| rows.iter().find(|r| r.system == "floor-ring" && r.placement == placement);
         assert_eq!(of(Placement::Near).expect("a near row").ratio, None);
@@ -418,7 +436,7 @@ mod tests {
                 ..Outcome::default()
             },
         };
-        let rows = rows(&one, &[sample], &Levels::of(vec![50.0, 300.0]), None);
+        let rows = rows(&one, &[sample], &Levels::of(vec![50.0, 300.0]), None, None);
         assert_eq!(rows.len(), 1);
         assert_eq!((rows[0].placement, rows[0].lost, rows[0].altered), (Placement::Mixed, 1, 1));
         assert_eq!(rows[0].msgs_per_s, Some(5e7));

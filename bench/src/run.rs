@@ -3,14 +3,13 @@
 //! around each turn.
 
 use crate::arena::{Arena, PAGE};
-use crate::crew::Crew;
+use crate::crew::{Crew, Ground};
+use crate::idle;
 use crate::many::Common;
-
 use crate::placement::Bracket;
-use crate::plan::{Cpus, Fault, Jitter, Parties, Scenario, Seat, Wait};
+use crate::plan::{CpuLatency, Fault, Jitter, Parties, Scenario, Seat, Wait};
 use crate::rows::{Contestant, Sample};
 use crate::systems;
-use std::path::Path;
 use std::time::Duration;
 
 /// Long enough for some dozens of blocks, short against a placement's life.
@@ -18,13 +17,14 @@ const BRACKET_LENGTH: Duration = Duration::from_millis(2);
 
 /// What all groups have in common.
 pub(crate) struct Table<'a> {
-    /// For the most parties that any contestant has.
-    pub(crate) cpus: Option<&'a Cpus>,
+    pub(crate) ground: Ground<'a>,
     pub(crate) capacity: usize,
+    /// Bytes of messages to a flush.
+    pub(crate) flush: usize,
+    /// Core of a sender's own thread.
+    pub(crate) io_cpu: Option<usize>,
     pub(crate) rounds: u32,
     pub(crate) round_length: Duration,
-    /// Directory for named channels.
-    pub(crate) channels: &'a Path,
     /// More options for their addresses.
     pub(crate) channel_options: &'a str,
 }
@@ -38,8 +38,10 @@ impl Table<'_> {
     ) -> Result<Vec<Sample>, Fault> {
         let mut samples = Vec::new();
         let mut start = 0;
-        for group in contestants.chunk_by(|a, b| (a.scenario, a.size) == (b.scenario, b.size)) {
+        for group in contestants.chunk_by(Contestant::plays_with) {
             began(group);
+            let held = group[0].latency == CpuLatency::Held;
+            let _held = held.then(idle::stay_awake).transpose().map_err(Fault::new)?;
             self.play_group(group, start, &mut samples)?;
             start += group.len();
         }
@@ -89,6 +91,7 @@ impl Table<'_> {
             parties: Parties::TWO,
             wait: Wait::Spin,
             size: 8,
+            latency: CpuLatency::Plain,
         };
         let parties = group.iter().fold(Parties::TWO, |most, one| most.or(one.parties));
         let mut arena_len = 0;
@@ -101,6 +104,8 @@ impl Table<'_> {
                 wait: contestant.wait,
                 size: contestant.size,
                 capacity: self.capacity,
+                flush: self.flush,
+                io_cpu: self.io_cpu.filter(|_| contestant.system.has_thread()),
                 arena_offset: arena_len + Common::LEN,
                 common_offset: arena_len,
                 channel: channel(contestant),
@@ -109,7 +114,7 @@ impl Table<'_> {
             let len = (contestant.system.arena_len)(contestant.size, self.capacity);
             arena_len += Common::LEN + len.next_multiple_of(PAGE);
         }
-        Crew::start(parties, seats, Arena::create(arena_len)?, self.cpus, self.channels)
+        Crew::start(parties, seats, Arena::create(arena_len)?, &self.ground)
     }
 }
 
@@ -122,14 +127,14 @@ fn bracket(crew: &mut Crew) -> Result<f64, Fault> {
 }
 
 fn channel(contestant: &Contestant) -> String {
-    let Contestant { system, scenario, parties, wait, size } = contestant;
+    let Contestant { system, scenario, parties, wait, size, latency } = contestant;
     // No name has a `+`.
     let parties = parties.to_string().replace('+', ".");
-    format!("{}-{scenario}-{parties}-{size}-{wait}", system.name)
+    format!("{}-{scenario}-{parties}-{size}-{wait}-{latency}", system.name)
 }
 
 fn what(contestant: &Contestant) -> String {
-    let Contestant { system, scenario, parties, wait, size } = contestant;
+    let Contestant { system, scenario, parties, wait, size, latency } = contestant;
     let parties = if scenario.is_of_two() { String::new() } else { format!(" with {parties}") };
-    format!("{}, {scenario}{parties} of {size} B, {wait}", system.name)
+    format!("{}, {scenario}{parties} of {size} B, {wait}, {latency}", system.name)
 }

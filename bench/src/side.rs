@@ -6,8 +6,9 @@ use crate::cpu::preemptions;
 use crate::many::{Receiver, Sender, Stool};
 use crate::payload::Seen;
 use crate::pingpong::{Driver, Echo};
-use crate::plan::{Cpus, Fault, Outcome, Party, Role, Scenario, Seat};
+use crate::plan::{Cpus, Fault, Hosts, Outcome, Party, Role, Scenario, Seat};
 use crate::stream::{Sink, Source};
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// One way's sending end.
@@ -76,9 +77,18 @@ pub(crate) struct Place<'a> {
     pub(crate) passive_cpu: Option<usize>,
     /// Everybody's.
     pub(crate) cpus: Option<&'a Cpus>,
+    pub(crate) hosts: Hosts,
 }
 
 impl Place<'_> {
+    /// Where a lane's receiver listens, for systems that have hosts.
+    pub(crate) fn host(&self, lane: Lane) -> IpAddr {
+        match lane {
+            Lane::There => self.hosts.passive,
+            Lane::Back => self.hosts.active,
+        }
+    }
+
     /// Whether some of the seat's parties share a CPU, so that whoever polls has to yield.
     pub(crate) fn is_crowded(&self) -> bool {
         self.cpus.is_none_or(|cpus| cpus.are_shared(self.seat.parties))

@@ -1,7 +1,7 @@
 //! Whether `floor-ring` is still a floor: a harness whose reference is slow flatters its subject.
 //! Holds the two limits and the words for them.
 
-use crate::plan::{Parties, Scenario, Wait};
+use crate::plan::{CpuLatency, Parties, Scenario, Wait};
 use crate::rows::{Contestant, Metric, Row};
 use crate::systems;
 use serde::Serialize;
@@ -56,6 +56,7 @@ pub(crate) fn missing(contestants: &[Contestant]) -> Vec<Contestant> {
                 parties: Parties::TWO,
                 wait: Wait::Spin,
                 size,
+                latency: CpuLatency::Plain,
             }));
         }
     }

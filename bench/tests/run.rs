@@ -179,6 +179,141 @@ fn streams_over_tcp() {
         assert_over_tcp(&result, &systems, size, 4);
         let systems = ["ringway-tcp-uring-batch", "ringway-tcp-epoll-batch"];
         assert_over_tcp(&result, &systems, size, 4);
+        let systems = ["ringway-tcp-uring-thread", "ringway-tcp-epoll-thread"];
+        assert_over_tcp(&result, &systems, size, 4);
+    }
+    for row in rows(&result) {
+        let threads = row["system"].as_str().is_some_and(|name| name.ends_with("-thread"));
+        assert_eq!(row["io_thread"].is_object(), threads, "{row}");
+        // Where there is one CPU, nobody is pinned.
+        if threads && result["host"]["cpus"].as_array().is_some_and(|cpus| cpus.len() == 2) {
+            assert!(row["io_thread"]["cpu"].is_u64(), "{row}");
+        }
+    }
+}
+
+#[test]
+fn a_small_flush_loses_nothing() {
+    let arguments =
+        ["stream", "--over", "tcp", "--size", "64,65536", "--flush", "4KiB", "--rounds"];
+    let more = ["1", "--round-ms", "3", "--systems", "ringway-tcp-epoll-batch"];
+    let result = measured("tcp-flush", &[&arguments[..], &more].concat());
+    assert_over_tcp(&result, &["ringway-tcp-epoll-batch"], 64, 1);
+    assert_over_tcp(&result, &["ringway-tcp-epoll-batch"], 65536, 1);
+}
+
+#[test]
+fn cores_are_kept_awake_where_that_may_be_and_it_is_told_where_not() {
+    let arguments =
+        ["pingpong", "--over", "tcp", "--size", "64", "--wait", "park", "--rounds", "2"];
+    let more = ["--round-ms", "3", "--cpu-latency", "plain,held"];
+    let arguments = [&arguments[..], &more].concat();
+    let result = measured("held", &arguments);
+    let may = fs::OpenOptions::new().write(true).open("/dev/cpu_dma_latency").is_ok();
+    let states = if may { 2 } else { 1 };
+    for system in ["floor-tcp-block", "ringway-tcp-epoll"] {
+        let asleep = |row: &&Value| row["system"] == system && row["wait"] == "park";
+        let rounds = rows(&result).iter().filter(asleep).map(|row| row["rounds"].as_u64());
+        assert_eq!(rounds.sum::<Option<u64>>(), Some(2 * states), "{system}");
+    }
+    rows(&result).iter().for_each(assert_nothing_lost);
+    let held = |row: &&Value| row["cpu_latency"] == "held";
+    assert_eq!(rows(&result).iter().any(|row| held(&row)), may);
+    if !may {
+        let told = bench(&arguments);
+        let told = String::from_utf8_lossy(&told.stderr);
+        assert!(told.contains("/dev/cpu_dma_latency"), "{told}");
+        println!("skipped: {told}");
+    }
+}
+
+/// Whether two network namespaces can be had; if not, the program says why.
+fn has_namespaces() -> bool {
+    let one =
+        ["pingpong", "--over", "tcp", "--netns", "--systems", "floor-tcp-spin", "--size", "8"];
+    let output = bench(&[&one[..], &["--rounds", "1", "--round-ms", "1"]].concat());
+    if output.status.success() {
+        return true;
+    }
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("--netns is skipped"), "{told}");
+    println!("skipped: {told}");
+    false
+}
+
+#[test]
+fn between_two_network_namespaces() {
+    if !has_namespaces() {
+        return;
+    }
+    for scenario in ["pingpong", "stream"] {
+        let arguments =
+            [scenario, "--over", "tcp", "--netns", "--size", "64,65536", "--rounds", "1"];
+        let more = ["--round-ms", "3", "--wait", "spin,park"];
+        let result = measured(&format!("netns-{scenario}"), &[&arguments[..], &more].concat());
+        assert_eq!(result["netns"], true);
+        let systems: &[&str] = if scenario == "pingpong" {
+            &["ringway-tcp-uring", "ringway-tcp-epoll", "floor-tcp-epoll"]
+        } else {
+            &["ringway-tcp-uring-batch", "ringway-tcp-epoll-batch", "ringway-tcp-epoll-thread"]
+        };
+        for size in [64, 65536] {
+            assert_over_tcp(&result, systems, size, 2);
+        }
+    }
+}
+
+/// The network namespace of every process that has one, as far as this process may ask.
+fn namespaces() -> Vec<(u32, PathBuf)> {
+    let processes = fs::read_dir("/proc").expect("it is there").flatten();
+    let of = |pid: u32| Some((pid, fs::read_link(format!("/proc/{pid}/ns/net")).ok()?));
+    processes.filter_map(|entry| of(entry.file_name().to_str()?.parse().ok()?)).collect()
+}
+
+#[test]
+fn a_killed_run_leaves_no_network_namespace() {
+    if !has_namespaces() {
+        return;
+    }
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ringway-bench"))
+        .args([
+            "pingpong",
+            "--over",
+            "tcp",
+            "--netns",
+            "--systems",
+            "floor-tcp-spin",
+            "--size",
+            "8",
+        ])
+        .args(["--rounds", "2", "--round-ms", "60000"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let path = format!("/proc/{0}/task/{0}/children", child.id());
+    let own = fs::read_link("/proc/self/ns/net").expect("it is told");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    // Both processes of the crew, each somewhere else.
+    let made = loop {
+        let children = fs::read_to_string(&path).unwrap_or_default();
+        let children: Vec<u32> = children.split_whitespace().flat_map(str::parse).collect();
+        let mut made: Vec<_> = namespaces();
+        made.retain(|(pid, namespace)| children.contains(pid) && *namespace != own);
+        if let [(_, one), (_, other)] = &made[..]
+            && one != other
+        {
+            break [one.clone(), other.clone()];
+        }
+        assert!(Instant::now() < deadline, "{made:?}");
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    signal(&child, "-KILL");
+    wait_for_all(&mut child);
+    assert!(!child.wait().expect("it ends").success());
+    while namespaces().iter().any(|(_, namespace)| made.contains(namespace)) {
+        assert!(Instant::now() < deadline, "somebody is still there");
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
@@ -459,11 +594,13 @@ fn a_run_on_one_cpu_says_so_and_ends() {
 
 #[test]
 fn what_cannot_be_run_is_refused_with_what_can() {
-    let cases: [(&[&str], &str); 8] = [
+    let cases: [(&[&str], &str); 10] = [
         (&["pingpong", "--systems", "nonesuch"], "floor-cacheline-pause"),
         (&["stream", "--systems", "floor-futex"], "floor-ring"),
         (&["pingpong", "--size", "9"], "65536"),
         (&["pingpong", "--cpus", "0,100000"], "these may"),
+        (&["stream", "--over", "tcp", "--io-cpu", "100000"], "these may"),
+        (&["pingpong", "--netns"], "--over tcp"),
         (&["fanout", "--parties", "2P2S"], "1P1S,1P2S,1P4S"),
         (&["mpmc", "--parties", "2P2S"], "1P1C,2P2C,4P4C"),
         (&["mpmc", "--parties", "2P2C", "--systems", "ringway-shm-raw"], "not for 2P2C"),

@@ -468,6 +468,7 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
             Wait::Park => Some(start),
         };
         let mut now = start;
+        let mut slept = false;
         loop {
             if spin_until.is_none_or(|until| now < until) {
                 for _ in 0..ASKS_PER_LOOK {
@@ -477,6 +478,13 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
                     }
                 }
             } else {
+                // What ended the last sleep is most likely a message: looked for before all else.
+                if std::mem::take(&mut slept) {
+                    self.step();
+                    if done(self) {
+                        return true;
+                    }
+                }
                 self.tend();
                 H::before_sleep(&mut self.session);
                 // Until there is no more, so that the next news is an edge.
@@ -491,6 +499,7 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
                 let left =
                     deadline.map_or(SLICE, |deadline| deadline.saturating_duration_since(now));
                 self.park(left.min(SLICE));
+                slept = true;
             }
             self.tend_sometimes();
             now = Instant::now();

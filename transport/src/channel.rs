@@ -332,6 +332,11 @@ impl<T: Message + ?Sized> Sender<T> {
         let scratch = &mut self.scratch;
         match &mut self.end {
             Sending::InPlace(end) => put(end, scratch, message, patience, publish, QUEUED),
+            // In the caller's line as well: a message that it has just put together would have to be
+            // whole in memory for a call, and so behind all that was written to the ring before it.
+            Sending::Elsewhere(elsewhere::Sending::Remote(end)) => {
+                put(end.as_mut(), scratch, message, patience, publish, QUEUED)
+            }
             Sending::Elsewhere(end) => put_elsewhere(end, scratch, message, patience, publish),
         }
     }

@@ -10,7 +10,7 @@ use crate::side::{Lane, Link, Place, Rx, Side, Tx, sized};
 use std::cell::RefCell;
 use std::io::{self, ErrorKind, Read, Write};
 use std::marker::PhantomData;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -178,10 +178,10 @@ pub(super) fn connect(place: &Place<'_>, lane: Lane, sends: bool) -> Result<TcpS
     let stream = match (lane, kept) {
         (Lane::Back, Some(stream)) => stream,
         _ if sends => {
-            TcpStream::connect((Ipv4Addr::LOCALHOST, hear_port(place, lane)?)).map_err(fault)?
+            TcpStream::connect((place.host(lane), hear_port(place, lane)?)).map_err(fault)?
         }
         _ => {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(fault)?;
+            let listener = TcpListener::bind((place.host(lane), 0)).map_err(fault)?;
             tell_port(place, lane, listener.local_addr().map_err(fault)?.port());
             listener.accept().map_err(fault)?.0
         }

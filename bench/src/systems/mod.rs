@@ -44,6 +44,11 @@ impl System {
         if self.name.contains("-tcp-") { Over::Tcp } else { Over::Shm }
     }
 
+    /// Whether its sender has a thread of its own, which moves the bytes.
+    pub(crate) fn has_thread(&self) -> bool {
+        self.name.ends_with("-thread")
+    }
+
     /// Whether its sender goes on while a receiver does not read.
     pub(crate) fn goes_on(&self) -> bool {
         self.name.ends_with("-overwrite")
@@ -90,6 +95,29 @@ const TO_ONE: &[Scenario] = &[Scenario::Pingpong, Scenario::Stream, Scenario::Mp
 const SPINNING: &[Wait] = &[Wait::Spin];
 const PARKED: &[Wait] = &[Wait::Park];
 const ANY_WAIT: &[Wait] = &[Wait::Spin, Wait::Adaptive, Wait::Park];
+
+/// Ringway over TCP: its systems differ by what moves the bytes and how messages are handed over. What a
+/// spinning one is compared with stands in the brackets.
+macro_rules! ringway_tcp {
+    ($name:literal, $about:literal, $scenarios:ident, [$($spinning:literal),*], $open:path) => {
+        System {
+            name: $name,
+            about: $about,
+            scenarios: $scenarios,
+            waits: ANY_WAIT,
+            of_many: false,
+            exists: always,
+            fits: |_| true,
+            against: |wait| match wait {
+                Wait::Spin => const { &[$(spinning($spinning)),*] },
+                Wait::Adaptive => const { &[spinning($name), spinning("floor-tcp-spin")] },
+                Wait::Park => const { &[parked("floor-tcp-block"), spinning($name)] },
+            },
+            arena_len: floor_tcp::arena_len,
+            open: $open,
+        }
+    };
+}
 
 /// The ping-pong that brackets every round.
 pub(crate) const BRACKET: &str = "floor-cacheline";
@@ -433,88 +461,48 @@ const ALL: &[System] = &[
         arena_len: floor_tcp::arena_len,
         open: floor_tcp_stream::open_send,
     },
-    System {
-        name: "ringway-tcp-uring",
-        about: "one call per message, io_uring",
-        scenarios: BOTH,
-        waits: ANY_WAIT,
-        of_many: false,
-        exists: always,
-        fits: |_| true,
-        against: |wait| match wait {
-            Wait::Spin => {
-                const {
-                    &[
-                        spinning("floor-tcp-spin"),
-                        spinning("floor-tcp-send"),
-                        spinning("floor-tcp-stream"),
-                    ]
-                }
-            }
-            Wait::Adaptive => {
-                const { &[spinning("ringway-tcp-uring"), spinning("floor-tcp-spin")] }
-            }
-            Wait::Park => const { &[parked("floor-tcp-block"), spinning("ringway-tcp-uring")] },
-        },
-        arena_len: floor_tcp::arena_len,
-        open: ringway_tcp::open,
-    },
-    System {
-        name: "ringway-tcp-uring-batch",
-        about: "512 KiB queued to a flush, io_uring",
-        scenarios: STREAM,
-        waits: ANY_WAIT,
-        of_many: false,
-        exists: always,
-        fits: |_| true,
-        against: |wait| match wait {
-            Wait::Spin => const { &[spinning("floor-tcp-stream"), spinning("ringway-tcp-uring")] },
-            Wait::Adaptive | Wait::Park => const { &[spinning("ringway-tcp-uring-batch")] },
-        },
-        arena_len: floor_tcp::arena_len,
-        open: ringway_tcp::open_batch,
-    },
-    System {
-        name: "ringway-tcp-epoll",
-        about: "one call per message, plain sockets and epoll",
-        scenarios: BOTH,
-        waits: ANY_WAIT,
-        of_many: false,
-        exists: always,
-        fits: |_| true,
-        against: |wait| match wait {
-            Wait::Spin => {
-                const {
-                    &[
-                        spinning("floor-tcp-spin"),
-                        spinning("floor-tcp-send"),
-                        spinning("floor-tcp-stream"),
-                    ]
-                }
-            }
-            Wait::Adaptive => {
-                const { &[spinning("ringway-tcp-epoll"), spinning("floor-tcp-spin")] }
-            }
-            Wait::Park => const { &[parked("floor-tcp-block"), spinning("ringway-tcp-epoll")] },
-        },
-        arena_len: floor_tcp::arena_len,
-        open: ringway_tcp::open,
-    },
-    System {
-        name: "ringway-tcp-epoll-batch",
-        about: "512 KiB queued to a flush, plain sockets and epoll",
-        scenarios: STREAM,
-        waits: ANY_WAIT,
-        of_many: false,
-        exists: always,
-        fits: |_| true,
-        against: |wait| match wait {
-            Wait::Spin => const { &[spinning("floor-tcp-stream"), spinning("ringway-tcp-epoll")] },
-            Wait::Adaptive | Wait::Park => const { &[spinning("ringway-tcp-epoll-batch")] },
-        },
-        arena_len: floor_tcp::arena_len,
-        open: ringway_tcp::open_batch,
-    },
+    ringway_tcp!(
+        "ringway-tcp-uring",
+        "one call per message, io_uring",
+        BOTH,
+        ["floor-tcp-spin", "floor-tcp-send", "floor-tcp-stream"],
+        ringway_tcp::open
+    ),
+    ringway_tcp!(
+        "ringway-tcp-uring-batch",
+        "many queued to a flush, io_uring",
+        STREAM,
+        ["floor-tcp-stream", "ringway-tcp-uring"],
+        ringway_tcp::open_batch
+    ),
+    ringway_tcp!(
+        "ringway-tcp-uring-thread",
+        "one call per message, a thread sends, io_uring",
+        STREAM,
+        ["floor-tcp-stream", "ringway-tcp-uring-batch", "ringway-tcp-uring"],
+        ringway_tcp::open_thread
+    ),
+    ringway_tcp!(
+        "ringway-tcp-epoll",
+        "one call per message, plain sockets and epoll",
+        BOTH,
+        ["floor-tcp-spin", "floor-tcp-send", "floor-tcp-stream"],
+        ringway_tcp::open
+    ),
+    ringway_tcp!(
+        "ringway-tcp-epoll-batch",
+        "many queued to a flush, plain sockets and epoll",
+        STREAM,
+        ["floor-tcp-stream", "ringway-tcp-epoll"],
+        ringway_tcp::open_batch
+    ),
+    ringway_tcp!(
+        "ringway-tcp-epoll-thread",
+        "one call per message, a thread sends, plain sockets and epoll",
+        STREAM,
+        ["floor-tcp-stream", "ringway-tcp-epoll-batch", "ringway-tcp-epoll"],
+        ringway_tcp::open_thread
+    ),
 ];
 
 /// All that can be measured.

@@ -1,5 +1,5 @@
-//! Ringway over TCP by either of its backends: one call per message, and many queued under one flush.
-//! Messages of a type where there is one of the size, else plain bytes written in place. A channel, and
+//! Ringway over TCP by either of its backends: one call per message, many queued under one flush, and one
+//! call per message to a thread that sends. Messages of a type where there is one of the size, else plain bytes written in place. A channel, and
 //! so a connection, for each way; the receivers bind.
 
 use super::floor_tcp::{hear_port, tell_port};
@@ -8,34 +8,62 @@ use super::ringway_typed::{Beat, Order, Payload, Tick};
 use crate::payload::{Seen, check, fill};
 use crate::plan::Fault;
 use crate::side::{Lane, Link, Place, Rx, Side, Tx, open as open_link, sized};
-use ringway::{Backend, Builder, Receiver, Sender};
+use ringway::{Backend, Builder, Io, Receiver, Sender};
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// `send`, or `claim` and `commit`, for each message.
 pub(crate) fn open(place: &Place<'_>) -> Result<Box<dyn Side>, Fault> {
-    match place.seat.size {
-        8 => open_link::<Tcp<Beat, 1>>(place),
-        48 => open_link::<Tcp<Tick, 1>>(place),
-        64 => open_link::<Tcp<Order, 1>>(place),
-        _ => sized!(place, N => Tcp<Bytes<N>, 1>; 16 256 1024 4096 65536),
-    }
+    open_as::<Each>(place)
 }
 
-/// `queue` for each message and `flush` for about so many bytes, of which the kernel's price for a call
-/// is a small part; and as much at a time with `recv_batch`.
+/// `queue` for each message and `flush` for some hundred KiB, of which the kernel's price for a call is a
+/// small part; and as much at a time with `recv_batch`.
 pub(crate) fn open_batch(place: &Place<'_>) -> Result<Box<dyn Side>, Fault> {
+    open_as::<Batch>(place)
+}
+
+/// `send` for each message, to a thread that moves the bytes (`io=thread`); `recv_batch` without one.
+pub(crate) fn open_thread(place: &Place<'_>) -> Result<Box<dyn Side>, Fault> {
+    open_as::<Thread>(place)
+}
+
+fn open_as<M: Manner>(place: &Place<'_>) -> Result<Box<dyn Side>, Fault> {
     match place.seat.size {
-        8 => open_link::<Tcp<Beat, BATCH>>(place),
-        48 => open_link::<Tcp<Tick, BATCH>>(place),
-        64 => open_link::<Tcp<Order, BATCH>>(place),
-        _ => sized!(place, N => Tcp<Bytes<N>, BATCH>; 16 256 1024 4096 65536),
+        8 => open_link::<Tcp<Beat, M>>(place),
+        48 => open_link::<Tcp<Tick, M>>(place),
+        64 => open_link::<Tcp<Order, M>>(place),
+        _ => sized!(place, N => Tcp<Bytes<N>, M>; 16 256 1024 4096 65536),
     }
 }
 
-/// Bytes of the messages of a batch.
-const BATCH: usize = 512 << 10;
+/// How messages are handed over.
+trait Manner: 'static {
+    /// Many under one flush.
+    const QUEUES: bool;
+    /// To a thread of the sender's.
+    const THREAD: bool;
+}
+
+struct Each;
+struct Batch;
+struct Thread;
+
+impl Manner for Each {
+    const QUEUES: bool = false;
+    const THREAD: bool = false;
+}
+
+impl Manner for Batch {
+    const QUEUES: bool = true;
+    const THREAD: bool = false;
+}
+
+impl Manner for Thread {
+    const QUEUES: bool = false;
+    const THREAD: bool = true;
+}
 
 /// Why this system can't be opened here: io_uring may be denied.
 pub(crate) fn lack(system: &str) -> Option<String> {
@@ -109,35 +137,44 @@ impl<const N: usize> Content for Bytes<N> {
     }
 }
 
-/// With `B` bytes of messages under one flush.
-struct Tcp<C, const B: usize>(PhantomData<C>);
+struct Tcp<C, M>(PhantomData<(C, M)>);
 
-impl<C: Content, const B: usize> Link for Tcp<C, B> {
-    type Tx = Sending<C, B>;
-    type Rx = Receiving<C, B>;
+impl<C: Content, M: Manner> Link for Tcp<C, M> {
+    type Tx = Sending<C, M>;
+    type Rx = Receiving<C, M>;
 
     fn tx(place: &Place<'_>, lane: Lane) -> Result<Self::Tx, Fault> {
         let port = hear_port(place, lane)?;
-        let tx = channel(place, port, "connect")?.sender().map_err(fault)?;
-        Ok(Sending { tx, queued: 0 })
+        let mut builder = channel(place, lane, port, "connect")?;
+        if M::THREAD {
+            builder = builder.io(Io::Thread);
+            if let Some(core) = place.seat.io_cpu {
+                builder = builder.io_core(core);
+            }
+        }
+        let tx = builder.sender().map_err(fault)?;
+        Ok(Sending { tx, queued: 0, flush: place.seat.flush, manner: PhantomData })
     }
 
     fn rx(place: &Place<'_>, lane: Lane) -> Result<Self::Rx, Fault> {
-        let rx: Receiver<C::Message> = channel(place, 0, "bind")?.receiver().map_err(fault)?;
+        let rx: Receiver<C::Message> =
+            channel(place, lane, 0, "bind")?.receiver().map_err(fault)?;
         let bound = rx.local_addr().as_ref().map(SocketAddr::port);
         tell_port(place, lane, bound.ok_or_else(|| Fault::new("it is bound nowhere"))?);
-        Ok(Receiving(rx))
+        let batch = (place.seat.flush / C::LEN).max(1);
+        Ok(Receiving { rx, batch, manner: PhantomData })
     }
 }
 
-fn channel(place: &Place<'_>, port: u16, side: &str) -> Result<Builder, Fault> {
+fn channel(place: &Place<'_>, lane: Lane, port: u16, side: &str) -> Result<Builder, Fault> {
     let seat = place.seat;
     let more = match seat.channel_options.as_str() {
         "" => String::new(),
         options => format!("&{options}"),
     };
     let address = format!(
-        "tcp://127.0.0.1:{port}/{}?capacity={}&wait={}&side={side}&backend={}{more}",
+        "tcp://{}/{}?capacity={}&wait={}&side={side}&backend={}{more}",
+        SocketAddr::new(place.host(lane), port),
         seat.channel,
         seat.capacity,
         seat.wait,
@@ -146,31 +183,38 @@ fn channel(place: &Place<'_>, port: u16, side: &str) -> Result<Builder, Fault> {
     Builder::new(&address).map_err(fault)
 }
 
-struct Sending<C: Content, const B: usize> {
+struct Sending<C: Content, M> {
     tx: Sender<C::Message>,
     queued: usize,
+    /// Bytes of messages to a flush.
+    flush: usize,
+    manner: PhantomData<M>,
 }
 
-impl<C: Content, const B: usize> Tx for Sending<C, B> {
+impl<C: Content, M: Manner> Tx for Sending<C, M> {
     #[inline(always)]
     fn send(&mut self, first: u64, mark: u64) -> Result<(), Fault> {
-        if B == 1 {
+        if !M::QUEUES {
             return C::send(&mut self.tx, first | mark);
         }
         C::queue(&mut self.tx, first | mark)?;
         self.queued += C::LEN;
-        if self.queued >= B || mark != 0 {
+        if self.queued >= self.flush || mark != 0 {
             self.queued = 0;
             self.tx.flush().map_err(fault)?;
         }
         Ok(())
     }
 
-    /// What the kernel did not take leaves with calls of this end only.
+    /// Without a thread, what the kernel did not take leaves with calls of this end only.
     fn finish(&mut self) -> Result<(), Fault> {
         let start = Instant::now();
         while self.tx.net_stats().is_some_and(|stats| stats.unsent_bytes > 0) {
             self.tx.flush().map_err(fault)?;
+            if M::THREAD {
+                // It may need this core.
+                std::thread::yield_now();
+            }
             if start.elapsed() > Duration::from_secs(30) {
                 return Err(Fault::new("the other side takes nothing for 30 s"));
             }
@@ -179,21 +223,26 @@ impl<C: Content, const B: usize> Tx for Sending<C, B> {
     }
 }
 
-struct Receiving<C: Content, const B: usize>(Receiver<C::Message>);
+struct Receiving<C: Content, M> {
+    rx: Receiver<C::Message>,
+    /// Most messages at once.
+    batch: usize,
+    manner: PhantomData<M>,
+}
 
-impl<C: Content, const B: usize> Rx for Receiving<C, B> {
+impl<C: Content, M: Manner> Rx for Receiving<C, M> {
     #[inline(always)]
     fn recv(&mut self) -> Result<Seen, Fault> {
-        Ok(C::seen(&*self.0.recv().map_err(fault)?))
+        Ok(C::seen(&*self.rx.recv().map_err(fault)?))
     }
 
     #[inline(always)]
     fn recv_some(&mut self, mut each: impl FnMut(Seen)) -> Result<(), Fault> {
-        if B == 1 {
+        if !M::QUEUES && !M::THREAD {
             each(self.recv()?);
             return Ok(());
         }
-        let mut batch = self.0.recv_batch((B / C::LEN).max(1)).map_err(fault)?;
+        let mut batch = self.rx.recv_batch(self.batch).map_err(fault)?;
         while let Some(message) = batch.next().map_err(fault)? {
             each(C::seen(&*message));
         }

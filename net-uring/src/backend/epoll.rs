@@ -7,14 +7,16 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use super::calls::Calls;
-use super::{Backend, Completion, Errno, Kind, Leak};
+use super::plain::{Plain, Sleep};
+use super::{Errno, Leak};
 use crate::fork::OwnSocket;
-use crate::mirror::Span;
 
 /// See the module.
+pub type Epoll = Plain<InEpoll>;
+
+/// Sleeps in an epoll.
 #[derive(Debug)]
-pub struct Epoll {
-    calls: Calls,
+pub struct InEpoll {
     epoll: OwnedFd,
     /// Whether the socket is in it.
     added: bool,
@@ -28,13 +30,15 @@ impl Epoll {
     /// # Errors
     /// `EMFILE`, `ENFILE`, `ENOMEM`.
     pub fn new() -> Result<Self, Errno> {
-        Ok(Self { calls: Calls::default(), epoll: new_epoll()?, added: false, fine: true })
+        Ok(Self::with(InEpoll { epoll: new_epoll()?, added: false, fine: true }))
     }
+}
 
+impl InEpoll {
     /// Before the first sleep only: a socket that an epoll watches has every segment tell it, which a
     /// caller that spins would pay for (`floor-tcp-epoll` beside `floor-tcp-spin`).
-    fn watch_socket(&mut self) {
-        if let Some(socket) = self.calls.socket()
+    fn watch_socket(&mut self, calls: &Calls) {
+        if let Some(socket) = calls.socket()
             && !self.added
         {
             // Edge-triggered for both directions, once and for all: what is there already counts as an
@@ -61,23 +65,15 @@ impl Epoll {
     }
 }
 
-impl Backend for Epoll {
-    fn name(&self) -> &'static str {
-        "epoll"
-    }
+impl Sleep for InEpoll {
+    const NAME: &'static str = "epoll";
 
-    fn attach(&mut self, socket: OwnSocket) {
+    fn attached(&mut self, _socket: &OwnSocket) {
         self.added = false;
-        self.calls.attach(socket);
     }
 
-    fn socket(&self) -> Option<BorrowedFd<'_>> {
-        self.calls.socket()
-    }
-
-    fn detach(&mut self) -> Result<Option<OwnSocket>, Leak> {
-        let socket = self.calls.detach();
-        if let Some(socket) = socket.as_ref().filter(|_| self.added) {
+    fn detached(&mut self, socket: Option<&OwnSocket>) -> Result<(), Leak> {
+        if let Some(socket) = socket.filter(|_| self.added) {
             // SAFETY: open descriptors; no event is passed. A socket that was never added (no
             // memory) is not there to be removed.
             unsafe {
@@ -89,41 +85,11 @@ impl Backend for Epoll {
                 );
             }
         }
-        Ok(socket)
+        Ok(())
     }
 
-    #[inline(always)]
-    unsafe fn submit(&mut self, kind: Kind, span: Span) {
-        self.calls.submit(kind, span);
-    }
-
-    #[inline(always)]
-    fn is_outstanding(&self, kind: Kind) -> bool {
-        self.calls.is_outstanding(kind)
-    }
-
-    #[inline(always)]
-    fn recall(&mut self, kind: Kind) -> bool {
-        self.calls.recall(kind)
-    }
-
-    #[inline(always)]
-    fn turn(&mut self) {
-        // SAFETY: what waits came through `submit`, with its caller's promise.
-        unsafe { self.calls.turn() };
-    }
-
-    #[inline(always)]
-    fn complete(&mut self) -> Option<Completion> {
-        self.calls.complete()
-    }
-
-    fn park(&mut self, timeout: Duration) {
-        self.calls.settle_ahead();
-        if self.calls.has_completed() {
-            return;
-        }
-        self.watch_socket();
+    fn park(&mut self, calls: &mut Calls, timeout: Duration) {
+        self.watch_socket(calls);
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; 8];
         if self.fine {
             let limit = libc::timespec {

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use super::calls::Calls;
 use super::epoll::new_epoll;
-use super::{Backend, Completion, Errno, Kind, Leak};
+use super::plain::{Plain, Sleep};
+use super::{Errno, Leak};
 use crate::fork::OwnSocket;
-use crate::mirror::Span;
 
 /// News taken at once.
 const EVENTS: usize = 128;
@@ -70,9 +70,11 @@ impl Set {
 }
 
 /// See the module.
+pub type Joint = Plain<WithOthers>;
+
+/// Sleeps where all of them do.
 #[derive(Debug)]
-pub struct Joint {
-    calls: Calls,
+pub struct WithOthers {
     set: Set,
     number: u64,
 }
@@ -80,64 +82,28 @@ pub struct Joint {
 impl Joint {
     /// A backend without a socket, of that number.
     pub fn new(set: &Set, number: u64) -> Self {
-        Self { calls: Calls::default(), set: set.clone(), number }
+        Self::with(WithOthers { set: set.clone(), number })
     }
 }
 
-impl Backend for Joint {
-    fn name(&self) -> &'static str {
-        "epoll"
-    }
+impl Sleep for WithOthers {
+    const NAME: &'static str = "epoll";
 
-    fn attach(&mut self, socket: OwnSocket) {
+    fn attached(&mut self, socket: &OwnSocket) {
         // Edge-triggered: whoever is told takes turns until nothing comes.
         let events = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
         self.set.control(libc::EPOLL_CTL_ADD, socket.as_fd(), events, self.number);
-        self.calls.attach(socket);
     }
 
-    fn socket(&self) -> Option<BorrowedFd<'_>> {
-        self.calls.socket()
-    }
-
-    fn detach(&mut self) -> Result<Option<OwnSocket>, Leak> {
-        let socket = self.calls.detach();
-        if let Some(socket) = &socket {
+    fn detached(&mut self, socket: Option<&OwnSocket>) -> Result<(), Leak> {
+        if let Some(socket) = socket {
             self.set.control(libc::EPOLL_CTL_DEL, socket.as_fd(), 0, 0);
         }
-        Ok(socket)
-    }
-
-    #[inline(always)]
-    unsafe fn submit(&mut self, kind: Kind, span: Span) {
-        self.calls.submit(kind, span);
-    }
-
-    #[inline(always)]
-    fn is_outstanding(&self, kind: Kind) -> bool {
-        self.calls.is_outstanding(kind)
-    }
-
-    #[inline(always)]
-    fn recall(&mut self, kind: Kind) -> bool {
-        self.calls.recall(kind)
-    }
-
-    #[inline(always)]
-    fn turn(&mut self) {
-        // SAFETY: what waits came through `submit`, with its caller's promise.
-        unsafe { self.calls.turn() };
-    }
-
-    #[inline(always)]
-    fn complete(&mut self) -> Option<Completion> {
-        self.calls.complete()
+        Ok(())
     }
 
     /// Whoever has the set is about to sleep.
-    fn park(&mut self, _timeout: Duration) {
-        self.calls.settle_ahead();
-    }
+    fn park(&mut self, _calls: &mut Calls, _timeout: Duration) {}
 
     fn watch(&mut self, _fd: BorrowedFd<'_>) {}
 }

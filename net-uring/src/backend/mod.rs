@@ -15,7 +15,9 @@
 //! before it returns; if the kernel will not give one back, `detach` fails, and the memory is then
 //! leaked rather than freed under the kernel's hands.
 //!
-//! `joint` is for one connection among many, with one epoll for all. `chosen` is one of the first two, as the options say and the system allows. `fake` is scripted, for tests: completions that are short, late, cancelled or out of order.
+//! `joint` is for one connection among many, with one epoll for all. These three make the same calls, and
+//! differ in how they sleep (`plain`). `chosen` is one of the first two, as the options say and the system
+//! allows. `fake` is scripted, for tests: completions that are short, late, cancelled or out of order.
 
 pub(crate) mod ahead;
 mod calls;
@@ -24,6 +26,7 @@ pub mod epoll;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
 pub mod joint;
+pub mod plain;
 pub mod uring;
 
 use std::os::fd::BorrowedFd;

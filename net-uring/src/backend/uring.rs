@@ -23,9 +23,9 @@ use socket2::SockRef;
 
 use super::calls::Calls;
 use super::epoll::new_epoll;
-use super::{Backend, Completion, Errno, Kind, Leak};
+use super::plain::{Plain, Sleep};
+use super::{Errno, Kind, Leak};
 use crate::fork::OwnSocket;
-use crate::mirror::Span;
 use ring::{Job, Ring};
 
 /// How long a request that was cancelled may take, before and after its socket is shut down. Both
@@ -35,9 +35,11 @@ const DRAIN: Duration = Duration::from_secs(2);
 const DRAIN_LOOK: Duration = Duration::from_millis(100);
 
 /// See the module.
+pub type Uring = Plain<InRing>;
+
+/// Sleeps in the calling thread's ring.
 #[derive(Debug)]
-pub struct Uring {
-    calls: Calls,
+pub struct InRing {
     /// An epoll of what is watched.
     doors: Option<OwnedFd>,
     /// The kernel has kept a span.
@@ -53,25 +55,27 @@ impl Uring {
     pub fn new() -> Result<Self, Errno> {
         // On a thread that is ending there is nothing to ask: its parks poll.
         RING.try_with(|slot| slot.borrow_mut().open()).unwrap_or(Ok(()))?;
-        Ok(Self { calls: Calls::default(), doors: None, leaked: false })
+        Ok(Self::with(InRing { doors: None, leaked: false }))
     }
+}
 
+impl InRing {
     /// Sleeps in the thread's ring. False: it has none.
-    fn park_in_ring(&mut self, timeout: Duration) -> bool {
+    fn park_in_ring(&mut self, calls: &mut Calls, timeout: Duration) -> bool {
         let parked = RING.try_with(|slot| {
             let mut slot = slot.borrow_mut();
             let Some(ring) = slot.ring() else { return false };
-            self.post(ring);
+            self.post(calls, ring);
             let entered = ring.enter(1, Some(timeout));
-            self.gather(ring);
-            self.drain(ring);
+            gather(calls, ring);
+            drain(calls, ring);
             let kept = ring.is_in_flight();
             if kept {
                 self.leaked = true;
                 // Whoever waits for a completion hangs up, and with that detaches.
                 for kind in [Kind::Send, Kind::Recv] {
-                    if self.calls.is_waiting(kind) {
-                        self.calls.settle(kind, Err(Errno(libc::EIO)));
+                    if calls.is_waiting(kind) {
+                        calls.settle(kind, Err(Errno(libc::EIO)));
                     }
                 }
             }
@@ -86,9 +90,9 @@ impl Uring {
     }
 
     /// Posts what a park waits for.
-    fn post(&mut self, ring: &mut Ring) {
-        let waiting = &self.calls.waiting;
-        if let Some(socket) = &self.calls.socket {
+    fn post(&self, calls: &Calls, ring: &mut Ring) {
+        let waiting = &calls.waiting;
+        if let Some(socket) = &calls.socket {
             let fd = socket.as_raw_fd();
             if let Some(span) = waiting.send {
                 // SAFETY: submitted and not given back, and that stays so until `drain` has had it
@@ -109,42 +113,9 @@ impl Uring {
         }
     }
 
-    /// Takes what has completed.
-    fn gather(&mut self, ring: &mut Ring) {
-        while let Some((job, result)) = ring.reap() {
-            match job {
-                Job::Send => self.calls.settle(Kind::Send, result),
-                Job::Recv => self.calls.settle(Kind::Recv, result),
-                Job::Dial | Job::Door => {}
-            }
-        }
-    }
-
-    /// Takes back whatever has not completed.
-    fn drain(&mut self, ring: &mut Ring) {
-        for last in [false, true] {
-            if !ring.is_in_flight() {
-                return;
-            }
-            if last && let Some(socket) = &self.calls.socket {
-                // Nothing can wait on a socket that is shut down.
-                let _ = SockRef::from(socket).shutdown(std::net::Shutdown::Both);
-            }
-            ring.cancel_all();
-            let start = Instant::now();
-            while ring.is_in_flight() && start.elapsed() < DRAIN {
-                let entered = ring.enter(ring.outstanding(), Some(DRAIN_LOOK));
-                self.gather(ring);
-                if entered.is_err() {
-                    break;
-                }
-            }
-        }
-    }
-
     /// Sleeps without a ring.
-    fn park_in_poll(&self, timeout: Duration) {
-        let waiting = &self.calls.waiting;
+    fn park_in_poll(&self, calls: &Calls, timeout: Duration) {
+        let waiting = &calls.waiting;
         let mut events = 0;
         if waiting.recv.is_some() {
             events |= libc::POLLIN;
@@ -155,7 +126,7 @@ impl Uring {
         // poll(2) passes over a descriptor of -1.
         let of = |fd: Option<BorrowedFd<'_>>| fd.map_or(-1, |fd| fd.as_raw_fd());
         let mut fds = [
-            libc::pollfd { fd: of(self.calls.socket()), events, revents: 0 },
+            libc::pollfd { fd: of(calls.socket()), events, revents: 0 },
             libc::pollfd {
                 fd: of(self.doors.as_ref().map(AsFd::as_fd)),
                 events: libc::POLLIN,
@@ -179,54 +150,16 @@ impl Uring {
     }
 }
 
-impl Backend for Uring {
-    fn name(&self) -> &'static str {
-        "uring"
+impl Sleep for InRing {
+    const NAME: &'static str = "uring";
+
+    fn detached(&mut self, _socket: Option<&OwnSocket>) -> Result<(), Leak> {
+        if std::mem::take(&mut self.leaked) { Err(Leak) } else { Ok(()) }
     }
 
-    fn attach(&mut self, socket: OwnSocket) {
-        self.calls.attach(socket);
-    }
-
-    fn socket(&self) -> Option<BorrowedFd<'_>> {
-        self.calls.socket()
-    }
-
-    fn detach(&mut self) -> Result<Option<OwnSocket>, Leak> {
-        let socket = self.calls.detach();
-        if std::mem::take(&mut self.leaked) { Err(Leak) } else { Ok(socket) }
-    }
-
-    #[inline(always)]
-    unsafe fn submit(&mut self, kind: Kind, span: Span) {
-        self.calls.submit(kind, span);
-    }
-
-    #[inline(always)]
-    fn is_outstanding(&self, kind: Kind) -> bool {
-        self.calls.is_outstanding(kind)
-    }
-
-    #[inline(always)]
-    fn recall(&mut self, kind: Kind) -> bool {
-        self.calls.recall(kind)
-    }
-
-    #[inline(always)]
-    fn turn(&mut self) {
-        // SAFETY: what waits came through `submit`, with its caller's promise.
-        unsafe { self.calls.turn() };
-    }
-
-    #[inline(always)]
-    fn complete(&mut self) -> Option<Completion> {
-        self.calls.complete()
-    }
-
-    fn park(&mut self, timeout: Duration) {
-        self.calls.settle_ahead();
-        if !self.calls.has_completed() && !self.park_in_ring(timeout) {
-            self.park_in_poll(timeout);
+    fn park(&mut self, calls: &mut Calls, timeout: Duration) {
+        if !self.park_in_ring(calls, timeout) {
+            self.park_in_poll(calls, timeout);
         }
     }
 
@@ -241,6 +174,39 @@ impl Backend for Uring {
         unsafe {
             let (epoll, fd) = (doors.as_raw_fd(), fd.as_raw_fd());
             libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, fd, &raw mut event);
+        }
+    }
+}
+
+/// Takes what has completed.
+fn gather(calls: &mut Calls, ring: &mut Ring) {
+    while let Some((job, result)) = ring.reap() {
+        match job {
+            Job::Send => calls.settle(Kind::Send, result),
+            Job::Recv => calls.settle(Kind::Recv, result),
+            Job::Dial | Job::Door => {}
+        }
+    }
+}
+
+/// Takes back whatever has not completed.
+fn drain(calls: &mut Calls, ring: &mut Ring) {
+    for last in [false, true] {
+        if !ring.is_in_flight() {
+            return;
+        }
+        if last && let Some(socket) = &calls.socket {
+            // Nothing can wait on a socket that is shut down.
+            let _ = SockRef::from(socket).shutdown(std::net::Shutdown::Both);
+        }
+        ring.cancel_all();
+        let start = Instant::now();
+        while ring.is_in_flight() && start.elapsed() < DRAIN {
+            let entered = ring.enter(ring.outstanding(), Some(DRAIN_LOOK));
+            gather(calls, ring);
+            if entered.is_err() {
+                break;
+            }
         }
     }
 }
