@@ -397,9 +397,9 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
         let Some(mut meter) = self.meter.take() else { return };
         let (unsent_bytes, behind_bytes) = H::waiting(&self.session);
         let stats = Stats { unsent_bytes, ..self.stats() };
-        let local = match (&self.way, self.peer) {
-            (Way::Bind(listener), _) => Some(listener.address()),
-            (_, Some(peer)) if !self.dialing => meter.local_of(peer, || self.local_addr()),
+        let local = match &self.way {
+            Way::Bind(listener) => Some(listener.address()),
+            _ if self.session.is_up() => meter.local_of(stats.connections, || self.local_addr()),
             _ => None,
         };
         meter.show(&Shown {

@@ -99,8 +99,8 @@ pub(crate) struct Meter {
     gauge: Arc<dyn Gauge>,
     tally: Arc<Tally>,
     due_ns: u64,
-    /// Where it was connected from when it was connected to that peer.
-    local: Option<(SocketAddr, Option<SocketAddr>)>,
+    /// From where the connection of that number was made.
+    local: Option<(u64, SocketAddr)>,
 }
 
 impl Meter {
@@ -143,19 +143,15 @@ impl Meter {
         self.gauge.show(&Shown { stats: &stats, ..*shown });
     }
 
-    /// The address that a connection was made from. Asks the kernel only for another peer's.
+    /// From where a connection was made. The kernel is asked once for each.
     pub(crate) fn local_of(
         &mut self,
-        peer: SocketAddr,
+        connection: u64,
         ask: impl FnOnce() -> Option<SocketAddr>,
     ) -> Option<SocketAddr> {
-        match self.local {
-            Some((known, local)) if known == peer && local.is_some() => local,
-            _ => {
-                let local = ask();
-                self.local = Some((peer, local));
-                local
-            }
+        if self.local.is_none_or(|(number, _)| number != connection) {
+            self.local = ask().map(|local| (connection, local));
         }
+        self.local.map(|(_, local)| local)
     }
 }

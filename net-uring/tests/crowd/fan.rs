@@ -241,7 +241,8 @@ fn a_sender_that_comes_back_is_told_of_as_well() {
     exchange(&mut tx, &mut rx, 1);
     assert_eq!(told(&mut rx, 1), [PeerChange::Reconnected]);
     let (streams, _) = again.join().unwrap();
-    assert_eq!(tx.stats().resumes, 1);
+    // The sender may not have heard that its first connection stood.
+    assert_eq!(rx.stats().resumes, 1);
     for stream in streams {
         let _ = stream.shutdown(Shutdown::Both);
     }
