@@ -47,6 +47,8 @@ pub const SECTION_QUEUE: u32 = 6;
 pub const SECTION_TAKEN: u32 = 7;
 /// The slots of an MPMC queue.
 pub const SECTION_SLOTS: u32 = 8;
+/// The senders' words of an MPMC queue.
+pub const SECTION_SENT: u32 = 9;
 
 /// Participants of one channel at most: a writer that has to look at all of them still does so in
 /// about a microsecond, and each costs a page of every segment. Models have few.

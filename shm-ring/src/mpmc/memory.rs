@@ -55,6 +55,9 @@ pub unsafe trait SlotMemory {
     fn room(&self) -> u64;
     /// The senders' word of a slot.
     fn sent(&self, index: u64) -> &Self::Word;
+    /// What a receiver looks at first, on the line of the message: the senders' word as it was when the
+    /// slot was last settled.
+    fn flag(&self, index: u64) -> &Self::Word;
     /// The receivers' word of a slot.
     fn taken(&self, index: u64) -> &Self::Word;
     /// The message's bytes.
@@ -107,6 +110,7 @@ mod boxed {
     struct Shared {
         room: u64,
         sent: Box<[Word]>,
+        flags: Box<[Word]>,
         taken: Box<[Word]>,
         bytes: Box<[UnsafeCell<u8>]>,
         #[cfg(loom)]
@@ -131,6 +135,7 @@ mod boxed {
             Self(Arc::new(Shared {
                 room,
                 sent: words(),
+                flags: words(),
                 taken: words(),
                 bytes: (0..slots * room).map(|_| UnsafeCell::new(0)).collect(),
                 #[cfg(loom)]
@@ -156,6 +161,9 @@ mod boxed {
         }
         fn sent(&self, index: u64) -> &Word {
             &self.0.sent[index as usize]
+        }
+        fn flag(&self, index: u64) -> &Word {
+            &self.0.flags[index as usize]
         }
         fn taken(&self, index: u64) -> &Word {
             &self.0.taken[index as usize]

@@ -153,8 +153,7 @@ impl<M: SlotMemory> Sender<M> {
         if self.run.filled == 0 {
             self.run.first_bytes = bytes;
         } else {
-            // Nobody looks at it before the first one's word says that the claim is over. R21, as
-            // there: a receiver may come here without having looked at that.
+            // Nobody looks at it before the first one's says that the claim is over.
             self.settle(ticket, Sent::Ready { len: bytes });
         }
         self.run.filled += 1;
@@ -170,8 +169,7 @@ impl<M: SlotMemory> Sender<M> {
         }
         if filled > 0 {
             crate::fault::point(crate::fault::Point::Publishing);
-            // R21, pairs with A21 in Receiver::try_take. Last: until now the whole claim is this
-            // sender's, or a dead one's.
+            // Last: until now the whole claim is this sender's, or a dead one's.
             self.settle(first, Sent::Ready { len: first_bytes });
         }
         self.run = Run::default();
@@ -193,10 +191,15 @@ impl<M: SlotMemory> Sender<M> {
         }
     }
 
+    /// R21, both, pair with A21 in Receiver::try_take. The flag first: the slot is this sender's until the
+    /// senders' word says otherwise, and a flag stored later might hit a claim of the next lap.
     #[inline(always)]
     fn settle(&self, ticket: u64, state: Sent) {
         let index = self.geometry.index(ticket);
-        self.memory.sent(index).store_release(state.word(self.geometry.lap(ticket)));
+        let word = state.word(self.geometry.lap(ticket));
+        self.memory.flag(index).store_release(word);
+        crate::fault::point(crate::fault::Point::Flagged);
+        self.memory.sent(index).store_release(word);
     }
 
     /// The slot is not to be had in this lap: on to the next claim, or why not.

@@ -57,7 +57,8 @@ const DROPPED: usize = 3;
 const SENT: usize = 4;
 const MOST_SLOTS: usize = 4;
 const TAKEN: usize = SENT + MOST_SLOTS;
-const WORDS: usize = TAKEN + MOST_SLOTS;
+const FLAG: usize = TAKEN + MOST_SLOTS;
+const WORDS: usize = FLAG + MOST_SLOTS;
 const MOST_PARTS: usize = 5;
 
 /// Everything.
@@ -153,6 +154,9 @@ unsafe impl SlotMemory for Memory {
     fn sent(&self, index: u64) -> &Cell {
         &CELLS[SENT + index as usize]
     }
+    fn flag(&self, index: u64) -> &Cell {
+        &CELLS[FLAG + index as usize]
+    }
     fn taken(&self, index: u64) -> &Cell {
         &CELLS[TAKEN + index as usize]
     }
@@ -221,6 +225,8 @@ struct Run {
     number: u8,
     process: u8,
     last: [u8; MOST_PARTS],
+    /// How many messages are there with the next flag of this sender.
+    commits: Option<u8>,
     violation: Option<String>,
 }
 
@@ -234,6 +240,7 @@ thread_local! {
         number: 0,
         process: 0,
         last: [0; MOST_PARTS],
+        commits: None,
         violation: None,
     }) };
 }
@@ -266,6 +273,12 @@ impl Run {
             Step::Load(at) => shared.words[at],
             Step::Store(at, value) => {
                 shared.words[at] = value;
+                if at >= FLAG
+                    && matches!(Sent::read(value), Ok(Sent::Ready { .. }))
+                    && let Some(sent) = self.commits
+                {
+                    shared.committed[usize::from(self.process)] = sent;
+                }
                 0
             }
             Step::Replace(at, old, new) => {
@@ -456,6 +469,7 @@ impl State {
             run.number = number;
             run.process = process as u8;
             run.last = proc.last;
+            run.commits = None;
         });
 
         let part = part(scene, process);
@@ -481,7 +495,6 @@ impl State {
                     run.log.clear();
                     proc.handle = handle;
                     proc.sent += sent;
-                    state.shared.committed[process] = proc.sent;
                     match op {
                         Op::Sweep(dead) => {
                             proc.swept[usize::from(dead)] = state.shared.epochs[usize::from(dead)];
@@ -675,6 +688,7 @@ fn send(sender: &mut Sender<Memory>, part: &Part, process: u8, sent: u8) -> Resu
         step(Step::Write(process << 4 | (sent + index)));
         sender.fill(0);
     }
+    RUN.with_borrow_mut(|run| run.commits = Some(sent + count as u8));
     sender.publish();
     Ok(count as u8)
 }
