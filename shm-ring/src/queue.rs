@@ -226,28 +226,38 @@ unsafe impl SlotMemory for QueueMemory {
 
     #[inline(always)]
     fn prefetch(&self, index: u64, access: Access) {
-        #[cfg(target_arch = "x86_64")]
         for line in 0..self.size.min(PREFETCHED) / LINE {
-            let line = self.slot(index).wrapping_add(line * LINE);
-            // SAFETY: a prefetch reads and writes nothing that a program can see, and never faults,
-            // whatever the address; processors without it take it for a nop.
-            #[allow(clippy::pointers_in_nomem_asm_block, reason = "nothing behind it is accessed")]
-            unsafe {
-                match access {
-                    Access::Write => std::arch::asm!(
-                        "prefetchw [{line}]",
-                        line = in(reg) line,
-                        options(nostack, nomem, preserves_flags)
-                    ),
-                    Access::Read => std::arch::asm!(
-                        "prefetcht0 [{line}]",
-                        line = in(reg) line,
-                        options(nostack, nomem, preserves_flags)
-                    ),
-                }
-            }
+            ask_for(self.slot(index).wrapping_add(line * LINE), access);
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = (index, access);
     }
+
+    #[inline(always)]
+    fn prefetch_taken(&self, index: u64) {
+        ask_for(self.taken.as_ptr().wrapping_add(index as usize).cast(), Access::Write);
+    }
+}
+
+/// Asks for a line.
+#[inline(always)]
+fn ask_for(line: *const u8, access: Access) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads and writes nothing that a program can see, and never faults, whatever the
+    // address; processors without it take it for a nop.
+    #[allow(clippy::pointers_in_nomem_asm_block, reason = "nothing behind it is accessed")]
+    unsafe {
+        match access {
+            Access::Write => std::arch::asm!(
+                "prefetchw [{line}]",
+                line = in(reg) line,
+                options(nostack, nomem, preserves_flags)
+            ),
+            Access::Read => std::arch::asm!(
+                "prefetcht0 [{line}]",
+                line = in(reg) line,
+                options(nostack, nomem, preserves_flags)
+            ),
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (line, access);
 }

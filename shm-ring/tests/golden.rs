@@ -156,7 +156,7 @@ fn the_headers_of_a_channel() {
     let segment = scratch.segment(1);
     assert_eq!(segment.len(), SEGMENT_LEN);
     assert_eq!(&segment[..8], b"RWAYSEG\0");
-    assert_eq!(&segment[8..20], [2, 0, 1, 0, 0, 1, 0, 0, 4, 3, 2, 1]);
+    assert_eq!(&segment[8..20], [3, 0, 0, 0, 0, 1, 0, 0, 4, 3, 2, 1]);
     assert_eq!(half(&segment, 20), 1, "kind: SPSC");
     assert_eq!(half(&segment, 24), 2, "wait: park");
     assert_eq!(half(&segment, 28), 64 | 8 << 16, "record_align, payload_offset");

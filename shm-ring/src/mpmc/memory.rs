@@ -75,6 +75,11 @@ pub unsafe trait SlotMemory {
     fn prefetch(&self, index: u64, access: Access) {
         let _ = (index, access);
     }
+    /// Asks for the line of the slot's receivers' word, to be written soon: as above.
+    #[inline(always)]
+    fn prefetch_taken(&self, index: u64) {
+        let _ = index;
+    }
     /// Tells a model that the message is written or read between now and the next atomic operation.
     #[inline(always)]
     fn touch(&self, index: u64, access: Access) {
