@@ -80,6 +80,12 @@ pub unsafe trait SlotMemory {
     fn prefetch_taken(&self, index: u64) {
         let _ = index;
     }
+    /// Tells a model that, of what the running call has read so far, nothing matters from here on but what
+    /// is in the handle and in `kept`.
+    #[inline(always)]
+    fn forget(&self, kept: [u64; 3]) {
+        let _ = kept;
+    }
     /// Tells a model that the message is written or read between now and the next atomic operation.
     #[inline(always)]
     fn touch(&self, index: u64, access: Access) {

@@ -95,6 +95,15 @@ impl<M: SlotMemory> Receiver<M> {
         }
     }
 
+    /// The same in the place of another participant, for models in which all are alike.
+    #[cfg(feature = "testing")]
+    pub fn of_owner(&self, owner: Owner) -> Self
+    where
+        M: Clone,
+    {
+        Self { owner, ..self.clone() }
+    }
+
     /// The memory under it.
     pub fn memory(&self) -> &M {
         &self.memory
@@ -125,6 +134,7 @@ impl<M: SlotMemory> Receiver<M> {
         let mut failures = 0;
         let mut taken = 0;
         for _ in 0..self.geometry.patience() {
+            self.memory.forget([2, u64::from(taken % STEPS_PER_HINT), doubts.into()]);
             let first = self.next;
             let index = self.geometry.index(first);
             let lap = self.geometry.lap(first);
@@ -357,7 +367,8 @@ impl<M: SlotMemory> Receiver<M> {
             (0, Sent::Writing { owner, .. }) => {
                 Err(TakeError::Empty(Some(Holder { owner: Some(owner), ticket, word: found })))
             }
-            (-1, Sent::Nothing | Sent::Ready { .. }) => Err(TakeError::Empty(None)),
+            // Its sender may have set the flag of the last lap, and not settled its word yet.
+            (-1, _) => Err(TakeError::Empty(None)),
             (1.., _) => {
                 let found = self.memory.taken(self.geometry.index(ticket)).load_acquire();
                 self.step_over(ticket, found, taken)?;
@@ -484,6 +495,7 @@ impl<M: SlotMemory> Receiver<M> {
         // anew.
         let returns = self.memory.returns().load_acquire();
         for index in 0..=self.geometry.mask {
+            self.memory.forget([3, index, returns]);
             let own_word = self.memory.taken(index);
             let found = own_word.load_acquire();
             // What makes no sense is for those to tell who come to it.
@@ -505,7 +517,8 @@ impl<M: SlotMemory> Receiver<M> {
         self.returns = returns;
         self.may_return = false;
         let mut taken = 0;
-        for _ in 0..=self.geometry.mask {
+        for step in 0..=self.geometry.mask {
+            self.memory.forget([4, step, taken.into()]);
             if !self.catch_up(self.next, &mut taken)? {
                 break;
             }

@@ -60,6 +60,15 @@ impl<M: SlotMemory> Sender<M> {
         Self { memory, owner, geometry, next: hint, free: hint, hint, run: Run::default() }
     }
 
+    /// The same in the place of another participant, for models in which all are alike.
+    #[cfg(feature = "testing")]
+    pub fn of_owner(&self, owner: Owner) -> Self
+    where
+        M: Clone,
+    {
+        Self { owner, ..self.clone() }
+    }
+
     /// The memory under it.
     pub fn memory(&self) -> &M {
         &self.memory
@@ -95,6 +104,7 @@ impl<M: SlotMemory> Sender<M> {
         let mut failures = 0;
         let mut taken = 0;
         for _ in 0..self.geometry.patience() {
+            self.memory.forget([1, u64::from(taken % STEPS_PER_HINT), 0]);
             let first = self.next;
             let lap = self.geometry.lap(first);
             let index = self.geometry.index(first);
