@@ -45,7 +45,7 @@ pub struct Sender<M> {
     geometry: Geometry,
     /// Where a claim begins that this sender has not made, as far as it knows the next one.
     next: u64,
-    /// The tickets from `next` up to here are known to be free: their last lap is over.
+    /// The tickets from `next` up to here are known to be free: their last lap is over, for both sides.
     free: u64,
     /// The hint as last seen.
     hint: u64,
@@ -305,19 +305,27 @@ impl<M: SlotMemory> Sender<M> {
         }
     }
 
-    /// Finds out how many slots from `first` on are free. False: others have used this one meanwhile.
+    /// Finds out how many slots from `first` on are free, the first of which its own word says is settled. False: others have used this one meanwhile.
     #[cold]
     fn look_ahead(&mut self, first: u64) -> Result<bool, ClaimError> {
         let end = first + LOOK_AHEAD.min(self.geometry.mask + 1);
         self.free = first;
         while self.free < end {
             let lap = self.geometry.lap(self.free);
+            let index = self.geometry.index(self.free);
             // A22, pairs with R22 in Receiver::release: whoever read the message is through with it.
-            let found = self.memory.taken(self.geometry.index(self.free)).load_acquire();
+            let found = self.memory.taken(index).load_acquire();
             if found != Taken::Done.word(lap.before()) {
                 if self.free == first {
                     return self.is_past(first, found);
                 }
+                break;
+            }
+            // Its sender may have set the flag, and not settled its word yet: that store must not come after
+            // a claim that covers the slot. Of the first one the caller knows.
+            let is_settled =
+                || word::is_settled(self.memory.sent(index).load_acquire(), lap.before());
+            if self.free > first && !is_settled() {
                 break;
             }
             self.free += 1;
