@@ -41,6 +41,24 @@ impl fmt::Display for Outcome {
 
 /// Visits up to `limit` states, every `shallow`-th time the one that waits for longest.
 pub fn search(scene: &Scene, limit: usize, shallow: u32) -> Outcome {
+    let (outcome, stuck) = search_for(scene, limit, shallow, None);
+    match stuck {
+        // Not one of all those states was kept: the same way again.
+        Some(stuck) => {
+            let (again, _) = search_for(scene, limit, shallow, Some(stuck));
+            Outcome { violation: again.violation, ..outcome }
+        }
+        None => outcome,
+    }
+}
+
+/// Returns the number of a state that is stuck, too, or shows the one that is `wanted`.
+fn search_for(
+    scene: &Scene,
+    limit: usize,
+    shallow: u32,
+    wanted: Option<u32>,
+) -> (Outcome, Option<u32>) {
     let first = State::first(scene);
     let mut known: HashMap<u128, u32, BuildHasherDefault<Plain>> = HashMap::default();
     known.insert(first.key(scene), 0);
@@ -57,6 +75,10 @@ pub fn search(scene: &Scene, limit: usize, shallow: u32) -> Outcome {
         if turn.is_multiple_of(shallow) { border.pop_front() } else { border.pop_back() }
     {
         turn = turn.wrapping_add(1);
+        if wanted == Some(visited) {
+            outcome.violation = Some(format!("stuck: {state:#?}"));
+            break;
+        }
         if state.is_good_end(scene) {
             good.push(visited);
         }
@@ -91,9 +113,12 @@ pub fn search(scene: &Scene, limit: usize, shallow: u32) -> Outcome {
     }
     outcome.states = known.len();
     if outcome.whole && outcome.violation.is_none() {
-        outcome.stuck = known.len() - reaching(good, edges, known.len());
+        let reaches = reaching(good, edges, known.len());
+        outcome.stuck = reaches.iter().filter(|&&reaches| !reaches).count();
+        let stuck = reaches.iter().rposition(|&reaches| !reaches);
+        return (outcome, stuck.map(|stuck| stuck as u32));
     }
-    outcome
+    (outcome, None)
 }
 
 /// Tells apart up to `limit` states, and looks whether those that [`Reduce::Merged`] holds for one can do
@@ -124,15 +149,14 @@ pub fn merges(scene: &Scene, limit: usize) -> Result<(usize, usize), String> {
     Ok((known.len(), classes.len()))
 }
 
-/// How many states lead to one of `good`.
-fn reaching(good: Vec<u32>, mut edges: Vec<(u32, u32)>, states: usize) -> usize {
+/// Which states lead to one of `good`.
+fn reaching(good: Vec<u32>, mut edges: Vec<(u32, u32)>, states: usize) -> Vec<bool> {
     edges.sort_unstable();
     let mut reaches = vec![false; states];
     let mut open = good;
     for &state in &open {
         reaches[state as usize] = true;
     }
-    let mut count = open.len();
     while let Some(state) = open.pop() {
         let start = edges.partition_point(|&(to, _)| to < state);
         for &(to, from) in &edges[start..] {
@@ -141,12 +165,11 @@ fn reaching(good: Vec<u32>, mut edges: Vec<(u32, u32)>, states: usize) -> usize 
             }
             if !reaches[from as usize] {
                 reaches[from as usize] = true;
-                count += 1;
                 open.push(from);
             }
         }
     }
-    count
+    reaches
 }
 
 /// The key is a hash already.
