@@ -83,12 +83,16 @@ impl<M: SlotMemory, L: Living> Repair<'_, M, L> {
         let own_word = self.memory.sent(index);
         let found = own_word.load_acquire();
         let Sent::Writing { owner, run } = Sent::read(found)? else { return Ok(()) };
-        if owner != dead || !self.is_left(own_word, found, dead) {
+        if owner != dead || !self.living.is_dead(dead) {
+            return Ok(());
+        }
+        // After the proof, for its owner says nothing any more; and before the second look, for once somebody
+        // else has ended the claim the flag may speak of the next lap, and not tell that this was published.
+        let flag = self.memory.flag(index).load_acquire();
+        if own_word.load_acquire() != found {
             return Ok(());
         }
         let lap = word::lap(found);
-        // After the proof: whoever had the claim says nothing any more.
-        let flag = self.memory.flag(index).load_acquire();
         if word::is_ready(flag, lap) {
             // Published; receivers may have come and gone. The rest of the claim was settled before.
             let _ = own_word.replace(found, flag);
