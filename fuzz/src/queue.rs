@@ -16,6 +16,7 @@ use ringway_shm::mpmc::word::{Lap, Sent, Taken};
 use ringway_shm::mpmc::{
     ClaimError, Owner, Receiver, Redeliver, Sender, SlotMemory, TakeError, sweep,
 };
+use ringway_shm::sync::Word;
 
 const ROOM: u64 = 24;
 /// Of each side. The numbers of senders are even, those of receivers odd.
@@ -94,10 +95,15 @@ impl Queue {
     fn scribble(&self, which: usize, input: &mut Input<'_>) {
         let index = which as u64 & (self.memory.slots() - 1);
         let garbage = input.word() << 4 | 7;
-        if which & 0x40 == 0 {
-            self.memory.sent(index).store_relaxed(garbage);
-        } else {
-            self.memory.taken(index).store_relaxed(garbage);
+        self.word(which, index).store_relaxed(garbage);
+    }
+
+    /// One of the slot's words, as the input has it.
+    fn word(&self, which: usize, index: u64) -> &Word {
+        match which & 0x50 {
+            0 => self.memory.sent(index),
+            0x10 => self.memory.flag(index),
+            _ => self.memory.taken(index),
         }
     }
 
@@ -117,7 +123,7 @@ impl Queue {
                 1 => Sent::Writing { owner, run },
                 _ => Sent::Ready { len: count },
             };
-            self.memory.sent(index).store_relaxed(state.word(lap));
+            self.word(which, index).store_relaxed(state.word(lap));
         } else {
             let state = match kind % 4 {
                 0 => Taken::Done,
@@ -198,11 +204,13 @@ impl Queue {
     fn words(&self) -> String {
         let hints = [self.memory.tail(), self.memory.head()].map(|hint| hint.load_relaxed());
         let slots = (0..self.memory.slots()).map(|index| {
-            let words = [self.memory.sent(index), self.memory.taken(index)];
-            let [sent, taken] = words.map(|word| word.load_relaxed());
+            let memory = &self.memory;
+            let words = [memory.sent(index), memory.flag(index), memory.taken(index)];
+            let [sent, flag, taken] = words.map(|word| word.load_relaxed());
             let (sent_lap, taken_lap) = (sent >> 24, taken >> 24);
             let (sent, taken) = (Sent::read(sent), Taken::read(taken));
-            format!("{index}: {sent_lap} {sent:?}, {taken_lap} {taken:?}\n")
+            let (flag_lap, flag) = (flag >> 24, Sent::read(flag));
+            format!("{index}: {sent_lap} {sent:?}, {flag_lap} {flag:?}, {taken_lap} {taken:?}\n")
         });
         format!("tail and head {hints:?}\n{}", slots.collect::<String>())
     }
@@ -264,7 +272,7 @@ fuzz_target!(
     init: {
         let shapes = [0, 1, 2, 3, 0x84, 0xff].map(|shape| [&[shape][..], &sound()].concat());
         let scribbled = (0..4).map(|shape| {
-            let words = (0..4).flat_map(|at| [0, at, 9, 0, 0, 0, 0, 0, 0, 0, 0, at | 0x40, 9, 9]);
+            let words = (0..4).flat_map(|at| [0, at, 9, 0, 0, 0, 0, 0, 0, 0, 0, at | 0x40, 9, 9, 0, at | 0x10]);
             [&[shape][..], &sound(), &words.collect::<Vec<u8>>(), &sound()].concat()
         });
         let forged = (0..4).map(|kind| [&[2][..], &sound(), &[1, 3, 3, kind, 2], &sound()].concat());

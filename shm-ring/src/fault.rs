@@ -19,6 +19,7 @@ pub enum Point {
     SeatFilled,
     Claimed,
     Publishing,
+    Flagged,
     Taken,
     Releasing,
     Repairing,

@@ -15,9 +15,9 @@ pub const SEGMENT_MAGIC: [u8; 8] = *b"RWAYSEG\0";
 /// First bytes of a channel's control file.
 pub const CONTROL_MAGIC: [u8; 8] = *b"RWAYCTL\0";
 /// Raised when an older reader would misread the memory.
-pub const ABI_MAJOR: u16 = 2;
+pub const ABI_MAJOR: u16 = 3;
 /// Raised when something is added that an older reader may ignore.
-pub const ABI_MINOR: u16 = 1;
+pub const ABI_MINOR: u16 = 0;
 /// Reads back as another number on a machine of the other byte order.
 pub const ENDIAN_TAG: u32 = 0x0102_0304;
 /// The unit of mapping and of write permission: what one side writes shares no page with what the
@@ -47,6 +47,8 @@ pub const SECTION_QUEUE: u32 = 6;
 pub const SECTION_TAKEN: u32 = 7;
 /// The slots of an MPMC queue.
 pub const SECTION_SLOTS: u32 = 8;
+/// The senders' words of an MPMC queue.
+pub const SECTION_SENT: u32 = 9;
 
 /// Participants of one channel at most: a writer that has to look at all of them still does so in
 /// about a microsecond, and each costs a page of every segment. Models have few.

@@ -2,9 +2,11 @@
 //! instruction.
 //!
 //! A claim names its owner, so that whatever a death leaves behind can be attributed, and repaired by
-//! anybody, one idempotent compare-and-swap at a time. Each slot has two words, one that senders
-//! write, on the line of the message, and one that receivers write, in an array of their own: with one
-//! word for both sides the line went back and forth twice as often.
+//! anybody, one idempotent compare-and-swap at a time. Each slot has two words, one that senders swap and
+//! one that receivers swap, in arrays of their own; and a flag on the line of the message, which is what
+//! receivers look at. With one word for both sides the line went back and forth twice as often, and half
+//! as often again with the senders' word in the place of the flag: a waiting receiver took the line
+//! between the claim and the publication.
 //!
 //! ```text
 //!   senders' word      Nothing/Ready(l-1) ──▶ Writing(l, who, run) ──▶ Ready(l, len) or Nothing(l)
@@ -13,6 +15,9 @@
 //!                                        ▼                     │
 //!                                  Returned(l, n) ──▶ Again(l, who, n)
 //! ```
+//!
+//! The flag is stored before the senders' word when a slot is settled, and says the same: `Ready` in it is
+//! the publication.
 //!
 //! A ticket is a place in the queue: slot `ticket mod slots` in lap `ticket / slots + 1`. A claim
 //! covers `run` slots and is one swap of the first one's word; the others are settled before the first
@@ -30,7 +35,8 @@
 //!   dead participant may be given to a living one at any time.
 //!
 //! Orderings, by label:
-//! - `R21` publication: the sender's Release of `Ready`; `A21` the receiver's look at it.
+//! - `R21` publication: the sender's Release of `Ready`, in the flag and then in its word; `A21` the
+//!   receiver's look at either.
 //! - `R22` release: the receiver's Release of `Done`; `A22` the sender's look at it.
 //! - `R23` return: the Release of the number of returns; `A23` the receiver's look at it.
 //!

@@ -134,7 +134,9 @@ impl MpmcReceiver {
     /// Who has claimed the next message and not published it, as of the last call that found or waited
     /// for nothing, if that is still so.
     pub fn held_up(&self) -> Option<HeldUp> {
-        self.party.held_up()
+        // Polls do not look who it is.
+        let now = || self.receiver.held_up_by().map(|holder| self.party.held_up_since_now(holder));
+        self.party.held_up().or_else(now)
     }
 
     /// What the channel has seen. Some hundred loads.
@@ -202,7 +204,7 @@ impl MpmcReceiver {
     #[cold]
     fn nothing_now(&mut self, most: usize) -> Result<(), RecvError> {
         let mut waiting = Waiting { receiver: self, most };
-        waiting.glance()?;
+        waiting.look_round()?;
         if waiting.receiver.party.probe_clock.is_due_after_poll() {
             waiting.probe()?;
         }
@@ -268,6 +270,19 @@ struct Waiting<'a> {
 }
 
 impl Waiting<'_> {
+    /// Whether messages came back, and, for `until=last`, whether senders came or left.
+    fn look_round(&mut self) -> Result<(), RecvError> {
+        self.receiver.receiver.notice_returns();
+        if self.receiver.party.until == Until::Last {
+            let seen = self.receiver.party.senders_so_far();
+            if seen != self.receiver.seen {
+                self.tell_end()?;
+                self.receiver.seen = seen;
+            }
+        }
+        Ok(())
+    }
+
     /// Tells, once, that no sender is there any more, after the last message.
     fn tell_end(&mut self) -> Result<(), RecvError> {
         let (came, _) = self.receiver.party.senders_so_far();
@@ -299,18 +314,17 @@ impl Waiter for Waiting<'_> {
     }
 
     fn glance(&mut self) -> Result<(), RecvError> {
-        self.receiver.receiver.notice_returns();
-        if self.receiver.party.until == Until::Last {
-            let seen = self.receiver.party.senders_so_far();
-            if seen != self.receiver.seen {
-                self.tell_end()?;
-                self.receiver.seen = seen;
-            }
+        self.look_round()?;
+        if let Some(holder) = self.receiver.receiver.held_up_by() {
+            self.receiver.party.note_holder(Some(holder));
         }
         Ok(())
     }
 
     fn probe(&mut self) -> Result<(), RecvError> {
+        if let Some(holder) = self.receiver.receiver.held_up_by() {
+            self.receiver.party.note_holder(Some(holder));
+        }
         self.receiver.party.look_for_the_dead();
         self.receiver.receiver.doubt();
         if self.receiver.party.until == Until::Last {

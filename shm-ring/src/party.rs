@@ -242,6 +242,12 @@ impl Party {
         })
     }
 
+    /// That holder, seen just now.
+    pub fn held_up_since_now(&self, holder: Holder) -> HeldUp {
+        let peer = holder.owner.and_then(|owner| self.peer(owner));
+        HeldUp { peer, ticket: holder.ticket, since: Duration::ZERO }
+    }
+
     /// The process in that place.
     pub fn peer(&self, owner: Owner) -> Option<Peer> {
         let table = self.control.participants()?;

@@ -14,8 +14,8 @@ use crate::error::{Error, ErrorKind};
 use crate::fault::{self, Point};
 use crate::file;
 use crate::layout::{
-    FileHeader, PAGE, QUEUE_LEN, QueuePage, SECTION_QUEUE, SECTION_SLOTS, SECTION_TAKEN,
-    SEGMENT_MAGIC, Section,
+    FileHeader, PAGE, QUEUE_LEN, QueuePage, SECTION_QUEUE, SECTION_SENT, SECTION_SLOTS,
+    SECTION_TAKEN, SEGMENT_MAGIC, Section,
 };
 use crate::liveness::Identity;
 use crate::mpmc::{Access, SlotMemory};
@@ -37,6 +37,7 @@ const PREFETCHED: usize = 256;
 pub struct QueueMemory {
     page: NonNull<QueuePage>,
     taken: NonNull<Word>,
+    sent: NonNull<Word>,
     slots: NonNull<u8>,
     count: u64,
     /// Bytes of a slot.
@@ -62,7 +63,7 @@ pub fn open_or_create(control: &Control, who: &Identity) -> Result<QueueMemory, 
     let header = control.header();
     let slots = header.capacity / u64::from(header.slot.max(1));
     let sections = sections(slots, header.capacity);
-    let len = sections[2].offset + sections[2].len;
+    let len = sections[3].offset + sections[3].len;
     let header = FileHeader {
         kind: header.kind,
         capacity: header.capacity,
@@ -108,13 +109,15 @@ pub fn open(control: &Control) -> Result<Option<QueueMemory>, Error> {
     QueueMemory::map(&file, &path, &header).map(Some)
 }
 
-fn sections(slots: u64, bytes: u64) -> [Section; 3] {
-    let taken = (slots * 8).next_multiple_of(PAGE);
+fn sections(slots: u64, bytes: u64) -> [Section; 4] {
+    let words = (slots * 8).next_multiple_of(PAGE);
+    let taken = PAGE + QUEUE_LEN;
     let section = |kind, offset, len| Section { kind, reserved: 0, offset, len };
     [
         section(SECTION_QUEUE, PAGE, QUEUE_LEN),
-        section(SECTION_TAKEN, PAGE + QUEUE_LEN, taken),
-        section(SECTION_SLOTS, PAGE + QUEUE_LEN + taken, bytes.next_multiple_of(PAGE)),
+        section(SECTION_TAKEN, taken, words),
+        section(SECTION_SENT, taken + words, words),
+        section(SECTION_SLOTS, taken + 2 * words, bytes.next_multiple_of(PAGE)),
     ]
 }
 
@@ -124,8 +127,8 @@ impl QueueMemory {
             file::damaged(path, "its sections are not where this version of the layout has them")
         };
         let count = header.capacity / u64::from(header.slot.max(1));
-        let [page, taken, slots] = sections(count, header.capacity);
-        if header.used_sections() != [page, taken, slots] {
+        let [page, taken, sent, slots] = sections(count, header.capacity);
+        if header.used_sections() != [page, taken, sent, slots] {
             return Err(damaged());
         }
         let map = file::map(file, path, 0, slots.offset + slots.len, true)?;
@@ -135,6 +138,7 @@ impl QueueMemory {
         Ok(Self {
             page: at(page)?.cast(),
             taken: at(taken)?.cast(),
+            sent: at(sent)?.cast(),
             slots: at(slots)?,
             count,
             size: header.slot as usize,
@@ -158,7 +162,7 @@ impl QueueMemory {
     }
 }
 
-// SAFETY: `map` checked that `count` words and as many slots of `size` bytes lie inside the mapping,
+// SAFETY: `map` checked that twice `count` words and as many slots of `size` bytes lie inside the mapping,
 // which the Arc keeps in place; `count` was validated as a power of two. A slot is a multiple of 64
 // bytes, its payload begins behind its word and ends with it.
 unsafe impl SlotMemory for QueueMemory {
@@ -175,7 +179,7 @@ unsafe impl SlotMemory for QueueMemory {
     }
 
     #[inline(always)]
-    fn sent(&self, index: u64) -> &Word {
+    fn flag(&self, index: u64) -> &Word {
         // SAFETY: callers mask indices by the count - 1, so that the slot is inside; its first bytes are
         // its word, 64-aligned; a Word is an atomic, so other processes may write it.
         unsafe { &*self.slot(index).cast::<Word>() }
@@ -184,8 +188,15 @@ unsafe impl SlotMemory for QueueMemory {
     #[inline(always)]
     fn taken(&self, index: u64) -> &Word {
         debug_assert!(index < self.count);
-        // SAFETY: as for `sent`, in an array of `count` words.
+        // SAFETY: as for `flag`, in an array of `count` words.
         unsafe { self.taken.add(index as usize).as_ref() }
+    }
+
+    #[inline(always)]
+    fn sent(&self, index: u64) -> &Word {
+        debug_assert!(index < self.count);
+        // SAFETY: as for `taken`.
+        unsafe { self.sent.add(index as usize).as_ref() }
     }
 
     #[inline(always)]
@@ -215,28 +226,38 @@ unsafe impl SlotMemory for QueueMemory {
 
     #[inline(always)]
     fn prefetch(&self, index: u64, access: Access) {
-        #[cfg(target_arch = "x86_64")]
         for line in 0..self.size.min(PREFETCHED) / LINE {
-            let line = self.slot(index).wrapping_add(line * LINE);
-            // SAFETY: a prefetch reads and writes nothing that a program can see, and never faults,
-            // whatever the address; processors without it take it for a nop.
-            #[allow(clippy::pointers_in_nomem_asm_block, reason = "nothing behind it is accessed")]
-            unsafe {
-                match access {
-                    Access::Write => std::arch::asm!(
-                        "prefetchw [{line}]",
-                        line = in(reg) line,
-                        options(nostack, nomem, preserves_flags)
-                    ),
-                    Access::Read => std::arch::asm!(
-                        "prefetcht0 [{line}]",
-                        line = in(reg) line,
-                        options(nostack, nomem, preserves_flags)
-                    ),
-                }
-            }
+            ask_for(self.slot(index).wrapping_add(line * LINE), access);
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = (index, access);
     }
+
+    #[inline(always)]
+    fn prefetch_taken(&self, index: u64) {
+        ask_for(self.taken.as_ptr().wrapping_add(index as usize).cast(), Access::Write);
+    }
+}
+
+/// Asks for a line.
+#[inline(always)]
+fn ask_for(line: *const u8, access: Access) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads and writes nothing that a program can see, and never faults, whatever the
+    // address; processors without it take it for a nop.
+    #[allow(clippy::pointers_in_nomem_asm_block, reason = "nothing behind it is accessed")]
+    unsafe {
+        match access {
+            Access::Write => std::arch::asm!(
+                "prefetchw [{line}]",
+                line = in(reg) line,
+                options(nostack, nomem, preserves_flags)
+            ),
+            Access::Read => std::arch::asm!(
+                "prefetcht0 [{line}]",
+                line = in(reg) line,
+                options(nostack, nomem, preserves_flags)
+            ),
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (line, access);
 }

@@ -156,7 +156,7 @@ fn the_headers_of_a_channel() {
     let segment = scratch.segment(1);
     assert_eq!(segment.len(), SEGMENT_LEN);
     assert_eq!(&segment[..8], b"RWAYSEG\0");
-    assert_eq!(&segment[8..20], [2, 0, 1, 0, 0, 1, 0, 0, 4, 3, 2, 1]);
+    assert_eq!(&segment[8..20], [3, 0, 0, 0, 0, 1, 0, 0, 4, 3, 2, 1]);
     assert_eq!(half(&segment, 20), 1, "kind: SPSC");
     assert_eq!(half(&segment, 24), 2, "wait: park");
     assert_eq!(half(&segment, 28), 64 | 8 << 16, "record_align, payload_offset");
@@ -486,7 +486,8 @@ fn the_words_of_a_queue() {
     const QUEUE: usize = 4096;
     const SEAT: usize = QUEUE + 640;
     const TAKEN: usize = 24576;
-    const SLOTS: usize = 28672;
+    const SENT: usize = 28672;
+    const SLOTS: usize = 32768;
     let scratch = Scratch::new();
     let options = Options {
         kind: Some(Kind::Mpmc),
@@ -504,8 +505,7 @@ fn the_words_of_a_queue() {
     assert_eq!(file.len(), SLOTS + 4096);
     assert_eq!((half(&file, 20), word(&file, 32)), (3, 512));
     assert_eq!((half(&file, 212), half(&file, 224), half(&file, 228)), (64, 128, 3));
-    let unused = (0, 0, 0);
-    let parts = [(6, QUEUE, 20480), (7, TAKEN, 4096), (8, SLOTS, 4096), unused];
+    let parts = [(6, QUEUE, 20480), (7, TAKEN, 4096), (9, SENT, 4096), (8, SLOTS, 4096)];
     assert_sections(&file, parts);
     assert!(file[SEAT..].iter().all(|&byte| byte == 0));
     // Senders so far; nobody sleeps.
@@ -515,25 +515,27 @@ fn the_words_of_a_queue() {
     let mut claim = sender.try_claim(5).unwrap();
     claim.copy_from_slice(b"hello");
     let file = scratch.segment(1);
-    // Lap 1, one slot, participant 0, writing.
-    assert_eq!(word(&file, SLOTS), 1 << 24 | 1 << 16 | 1);
+    // Lap 1, one slot, participant 0, writing; nothing for receivers to look at yet.
+    assert_eq!((word(&file, SENT), word(&file, SLOTS)), (1 << 24 | 1 << 16 | 1, 0));
     assert_eq!(&file[SLOTS + 8..SLOTS + 13], b"hello");
     claim.commit().unwrap();
     // Lap 1, 5 bytes, ready.
-    assert_eq!(word(&scratch.segment(1), SLOTS), 1 << 24 | 5 << 4 | 2);
+    let file = scratch.segment(1);
+    let ready = 1 << 24 | 5 << 4 | 2;
+    assert_eq!((word(&file, SENT), word(&file, SLOTS)), (ready, ready));
 
     sender.reserve(2).unwrap();
     // Two slots; the word of the second says nothing yet.
     let file = scratch.segment(1);
-    assert_eq!((word(&file, SLOTS + 128), word(&file, SLOTS + 256)), (1 << 24 | 2 << 16 | 1, 0));
+    assert_eq!((word(&file, SENT + 8), word(&file, SENT + 16)), (1 << 24 | 2 << 16 | 1, 0));
     sender.try_claim(1).unwrap().queue().unwrap();
     sender.flush().unwrap();
     let file = scratch.segment(1);
-    // Given up.
-    assert_eq!(
-        (word(&file, SLOTS + 128), word(&file, SLOTS + 256)),
-        (1 << 24 | 1 << 4 | 2, 1 << 24)
-    );
+    // One message, the other given up.
+    for (words, apart) in [(SENT, 8), (SLOTS, 128)] {
+        let found = (word(&file, words + apart), word(&file, words + 2 * apart));
+        assert_eq!(found, (1 << 24 | 1 << 4 | 2, 1 << 24));
+    }
     // The hint of the senders.
     assert!((2..=3).contains(&word(&file, QUEUE)));
 

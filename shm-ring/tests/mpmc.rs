@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use common::scratch::Scratch;
 use common::{PATIENCE, channel};
+use ringway_shm::mpmc::memory::BoxedMemory;
+use ringway_shm::mpmc::{ClaimError, Receiver, Sender, SlotMemory, TakeError};
 use ringway_shm::{
     ErrorKind, Kind, MpmcReceiver, MpmcSender, Options, Producer, RecvError, Redeliver, SendError,
     Until, Wait,
@@ -114,6 +116,40 @@ fn a_slow_claimant_is_named() {
     drop(claim);
     assert_eq!(receiver.held_up(), None);
     assert_eq!(take(&mut receiver), b"later");
+}
+
+/// A message is there with its flag; that its sender's word is settled later is nothing wrong, not even to
+/// a receiver that looks at everything.
+#[test]
+fn a_claim_that_is_settled_late_is_sound() {
+    let memory = BoxedMemory::new(2, 1);
+    let mut senders = [0, 1].map(|owner| Sender::new(memory.clone(), owner));
+    let mut receiver = Receiver::new(memory.clone(), 2);
+    let [slow, other] = &mut senders;
+    slow.try_claim(1).unwrap();
+    let claim = memory.sent(0).load_acquire();
+    for sender in [&mut *slow, &mut *other] {
+        if sender.claimed() == 0 {
+            sender.try_claim(1).unwrap();
+        }
+        sender.fill(0);
+        sender.publish();
+    }
+    let settled = memory.sent(0).load_acquire();
+    memory.sent(0).store_release(claim);
+    for _ in 0..2 {
+        receiver.try_take(1).unwrap();
+        receiver.advance();
+        receiver.release();
+    }
+    receiver.doubt();
+    assert_eq!(receiver.try_take(1), Err(TakeError::Empty(None)));
+    assert!(matches!(other.try_claim(1), Err(ClaimError::Full(Some(_)))), "it is in the way");
+    memory.sent(0).store_release(settled);
+    other.try_claim(1).unwrap();
+    other.publish();
+    receiver.doubt();
+    assert_eq!(receiver.try_take(1), Err(TakeError::Empty(None)));
 }
 
 #[test]

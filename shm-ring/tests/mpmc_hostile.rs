@@ -22,6 +22,7 @@ const QUEUE: usize = 4096;
 const SEAT: usize = QUEUE + 640;
 const TAKEN: usize = 24576;
 const SENT: usize = 28672;
+const SLOTS_AT: usize = 32768;
 
 fn options(scratch: &Scratch) -> Options {
     Options {
@@ -58,7 +59,7 @@ fn send(sender: &mut MpmcSender, number: u8) -> Result<(), SendError> {
 #[test]
 fn a_slot_word_that_nobody_writes_costs_one_message() {
     for garbage in [15, u64::MAX, 1] {
-        for (word, slot) in [(SENT, SLOT), (TAKEN, 8)] {
+        for (word, slot) in [(SENT, 8), (TAKEN, 8), (SLOTS_AT, SLOT)] {
             for at in 0..SLOTS {
                 let scratch = Scratch::new();
                 let mut sender = MpmcSender::open(&options(&scratch)).unwrap();
@@ -110,7 +111,8 @@ fn any_word_may_change() {
         .map(|word| QUEUE + word * 8)
         .chain((0..32).map(|word| SEAT + word * 8))
         .chain((0..SLOTS).map(|slot| TAKEN + slot * 8))
-        .chain((0..SLOTS).map(|slot| SENT + slot * SLOT));
+        .chain((0..SLOTS).map(|slot| SENT + slot * 8))
+        .chain((0..SLOTS).map(|slot| SLOTS_AT + slot * SLOT));
     for at in words {
         for value in values {
             let scratch = Scratch::new();

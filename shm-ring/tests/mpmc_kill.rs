@@ -230,21 +230,28 @@ fn a_sender_waits_behind_a_dead_receiver() {
 /// first, and so on: nothing of a batch comes if not all does, and what was published comes once.
 #[test]
 fn a_sender_dies_at_named_points() {
-    for (fault, at) in [
-        ("Claimed", 1),
-        ("Claimed", 2),
-        ("Claimed", 7),
-        ("Publishing", 1),
-        ("Publishing", 2),
-        ("Publishing", 20),
+    for (fault, at, published) in [
+        ("Claimed", 1, 0),
+        ("Claimed", 2, 1),
+        ("Claimed", 7, 6),
+        ("Publishing", 1, 0),
+        ("Publishing", 2, 1),
+        ("Publishing", 20, 19),
+        // Each message has a flag, the first of a batch last: then the batch is there, though the
+        // senders' word still names the dead.
+        ("Flagged", 1, 1),
+        ("Flagged", 2, 1),
+        ("Flagged", 3, 1),
+        ("Flagged", 4, 2),
+        ("Flagged", 13, 7),
     ] {
         let scratch = Scratch::new();
         // Room for all it sends: a claim is then never cut short.
         let options = options(&scratch, 512, Wait::Adaptive);
         let mut receiver = MpmcReceiver::open(&options).unwrap();
         let mut dead = start("sends", &options, Some(&format!("{fault}:{at}")));
-        // Publication number `at` did not happen; those before it did: one, three, one, ...
-        let expected: Vec<u8> = (0..(at - 1) / 2 * 4 + (at - 1) % 2).collect();
+        // One message, three, one, ...
+        let expected: Vec<u8> = (0..published / 2 * 4 + published % 2).collect();
         for number in expected {
             assert_eq!(take(&mut receiver), (number, false), "{fault}:{at}");
         }

@@ -17,7 +17,9 @@ mod machine;
 #[path = "mpmc_model/search.rs"]
 mod search;
 
-use machine::{Part, Scene, Trust};
+use std::time::Instant;
+
+use machine::{Part, Reduce, Scene, Trust};
 use ringway_shm::mpmc::Redeliver;
 use search::Outcome;
 
@@ -37,24 +39,26 @@ fn base() -> Scene {
         crashes: 0,
         redeliver: Redeliver::Again,
         trust: Trust::Sound,
+        reduce: Reduce::MergedAndDelayed,
     }
 }
 
 /// Searches a scene that must hold.
 fn holds(name: &str, scene: Scene) {
-    let limit = match std::env::var("RINGWAY_MODEL_STATES") {
-        Ok(text) => text.parse().unwrap(),
-        Err(_) => STATES,
+    let (limit, shallow) = match std::env::var("RINGWAY_MODEL_STATES") {
+        Ok(text) => (text.parse().unwrap(), u32::MAX),
+        Err(_) => (STATES, 2),
     };
-    let outcome = search::search(&scene, limit);
-    eprintln!("{name}: {outcome}");
+    let begun = Instant::now();
+    let outcome = search::search(&scene, limit, shallow);
+    eprintln!("{name}: {outcome}, {:.0?}", begun.elapsed());
     assert!(outcome.violation.is_none(), "{name}: {outcome}");
     assert_eq!(outcome.stuck, 0, "{name}: {outcome}");
 }
 
 /// Searches a scene with a part of the protocol taken away: the search has to notice.
 fn breaks(name: &str, scene: Scene) {
-    let outcome: Outcome = search::search(&scene, 4_000_000);
+    let outcome: Outcome = search::search(&scene, 4_000_000, 2);
     eprintln!("{name}: {outcome}");
     assert!(outcome.violation.is_some() || outcome.stuck > 0, "{name}: nobody noticed");
 }
@@ -184,6 +188,47 @@ fn numbers_of_the_dead_are_taken() {
                 ..base()
             },
         );
+    }
+}
+
+/// States that are merged can do the same.
+#[test]
+fn what_is_merged_is_alike() {
+    let limit = if cfg!(debug_assertions) { 20_000 } else { 400_000 };
+    let small = Scene {
+        crashes: 1,
+        parts: vec![
+            Part::Sender { batches: vec![1] },
+            Part::Sender { batches: vec![1] },
+            Part::Receiver { most: 1, partial: false },
+        ],
+        ..base()
+    };
+    let two_receivers = Scene {
+        parts: vec![
+            Part::Sender { batches: vec![2] },
+            Part::Receiver { most: 2, partial: true },
+            Part::Receiver { most: 2, partial: true },
+        ],
+        slots: 4,
+        ..small.clone()
+    };
+    let newcomer = Scene {
+        newcomer: Some(Part::Sender { batches: vec![1] }),
+        parts: vec![Part::Sender { batches: vec![1] }, Part::Receiver { most: 1, partial: false }],
+        ..small.clone()
+    };
+    let dropped = Scene { redeliver: Redeliver::Drop, ..two_receivers.clone() };
+    for (name, scene) in [
+        ("two senders", small),
+        ("two receivers", two_receivers),
+        ("a newcomer", newcomer),
+        ("dropped", dropped),
+    ] {
+        let (states, classes) =
+            search::merges(&scene, limit).unwrap_or_else(|why| panic!("{name}: {why}"));
+        eprintln!("{name}: {states} states make {classes}");
+        assert!(classes < states, "{name}");
     }
 }
 

@@ -55,6 +55,9 @@ pub unsafe trait SlotMemory {
     fn room(&self) -> u64;
     /// The senders' word of a slot.
     fn sent(&self, index: u64) -> &Self::Word;
+    /// What a receiver looks at first, on the line of the message: the senders' word as it was when the
+    /// slot was last settled.
+    fn flag(&self, index: u64) -> &Self::Word;
     /// The receivers' word of a slot.
     fn taken(&self, index: u64) -> &Self::Word;
     /// The message's bytes.
@@ -71,6 +74,17 @@ pub unsafe trait SlotMemory {
     #[inline(always)]
     fn prefetch(&self, index: u64, access: Access) {
         let _ = (index, access);
+    }
+    /// Asks for the line of the slot's receivers' word, to be written soon: as above.
+    #[inline(always)]
+    fn prefetch_taken(&self, index: u64) {
+        let _ = index;
+    }
+    /// Tells a model that, of what the running call has read so far, nothing matters from here on but what
+    /// is in the handle and in `kept`.
+    #[inline(always)]
+    fn forget(&self, kept: [u64; 3]) {
+        let _ = kept;
     }
     /// Tells a model that the message is written or read between now and the next atomic operation.
     #[inline(always)]
@@ -107,6 +121,7 @@ mod boxed {
     struct Shared {
         room: u64,
         sent: Box<[Word]>,
+        flags: Box<[Word]>,
         taken: Box<[Word]>,
         bytes: Box<[UnsafeCell<u8>]>,
         #[cfg(loom)]
@@ -131,6 +146,7 @@ mod boxed {
             Self(Arc::new(Shared {
                 room,
                 sent: words(),
+                flags: words(),
                 taken: words(),
                 bytes: (0..slots * room).map(|_| UnsafeCell::new(0)).collect(),
                 #[cfg(loom)]
@@ -156,6 +172,9 @@ mod boxed {
         }
         fn sent(&self, index: u64) -> &Word {
             &self.0.sent[index as usize]
+        }
+        fn flag(&self, index: u64) -> &Word {
+            &self.0.flags[index as usize]
         }
         fn taken(&self, index: u64) -> &Word {
             &self.0.taken[index as usize]

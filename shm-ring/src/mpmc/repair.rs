@@ -7,7 +7,7 @@
 use super::Geometry;
 use super::memory::{SlotMemory, SlotWord};
 use super::receive::announce_returns;
-use super::word::{self, Owner, RUN_MAX, Sent, Taken};
+use super::word::{self, Lap, Owner, RUN_MAX, Sent, Taken};
 use crate::error::Fault;
 
 /// Who lives, as of now.
@@ -59,11 +59,12 @@ pub fn sweep<M: SlotMemory>(
     let mut result = Ok(());
     for index in 0..memory.slots() {
         // One word that makes no sense does not keep the others from repair.
-        result = repair
-            .sent(index, owner, &mut done)
-            .and(repair.taken(index, owner, &mut done))
-            .and(result);
+        memory.forget([5, 2 * index, result.is_err().into()]);
+        result = repair.sent(index, owner, &mut done).and(result);
+        memory.forget([5, 2 * index + 1, result.is_err().into()]);
+        result = repair.taken(index, owner, &mut done).and(result);
     }
+    memory.forget([5, 2 * memory.slots(), result.is_err().into()]);
     announce_returns(memory);
     result.map(|()| done)
 }
@@ -76,27 +77,49 @@ struct Repair<'a, M, L> {
 }
 
 impl<M: SlotMemory, L: Living> Repair<'_, M, L> {
-    /// A claim that was not published: no slot of it ever holds a message in its lap.
+    /// A claim that was not published: no slot of it ever holds a message in its lap. Of one that was, what
+    /// its sender would have done next.
     fn sent(&self, index: u64, dead: Owner, done: &mut Repaired) -> Result<(), Fault> {
         let own_word = self.memory.sent(index);
         let found = own_word.load_acquire();
         let Sent::Writing { owner, run } = Sent::read(found)? else { return Ok(()) };
-        if owner != dead || !self.is_left(own_word, found, dead) {
+        if owner != dead || !self.living.is_dead(dead) {
+            return Ok(());
+        }
+        // After the proof, for its owner says nothing any more; and before the second look, for once somebody
+        // else has ended the claim the flag may speak of the next lap, and not tell that this was published.
+        let flag = self.memory.flag(index).load_acquire();
+        if own_word.load_acquire() != found {
+            return Ok(());
+        }
+        let lap = word::lap(found);
+        if word::is_ready(flag, lap) {
+            // Published; receivers may have come and gone. The rest of the claim was settled before.
+            let _ = own_word.replace(found, flag);
             return Ok(());
         }
         for ticket in self.behind(index, found, run) {
-            let own_word = self.memory.sent(self.geometry.index(ticket));
-            let lap = self.geometry.lap(ticket);
-            let found = own_word.load_acquire();
-            // Untouched, or filled. Once it is neither it never is again: somebody was here before.
-            if word::is_settled(found, lap.before()) || word::is_ready(found, lap) {
-                let _ = own_word.replace(found, Sent::Nothing.word(lap));
-            }
+            let index = self.geometry.index(ticket);
+            self.give_up(self.memory.flag(index), self.geometry.lap(ticket));
+            self.give_up(self.memory.sent(index), self.geometry.lap(ticket));
         }
         crate::fault::point(crate::fault::Point::Repairing);
-        let repaired = own_word.replace(found, Sent::Nothing.word(word::lap(found))).is_ok();
+        if word::is_settled(flag, lap.before()) {
+            // So that receivers look further.
+            let _ = self.memory.flag(index).replace(flag, Sent::Nothing.word(lap));
+        }
+        let repaired = own_word.replace(found, Sent::Nothing.word(lap)).is_ok();
         done.given_up += u64::from(repaired);
         Ok(())
+    }
+
+    /// A word of a slot behind the first of a dead sender's claim: untouched, or filled. Once it is neither
+    /// it never is again: somebody was here before.
+    fn give_up(&self, own_word: &M::Word, lap: Lap) {
+        let found = own_word.load_acquire();
+        if word::is_settled(found, lap.before()) || word::is_ready(found, lap) {
+            let _ = own_word.replace(found, Sent::Nothing.word(lap));
+        }
     }
 
     /// A claim that was not released, or in part: the rest of it comes back.

@@ -45,7 +45,7 @@ pub struct Sender<M> {
     geometry: Geometry,
     /// Where a claim begins that this sender has not made, as far as it knows the next one.
     next: u64,
-    /// The tickets from `next` up to here are known to be free: their last lap is over.
+    /// The tickets from `next` up to here are known to be free: their last lap is over, for both sides.
     free: u64,
     /// The hint as last seen.
     hint: u64,
@@ -58,6 +58,15 @@ impl<M: SlotMemory> Sender<M> {
         let geometry = Geometry::of(memory.slots());
         let hint = look(memory.tail());
         Self { memory, owner, geometry, next: hint, free: hint, hint, run: Run::default() }
+    }
+
+    /// The same in the place of another participant, for models in which all are alike.
+    #[cfg(feature = "testing")]
+    pub fn of_owner(&self, owner: Owner) -> Self
+    where
+        M: Clone,
+    {
+        Self { owner, ..self.clone() }
     }
 
     /// The memory under it.
@@ -95,6 +104,7 @@ impl<M: SlotMemory> Sender<M> {
         let mut failures = 0;
         let mut taken = 0;
         for _ in 0..self.geometry.patience() {
+            self.memory.forget([1, u64::from(taken % STEPS_PER_HINT), 0]);
             let first = self.next;
             let lap = self.geometry.lap(first);
             let index = self.geometry.index(first);
@@ -153,8 +163,7 @@ impl<M: SlotMemory> Sender<M> {
         if self.run.filled == 0 {
             self.run.first_bytes = bytes;
         } else {
-            // Nobody looks at it before the first one's word says that the claim is over. R21, as
-            // there: a receiver may come here without having looked at that.
+            // Nobody looks at it before the first one's says that the claim is over.
             self.settle(ticket, Sent::Ready { len: bytes });
         }
         self.run.filled += 1;
@@ -170,8 +179,7 @@ impl<M: SlotMemory> Sender<M> {
         }
         if filled > 0 {
             crate::fault::point(crate::fault::Point::Publishing);
-            // R21, pairs with A21 in Receiver::try_take. Last: until now the whole claim is this
-            // sender's, or a dead one's.
+            // Last: until now the whole claim is this sender's, or a dead one's.
             self.settle(first, Sent::Ready { len: first_bytes });
         }
         self.run = Run::default();
@@ -193,10 +201,15 @@ impl<M: SlotMemory> Sender<M> {
         }
     }
 
+    /// R21, both, pair with A21 in Receiver::try_take. The flag first: the slot is this sender's until the
+    /// senders' word says otherwise, and a flag stored later might hit a claim of the next lap.
     #[inline(always)]
     fn settle(&self, ticket: u64, state: Sent) {
         let index = self.geometry.index(ticket);
-        self.memory.sent(index).store_release(state.word(self.geometry.lap(ticket)));
+        let word = state.word(self.geometry.lap(ticket));
+        self.memory.flag(index).store_release(word);
+        crate::fault::point(crate::fault::Point::Flagged);
+        self.memory.sent(index).store_release(word);
     }
 
     /// The slot is not to be had in this lap: on to the next claim, or why not.
@@ -292,19 +305,27 @@ impl<M: SlotMemory> Sender<M> {
         }
     }
 
-    /// Finds out how many slots from `first` on are free. False: others have used this one meanwhile.
+    /// Finds out how many slots from `first` on are free, the first of which its own word says is settled. False: others have used this one meanwhile.
     #[cold]
     fn look_ahead(&mut self, first: u64) -> Result<bool, ClaimError> {
         let end = first + LOOK_AHEAD.min(self.geometry.mask + 1);
         self.free = first;
         while self.free < end {
             let lap = self.geometry.lap(self.free);
+            let index = self.geometry.index(self.free);
             // A22, pairs with R22 in Receiver::release: whoever read the message is through with it.
-            let found = self.memory.taken(self.geometry.index(self.free)).load_acquire();
+            let found = self.memory.taken(index).load_acquire();
             if found != Taken::Done.word(lap.before()) {
                 if self.free == first {
                     return self.is_past(first, found);
                 }
+                break;
+            }
+            // Its sender may have set the flag, and not settled its word yet: that store must not come after
+            // a claim that covers the slot. Of the first one the caller knows.
+            let is_settled =
+                || word::is_settled(self.memory.sent(index).load_acquire(), lap.before());
+            if self.free > first && !is_settled() {
                 break;
             }
             self.free += 1;

@@ -3,9 +3,10 @@
 //!
 //! An operation is re-run from its beginning with the answers that its accesses got so far; it then
 //! makes one more, runs on to the next, and is thrown away there. So its state is the handle as the
-//! operation began, and those answers.
+//! operation began, and those answers. Which states are held for one is told at [`Reduce`].
 
 use std::cell::RefCell;
+use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use ringway_shm::mpmc::word::{Sent, Taken};
@@ -15,7 +16,7 @@ use ringway_shm::mpmc::{
 };
 
 /// What somebody does, again and again.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
     /// Sends batches of so many messages; what finds no room at once goes in pieces.
     Sender { batches: Vec<u8> },
@@ -48,6 +49,33 @@ pub struct Scene {
     pub crashes: u8,
     pub redeliver: Redeliver,
     pub trust: Trust,
+    pub reduce: Reduce,
+}
+
+/// Which states the search does not tell apart, and which steps it does not look between.
+///
+/// **Merged** are states that can do the same from here on, step for step:
+/// - What a running operation has read matters only as far as the code keeps it. Where it keeps nothing
+///   but what is in its handle, it says so (`SlotMemory::forget`), and what it read before is left out.
+/// - Parties with the same part are alike: a state is the same with two of them exchanged, and with
+///   them their numbers in all words, and what they have sent.
+/// - How long a receiver's streak is changes only what it asks for in advance; a sender that has sent
+///   all does nothing but sweep; that a sender's only message came in order is clear.
+///
+/// `search::merges` checks this, by looking from each of the merged states.
+///
+/// **Delayed** are looks of those who sweep for a number that nobody has or can get any more. No word
+/// will ever be made to name it: a word that does not name it will not, and one that does is changed
+/// once, by whoever repairs it, to one that does not and that no repair of that lap changes again. So a
+/// look that comes just before the next write leads to the same writes as one that came any time earlier:
+/// of a word that does not name the dead, to none; of one that was repaired meanwhile, to none instead of a
+/// swap that fails. Other participants see no looks. Not delayed are looks at the word of a claim of
+/// several slots, because more than one write follows from what they saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reduce {
+    Nothing,
+    Merged,
+    MergedAndDelayed,
 }
 
 const TAIL: usize = 0;
@@ -57,7 +85,8 @@ const DROPPED: usize = 3;
 const SENT: usize = 4;
 const MOST_SLOTS: usize = 4;
 const TAKEN: usize = SENT + MOST_SLOTS;
-const WORDS: usize = TAKEN + MOST_SLOTS;
+const FLAG: usize = TAKEN + MOST_SLOTS;
+const WORDS: usize = FLAG + MOST_SLOTS;
 const MOST_PARTS: usize = 5;
 
 /// Everything.
@@ -99,6 +128,13 @@ struct Proc {
     last: [u8; MOST_PARTS],
     op: Option<Op>,
     log: Vec<u64>,
+    /// The handle as it is now, in the middle of the operation.
+    now: Handle,
+    /// Answers that the operation has forgotten, and what it kept of them beside the handle.
+    forgotten: usize,
+    kept: [u64; 3],
+    /// The accesses since then, and the one that comes next.
+    since: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -153,6 +189,9 @@ unsafe impl SlotMemory for Memory {
     fn sent(&self, index: u64) -> &Cell {
         &CELLS[SENT + index as usize]
     }
+    fn flag(&self, index: u64) -> &Cell {
+        &CELLS[FLAG + index as usize]
+    }
     fn taken(&self, index: u64) -> &Cell {
         &CELLS[TAKEN + index as usize]
     }
@@ -173,6 +212,9 @@ unsafe impl SlotMemory for Memory {
     }
     fn touch(&self, index: u64, _access: Access) {
         RUN.with_borrow_mut(|run| run.touched = index as usize);
+    }
+    fn forget(&self, kept: [u64; 3]) {
+        forget(kept);
     }
 }
 
@@ -211,6 +253,25 @@ enum Step {
     FillEntry,
 }
 
+impl Step {
+    /// Which access it is, by its kind and place.
+    fn which(&self) -> u8 {
+        match *self {
+            Step::Load(at) => at as u8,
+            Step::Store(at, _) => 0x20 | at as u8,
+            Step::Replace(at, ..) => 0x40 | at as u8,
+            Step::Write(_) => 0x60,
+            Step::Read { .. } => 0x61,
+            Step::IsDead(_) => 0x62,
+            Step::TakeLock => 0x63,
+            Step::FillEntry => 0x64,
+        }
+    }
+}
+
+/// In an answer: it is a slot's word that names its owner.
+const NAMES: u64 = 1 << 63;
+
 /// The operation that is being re-run.
 struct Run {
     shared: Option<Shared>,
@@ -221,6 +282,15 @@ struct Run {
     number: u8,
     process: u8,
     last: [u8; MOST_PARTS],
+    /// How many messages are there with the next flag of this sender.
+    commits: Option<u8>,
+    /// Whether a process sends more than one message.
+    sends_many: [bool; MOST_PARTS],
+    forgotten: usize,
+    kept: [u64; 3],
+    since: Vec<u8>,
+    /// Sweeps for a number that is gone for good, and this is what becomes of its messages.
+    gone: Option<(u8, Redeliver)>,
     violation: Option<String>,
 }
 
@@ -234,6 +304,12 @@ thread_local! {
         number: 0,
         process: 0,
         last: [0; MOST_PARTS],
+        commits: None,
+        sends_many: [false; MOST_PARTS],
+        forgotten: 0,
+        kept: [0; 3],
+        since: Vec::new(),
+        gone: None,
         violation: None,
     }) };
 }
@@ -243,29 +319,67 @@ struct Later;
 
 fn step(step: Step) -> u64 {
     let answer = RUN.with_borrow_mut(|run| {
+        run.since.push(step.which());
         if run.at < run.log.len() {
             run.at += 1;
-            return Some(run.log[run.at - 1]);
+            return Some(run.log[run.at - 1] & !NAMES);
         }
         if run.stepped {
             return None;
         }
-        run.stepped = true;
-        let answer = run.perform(step);
-        run.log.push(answer);
+        let answer = run.perform(&step);
+        run.stepped = !run.is_delayed(&step, answer);
+        let at = match step {
+            Step::Load(at) | Step::Replace(at, ..) => at,
+            _ => TAIL,
+        };
+        run.log.push(answer | if owner_in(at, answer).is_some() { NAMES } else { 0 });
         run.at += 1;
         Some(answer)
     });
     answer.unwrap_or_else(|| resume_unwind(Box::new(Later)))
 }
 
+/// The operation keeps nothing of what it has read but this, and what is in its handle.
+fn forget(kept: [u64; 3]) {
+    RUN.with_borrow_mut(|run| {
+        run.forgotten = run.at;
+        run.kept = kept;
+        run.since.clear();
+    });
+}
+
+/// Who has claimed how many slots, if the word at that place says so.
+fn owner_in(at: usize, word: u64) -> Option<(Owner, u64)> {
+    if at < SENT {
+        return None;
+    }
+    if !(TAKEN..FLAG).contains(&at) {
+        return match Sent::read(word) {
+            Ok(Sent::Writing { owner, run }) => Some((owner, run)),
+            _ => None,
+        };
+    }
+    match Taken::read(word) {
+        Ok(Taken::Reading { owner, run }) => Some((owner, run)),
+        Ok(Taken::Again { owner, .. }) => Some((owner, 1)),
+        _ => None,
+    }
+}
+
 impl Run {
-    fn perform(&mut self, step: Step) -> u64 {
+    fn perform(&mut self, step: &Step) -> u64 {
         let mut shared = self.shared.take().unwrap();
-        let answer = match step {
+        let answer = match *step {
             Step::Load(at) => shared.words[at],
             Step::Store(at, value) => {
                 shared.words[at] = value;
+                if at >= FLAG
+                    && matches!(Sent::read(value), Ok(Sent::Ready { .. }))
+                    && let Some(sent) = self.commits
+                {
+                    shared.committed[usize::from(self.process)] = sent;
+                }
                 0
             }
             Step::Replace(at, old, new) => {
@@ -302,6 +416,21 @@ impl Run {
         answer
     }
 
+    /// Whether what comes next may come in the same step, as told at [`Reduce`].
+    fn is_delayed(&self, step: &Step, answer: u64) -> bool {
+        let Some((gone, redeliver)) = self.gone else { return false };
+        match *step {
+            Step::Load(at) => match owner_in(at, answer) {
+                Some((owner, run)) if owner == Owner::from(gone) => {
+                    run == 1 && redeliver == Redeliver::Again
+                }
+                _ => true,
+            },
+            Step::IsDead(_) => true,
+            _ => false,
+        }
+    }
+
     fn deliver(&mut self, shared: &mut Shared, redelivered: bool) {
         if !shared.owns(self.touched, self.number, false) {
             self.wrong("a message was read from a slot that is not its receiver's");
@@ -320,7 +449,9 @@ impl Run {
             if self.last[from] >= index {
                 self.wrong("a sender's messages came out of order");
             }
-            self.last[from] = index;
+            if self.sends_many[from] {
+                self.last[from] = index;
+            }
         }
         shared.delivered[from] |= bit;
     }
@@ -384,6 +515,7 @@ impl State {
             proc.life = Life::Alive;
             proc.number = number as u8;
             proc.handle = with_new_memory(&shared, || handle(scene, part, number as Owner));
+            proc.now = proc.handle.clone();
             procs.push(proc);
         }
         if scene.newcomer.is_some() {
@@ -456,6 +588,17 @@ impl State {
             run.number = number;
             run.process = process as u8;
             run.last = proc.last;
+            run.commits = None;
+            run.forgotten = 0;
+            run.kept = [0; 3];
+            run.since.clear();
+            run.gone = match op {
+                Op::Sweep(dead) if self.is_gone(scene, dead) => Some((dead, scene.redeliver)),
+                _ => None,
+            };
+            for sender in 0..self.procs.len() {
+                run.sends_many[sender] = to_send(part(scene, sender)) > 1;
+            }
         });
 
         let part = part(scene, process);
@@ -471,6 +614,9 @@ impl State {
                 Err(thrown) if thrown.is::<Later>() => {
                     proc.op = Some(op);
                     proc.log = std::mem::take(&mut run.log);
+                    proc.now = handle;
+                    (proc.forgotten, proc.kept) = (run.forgotten, run.kept);
+                    proc.since = run.since.clone();
                 }
                 Err(thrown) => resume_unwind(thrown),
                 Ok(Err(fault)) => {
@@ -479,14 +625,23 @@ impl State {
                 Ok(Ok(sent)) => {
                     proc.op = None;
                     run.log.clear();
+                    (proc.forgotten, proc.kept) = (0, [0; 3]);
+                    proc.since.clear();
                     proc.handle = handle;
                     proc.sent += sent;
-                    state.shared.committed[process] = proc.sent;
+                    match &mut proc.handle {
+                        Handle::Receives(receiver) => _ = receiver.ends_streak(),
+                        Handle::Sends(_) if proc.sent == to_send(part) => {
+                            proc.handle = Handle::None;
+                        }
+                        _ => {}
+                    }
+                    proc.now = proc.handle.clone();
                     match op {
                         Op::Sweep(dead) => {
                             proc.swept[usize::from(dead)] = state.shared.epochs[usize::from(dead)];
                         }
-                        Op::Join if proc.handle == Handle::None => proc.life = Life::Dead,
+                        Op::Join if proc.handle == Handle::None => *proc = Proc::dead(0),
                         Op::Join => proc.life = Life::Alive,
                         Op::Send | Op::Receive => {}
                     }
@@ -524,8 +679,80 @@ impl State {
             state.shared.died += self.held_by(proc.number);
         }
         let proc = &mut state.procs[process];
-        *proc = Proc { life: Life::Dead, sent: proc.sent, ..Proc::unborn() };
+        *proc = Proc::dead(proc.sent);
         Some(state)
+    }
+
+    /// Whether nobody has that number, or ever will.
+    fn is_gone(&self, scene: &Scene, number: u8) -> bool {
+        let newcomers = &self.procs[scene.parts.len()..];
+        let may_take = |newcomer: &Proc| match newcomer.life {
+            Life::Unborn => newcomer.op.is_none() || newcomer.number == number,
+            Life::Alive => newcomer.number == number,
+            Life::Dead => false,
+        };
+        scene.reduce == Reduce::MergedAndDelayed
+            && !self.shared.lives[usize::from(number)]
+            && !newcomers.iter().any(may_take)
+    }
+
+    /// By what the search tells states apart.
+    pub fn key(&self, scene: &Scene) -> u128 {
+        if scene.reduce == Reduce::Nothing {
+            return fingerprint(|hasher| self.hash(hasher));
+        }
+        let keys = scene
+            .exchanges()
+            .map(|places| fingerprint(|hasher| self.hash_exchanged(&places, hasher)));
+        keys.min().unwrap()
+    }
+
+    /// Hashes the state with each number in another's place.
+    fn hash_exchanged(&self, places: &[u8; MOST_PARTS], hasher: &mut impl Hasher) {
+        let Shared { words, payload, lives, epochs, delivered, committed, died } = &self.shared;
+        let word = |word: u64| {
+            let owner = usize::from((word >> 4) as u16 & 0xfff);
+            word & !(0xfff << 4) | u64::from(places[owner]) << 4
+        };
+        for (at, &found) in words.iter().enumerate() {
+            let names = owner_in(at, found).is_some();
+            hasher.write_u64(if names { word(found) } else { found });
+        }
+        for &message in payload {
+            let from = usize::from(message >> 4);
+            hasher.write_u8(if message == 0 { 0 } else { places[from] << 4 | message & 0xf });
+        }
+        let mut from = [0; MOST_PARTS];
+        for (old, &new) in places.iter().enumerate() {
+            from[usize::from(new)] = old;
+        }
+        for old in from {
+            (lives[old], epochs[old], delivered[old], committed[old]).hash(hasher);
+        }
+        (died, self.crashes).hash(hasher);
+        for proc in from.iter().filter_map(|&old| self.procs.get(old)) {
+            let Proc { life, number, handle: _, sent, swept, last, op, log, now, .. } = proc;
+            let has_number = *life == Life::Alive || op.is_some();
+            let number = if has_number { places[usize::from(*number)] } else { 0 };
+            (life, number, sent, proc.kept).hash(hasher);
+            for old in from {
+                (swept[old], last[old]).hash(hasher);
+            }
+            match op {
+                Some(Op::Sweep(dead)) => Some(Op::Sweep(places[usize::from(*dead)])),
+                op => *op,
+            }
+            .hash(hasher);
+            match now {
+                Handle::None => hasher.write_u8(0),
+                Handle::Sends(sender) => sender.of_owner(number.into()).hash(hasher),
+                Handle::Receives(receiver) => receiver.of_owner(number.into()).hash(hasher),
+            }
+            for &answer in &log[proc.forgotten..] {
+                hasher.write_u64(if answer & NAMES == 0 { answer } else { word(answer) });
+            }
+            proc.since.hash(hasher);
+        }
     }
 
     /// Most messages that go with a dead receiver.
@@ -582,8 +809,52 @@ impl Proc {
             last: [0; MOST_PARTS],
             op: None,
             log: Vec::new(),
+            now: Handle::None,
+            forgotten: 0,
+            kept: [0; 3],
+            since: Vec::new(),
         }
     }
+
+    fn dead(sent: u8) -> Self {
+        Self { life: Life::Dead, sent, ..Self::unborn() }
+    }
+}
+
+impl Scene {
+    /// Every way to exchange parties with the same part: by number, whose place it takes. A newcomer is
+    /// nobody's like, and has the number of a process that is.
+    fn exchanges(&self) -> impl Iterator<Item = [u8; MOST_PARTS]> {
+        let mut all = vec![[0, 1, 2, 3, 4]];
+        for a in 0..self.parts.len() {
+            for b in 0..a {
+                if self.parts[a] == self.parts[b] {
+                    for at in 0..all.len() {
+                        let mut places = all[at];
+                        places.swap(a, b);
+                        if !all.contains(&places) {
+                            all.push(places);
+                        }
+                    }
+                }
+            }
+        }
+        all.into_iter()
+    }
+}
+
+fn to_send(part: &Part) -> u8 {
+    match part {
+        Part::Sender { batches } | Part::Waster { batches } => batches.iter().sum(),
+        Part::Receiver { .. } => 0,
+    }
+}
+
+/// 128 bits: among 10^8 states a collision is as likely as one in 10^22.
+fn fingerprint(hash: impl FnOnce(&mut Fingerprint)) -> u128 {
+    let mut hasher = Fingerprint { low: 0x9e37_79b9_7f4a_7c15, high: 0xc2b2_ae3d_27d4_eb4f };
+    hash(&mut hasher);
+    u128::from(hasher.high) << 64 | u128::from(hasher.low)
 }
 
 fn part(scene: &Scene, process: usize) -> &Part {
@@ -671,10 +942,13 @@ fn send(sender: &mut Sender<Memory>, part: &Part, process: u8, sent: u8) -> Resu
         count -= 1;
     }
     for index in 1..=count as u8 {
+        forget([6, index.into(), 0]);
         let _ = sender.payload();
         step(Step::Write(process << 4 | (sent + index)));
         sender.fill(0);
     }
+    forget([7, 0, 0]);
+    RUN.with_borrow_mut(|run| run.commits = Some(sent + count as u8));
     sender.publish();
     Ok(count as u8)
 }
@@ -683,19 +957,60 @@ fn receive(receiver: &mut Receiver<Memory>, part: &Part) -> Result<(), String> {
     let Part::Receiver { most, partial } = part else { unreachable!() };
     if receiver.held() == 0 {
         receiver.notice_returns();
+        forget([8, 0, 0]);
         match receiver.try_take(*most) {
             Ok(()) => {}
             Err(TakeError::Empty(_)) => return Ok(()),
             Err(TakeError::Corrupt(fault)) => return Err(fault.to_string()),
         }
     }
+    forget([9, 0, 0]);
     while let Some(message) = receiver.message().map_err(|fault| fault.to_string())? {
         step(Step::Read { redelivered: message.redelivered });
         receiver.advance();
+        forget([if *partial { 10 } else { 9 }, 0, 0]);
         if *partial {
             break;
         }
     }
+    forget([10, 0, 0]);
     receiver.release();
     Ok(())
+}
+
+struct Fingerprint {
+    low: u64,
+    high: u64,
+}
+
+impl Hasher for Fingerprint {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.write_u64(u64::from_le_bytes(word));
+        }
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.low = mix(self.low ^ word, 0xff51_afd7_ed55_8ccd);
+        self.high = mix(self.high.wrapping_add(word), 0xc4ce_b9fe_1a85_ec53);
+    }
+
+    fn write_u8(&mut self, byte: u8) {
+        self.write_u64(byte.into());
+    }
+
+    fn write_usize(&mut self, word: usize) {
+        self.write_u64(word as u64);
+    }
+
+    fn finish(&self) -> u64 {
+        self.low
+    }
+}
+
+fn mix(word: u64, by: u64) -> u64 {
+    let word = (word ^ word >> 29).wrapping_mul(by);
+    word ^ word >> 32
 }

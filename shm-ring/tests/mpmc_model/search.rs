@@ -1,11 +1,11 @@
 //! Through all states, each once, and then backwards from the good ends.
 
-use std::collections::HashMap;
 use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::hash::{BuildHasherDefault, Hasher};
 
-use crate::machine::{Scene, State};
+use crate::machine::{Reduce, Scene, State};
 
 /// What was found.
 pub struct Outcome {
@@ -39,21 +39,46 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Visits up to `limit` states.
-pub fn search(scene: &Scene, limit: usize) -> Outcome {
+/// Visits up to `limit` states, every `shallow`-th time the one that waits for longest.
+pub fn search(scene: &Scene, limit: usize, shallow: u32) -> Outcome {
+    let (outcome, stuck) = search_for(scene, limit, shallow, None);
+    match stuck {
+        // Not one of all those states was kept: the same way again.
+        Some(stuck) => {
+            let (again, _) = search_for(scene, limit, shallow, Some(stuck));
+            Outcome { violation: again.violation, ..outcome }
+        }
+        None => outcome,
+    }
+}
+
+/// Returns the number of a state that is stuck, too, or shows the one that is `wanted`.
+fn search_for(
+    scene: &Scene,
+    limit: usize,
+    shallow: u32,
+    wanted: Option<u32>,
+) -> (Outcome, Option<u32>) {
     let first = State::first(scene);
     let mut known: HashMap<u128, u32, BuildHasherDefault<Plain>> = HashMap::default();
-    known.insert(fingerprint(&first), 0);
+    known.insert(first.key(scene), 0);
     let mut border = VecDeque::from([(0, first)]);
     // Edges without crashes, by target.
     let mut edges: Vec<(u32, u32)> = Vec::new();
     let mut good: Vec<u32> = Vec::new();
     let mut outcome =
         Outcome { states: 1, transitions: 0, crashes: 0, whole: true, stuck: 0, violation: None };
-    // From both ends in turn, so that a bounded search is both broad and deep.
-    let mut turn = false;
-    while let Some((visited, state)) = if turn { border.pop_back() } else { border.pop_front() } {
-        turn = !turn;
+    // From both ends in turn, so that a bounded search is both broad and deep; from the back, where few
+    // states wait, if it is to be whole.
+    let mut turn = 0_u32;
+    while let Some((visited, state)) =
+        if turn.is_multiple_of(shallow) { border.pop_front() } else { border.pop_back() }
+    {
+        turn = turn.wrapping_add(1);
+        if wanted == Some(visited) {
+            outcome.violation = Some(format!("stuck: {state:#?}"));
+            break;
+        }
         if state.is_good_end(scene) {
             good.push(visited);
         }
@@ -67,7 +92,7 @@ pub fn search(scene: &Scene, limit: usize) -> Outcome {
         for (is_crash, next) in successors {
             outcome.transitions += 1;
             outcome.crashes += usize::from(is_crash);
-            let key = fingerprint(&next);
+            let key = next.key(scene);
             let number = match known.get(&key) {
                 Some(&number) => number,
                 None if known.len() >= limit => {
@@ -88,20 +113,50 @@ pub fn search(scene: &Scene, limit: usize) -> Outcome {
     }
     outcome.states = known.len();
     if outcome.whole && outcome.violation.is_none() {
-        outcome.stuck = known.len() - reaching(good, edges, known.len());
+        let reaches = reaching(good, edges, known.len());
+        outcome.stuck = reaches.iter().filter(|&&reaches| !reaches).count();
+        let stuck = reaches.iter().rposition(|&reaches| !reaches);
+        return (outcome, stuck.map(|stuck| stuck as u32));
     }
-    outcome
+    (outcome, None)
 }
 
-/// How many states lead to one of `good`.
-fn reaching(good: Vec<u32>, mut edges: Vec<(u32, u32)>, states: usize) -> usize {
+/// Tells apart up to `limit` states, and looks whether those that [`Reduce::Merged`] holds for one can do
+/// the same. Returns how many there were, and how many that made.
+pub fn merges(scene: &Scene, limit: usize) -> Result<(usize, usize), String> {
+    let apart = Scene { reduce: Reduce::Nothing, ..scene.clone() };
+    let merged = Scene { reduce: Reduce::Merged, ..scene.clone() };
+    let first = State::first(&apart);
+    let mut known = HashSet::from([first.key(&apart)]);
+    let mut border = VecDeque::from([first]);
+    let mut classes = HashMap::new();
+    while let Some(state) = border.pop_front() {
+        let mut next = vec![];
+        for (is_crash, successor) in state.successors(&apart)? {
+            next.push((is_crash, successor.key(&merged)));
+            if known.len() < limit && known.insert(successor.key(&apart)) {
+                border.push_back(successor);
+            }
+        }
+        next.sort_unstable();
+        next.dedup();
+        let can = (state.is_good_end(&apart), next);
+        let before = classes.entry(state.key(&merged)).or_insert_with(|| can.clone());
+        if *before != can {
+            return Err(format!("it is merged with one that can do something else: {state:#?}"));
+        }
+    }
+    Ok((known.len(), classes.len()))
+}
+
+/// Which states lead to one of `good`.
+fn reaching(good: Vec<u32>, mut edges: Vec<(u32, u32)>, states: usize) -> Vec<bool> {
     edges.sort_unstable();
     let mut reaches = vec![false; states];
     let mut open = good;
     for &state in &open {
         reaches[state as usize] = true;
     }
-    let mut count = open.len();
     while let Some(state) = open.pop() {
         let start = edges.partition_point(|&(to, _)| to < state);
         for &(to, from) in &edges[start..] {
@@ -110,56 +165,11 @@ fn reaching(good: Vec<u32>, mut edges: Vec<(u32, u32)>, states: usize) -> usize 
             }
             if !reaches[from as usize] {
                 reaches[from as usize] = true;
-                count += 1;
                 open.push(from);
             }
         }
     }
-    count
-}
-
-/// 128 bits: among 10^8 states a collision is as likely as one in 10^22.
-fn fingerprint(state: &State) -> u128 {
-    let mut hasher = Fingerprint { low: 0x9e37_79b9_7f4a_7c15, high: 0xc2b2_ae3d_27d4_eb4f };
-    state.hash(&mut hasher);
-    u128::from(hasher.high) << 64 | u128::from(hasher.low)
-}
-
-struct Fingerprint {
-    low: u64,
-    high: u64,
-}
-
-impl Hasher for Fingerprint {
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.write_u64(u64::from_le_bytes(word));
-        }
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        self.low = mix(self.low ^ word, 0xff51_afd7_ed55_8ccd);
-        self.high = mix(self.high.wrapping_add(word), 0xc4ce_b9fe_1a85_ec53);
-    }
-
-    fn write_u8(&mut self, byte: u8) {
-        self.write_u64(byte.into());
-    }
-
-    fn write_usize(&mut self, word: usize) {
-        self.write_u64(word as u64);
-    }
-
-    fn finish(&self) -> u64 {
-        self.low
-    }
-}
-
-fn mix(word: u64, by: u64) -> u64 {
-    let word = (word ^ word >> 29).wrapping_mul(by);
-    word ^ word >> 32
+    reaches
 }
 
 /// The key is a hash already.
