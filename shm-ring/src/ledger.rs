@@ -36,7 +36,7 @@ pub const LEDGER_MAGIC: [u8; 8] = *b"RWAYLED\0";
 /// `FileHeader::kind` of a ledger.
 pub const KIND_LEDGER: u32 = 4;
 /// The section kind of head and slots.
-pub const SECTION_LEDGER: u32 = 9;
+pub const SECTION_LEDGER: u32 = 10;
 /// Slots of a ledger. A process that shows more things than that shows these, and how many more.
 pub const SLOTS: usize = 63;
 /// Words of a slot that are the owner's.

@@ -145,7 +145,7 @@ fn the_file_is_that_of_the_page() {
     let section = offset("sections");
     assert_eq!(
         [number(section, 4), number(section + 8, 8), number(section + 16, 8)],
-        [9, 4096, 32768]
+        [10, 4096, 32768]
     );
     assert_eq!(number(offset("hidden"), 8), 0);
     assert!(bytes[offset("command")..][..16].iter().any(|byte| *byte != 0));
