@@ -24,7 +24,7 @@ use ringway_shm::mpmc::Redeliver;
 use search::Outcome;
 
 /// States per scene, if nobody says otherwise.
-const STATES: usize = if cfg!(debug_assertions) { 150_000 } else { 1_000_000 };
+const STATES: usize = if cfg!(debug_assertions) { 50_000 } else { 1_000_000 };
 
 fn base() -> Scene {
     Scene {
