@@ -92,6 +92,8 @@ pub struct Connection<H: Inbox, B: Backend> {
     peer: Option<SocketAddr>,
     /// Since when the ended session's connection is being closed.
     farewell_ns: Option<u64>,
+    /// When a drop began to wait for its last words to be said; 0 before.
+    leaving_ns: u64,
     shut: bool,
     /// Whether the socket is still connecting.
     dialing: bool,
@@ -224,6 +226,7 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
             tended_ns: 0,
             peer: None,
             farewell_ns: None,
+            leaving_ns: 0,
             shut: false,
             dialing: false,
             told: false,
@@ -402,11 +405,12 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
             _ if self.session.is_up() => meter.local_of(stats.connections, || self.local_addr()),
             _ => None,
         };
+        let dials = !matches!(self.way, Way::Bind(_));
         meter.show(&Shown {
-            binds: matches!(self.way, Way::Bind(_)),
+            binds: !dials,
             is_up: self.session.is_up(),
             peers: usize::from(self.session.is_up()),
-            peer: self.peer,
+            peer: self.peer.filter(|_| dials || self.session.is_established()),
             session: self.session.id().filter(|_| self.session.is_established()),
             local,
             backend: self.backend.name(),
@@ -540,6 +544,8 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
 
     /// Closes the connection, if there is one, and tells the session.
     fn disconnect(&mut self) {
+        // From now on the peer has its time to come back, however long ago this end last looked.
+        self.now_ns = clock::coarse_ns();
         match self.backend.detach() {
             Ok(socket) => drop(socket),
             Err(_) => self.leaked = true,

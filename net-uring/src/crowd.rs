@@ -179,6 +179,7 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
         // Options that make no sense are told now.
         let spare = Connection::member(&options, Joint::new(&set, 0))?;
         let meter = options.gauge.clone().map(Meter::new);
+        let past = Past::of(options.peers_max);
         let mut crowd = Self {
             options,
             listener,
@@ -194,7 +195,7 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
             now_ns: clock::coarse_ns(),
             tended_ns: 0,
             before: Stats::default(),
-            past: Past::default(),
+            past,
             trouble: None,
             birth,
             parks: 0,

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Connection, FAREWELL_NS, Inbox, connector};
 use crate::backend::{Backend, Kind};
+use crate::clock;
 use crate::session::{End, Session, Side};
 use crate::socket;
 
@@ -100,6 +101,7 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
 
     /// As [`Self::close`], but is content when the peer's host has everything: for a drop.
     pub(crate) fn leave(&mut self, linger: Duration) {
+        self.leaving_ns = clock::coarse_ns();
         self.session.close();
         self.push();
         self.wait(Some(linger), |it| it.is_alone() || it.is_said());
@@ -111,10 +113,11 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
     }
 
     /// Whether its peer has been without a connection for so long that another might have its place. One that
-    /// lives is back in milliseconds: a drop does not linger for this one.
+    /// lives is back in milliseconds: a drop does not linger for this one. The time before the drop does not
+    /// count, in which nobody may have looked whether it is back.
     pub(crate) fn is_forsaken(&self) -> bool {
         let lasting_ns = self.session.config().timing.takeover_ns;
-        let down_ns = |since_ns| self.now_ns.saturating_sub(since_ns);
+        let down_ns = |since_ns: u64| self.now_ns.saturating_sub(since_ns.max(self.leaving_ns));
         let since_ns = self.session.down_since_ns().filter(|_| self.session.is_established());
         since_ns.is_some_and(|since_ns| down_ns(since_ns) >= lasting_ns)
     }
@@ -131,5 +134,72 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
             transmit.is_empty() && (transmit.data.end >= goal || self.session.end().is_some());
         said && !self.backend.is_outstanding(Kind::Send)
             && self.backend.socket().is_none_or(|socket| socket::unacknowledged(&socket) == 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::backend::Kind;
+    use crate::backend::fake::Step;
+    use crate::connection::testing::{FakeReceiver, FakeSender, ends, join, script_receiver};
+    use crate::options::Options;
+    use crate::receiver::RecvError;
+    use crate::session::{Action, Format};
+
+    /// Two ends that are connected, and have had a message.
+    fn connected() -> (FakeSender, FakeReceiver) {
+        let format = Format { endian: 1, pointer: 4, align: 8 };
+        let mut options = Options::new("127.0.0.1", 0, "ticks", 7, format);
+        // There is no socket that a drop could see closed.
+        options.linger = Duration::ZERO;
+        let (mut tx, mut rx) = ends(&options).unwrap();
+        assert!(join(&mut tx, &mut rx, 4096));
+        // The greeting ends with the first looks.
+        while !tx.link_mut().connection_mut().session.is_up() {
+            tx.flush().unwrap();
+            assert_eq!(rx.try_recv().err(), Some(RecvError::Empty));
+        }
+        (tx, rx)
+    }
+
+    #[test]
+    fn what_was_before_a_break_is_no_time_without_a_connection() {
+        let (_tx, mut rx) = connected();
+        script_receiver(&mut rx).script(Kind::Recv, [Step::Reset]);
+        // Its program was elsewhere for longer than a session waits for its peer.
+        let resume_ns = rx.link_mut().connection_mut().session.config().timing.resume_ns;
+        let binder = rx.link_mut().connection_mut();
+        binder.now_ns = binder.now_ns.saturating_sub(2 * resume_ns);
+        binder.tended_ns = binder.now_ns;
+        assert_eq!(rx.try_recv().err(), Some(RecvError::Empty));
+        let binder = rx.link_mut().connection_mut();
+        assert!(!binder.session.is_up() && binder.session.end().is_none());
+        assert!(!binder.is_forsaken());
+    }
+
+    #[test]
+    fn failing_to_connect_again_and_again_does_not_put_off_giving_up() {
+        let (mut tx, _rx) = connected();
+        let dialer = tx.link_mut().connection_mut();
+        let (lasting_ns, start_ns) = (dialer.session.config().timing.takeover_ns, dialer.now_ns);
+        dialer.session.handle_disconnected(start_ns);
+        dialer.leaving_ns = start_ns;
+        let mut attempts = 0;
+        for part in 1..=1000 {
+            assert!(!dialer.is_forsaken(), "in part {part}");
+            dialer.now_ns = start_ns + part * lasting_ns / 1000;
+            if dialer.session.poll_action(dialer.now_ns) == Action::Dial {
+                dialer.session.handle_dialed(dialer.now_ns);
+                dialer.session.handle_disconnected(dialer.now_ns);
+                attempts += 1;
+            }
+        }
+        assert!(attempts > 1);
+        assert!(dialer.is_forsaken());
+        // What was before the drop does not count.
+        dialer.leaving_ns = start_ns + 1;
+        assert!(!dialer.is_forsaken());
     }
 }

@@ -7,24 +7,36 @@
 
 use crate::session::SessionId;
 
-/// As many as may come back at the same time; each tries again within a second.
+/// Of one connection; the oldest is forgotten first.
 const KEPT: usize = 64;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Past {
     ids: Vec<SessionId>,
     next: usize,
+    kept: usize,
+}
+
+impl Default for Past {
+    fn default() -> Self {
+        Self::of(1)
+    }
 }
 
 impl Past {
+    /// Of an end with so many peers.
+    pub(crate) fn of(peers: usize) -> Self {
+        Self { ids: Vec::new(), next: 0, kept: peers.max(KEPT) }
+    }
+
     /// This one is over.
     pub(crate) fn add(&mut self, id: SessionId) {
-        if self.ids.len() < KEPT {
+        if self.ids.len() < self.kept {
             self.ids.push(id);
         } else {
             self.ids[self.next] = id;
-            self.next = (self.next + 1) % KEPT;
+            self.next = (self.next + 1) % self.kept;
         }
     }
 

@@ -235,14 +235,13 @@ impl<H: Half> Session<H> {
         match self.phase {
             Phase::Down | Phase::Ended => return,
             Phase::Dialing | Phase::Greeting => self.counters.failed_attempts += 1,
-            Phase::Up | Phase::Ending => {}
+            Phase::Up | Phase::Ending => self.down_since_ns = now_ns,
         }
         self.counters.dropped_bytes += self.half.disconnected();
         self.out.clear();
         self.hang_up = None;
         self.bye = false;
         self.phase = if self.end.is_some() { Phase::Ended } else { Phase::Down };
-        self.down_since_ns = now_ns;
         if self.established && self.resume_by_ns.is_none() && self.end.is_none() {
             self.resume_by_ns = Some(now_ns.saturating_add(self.config.timing.resume_ns));
         }
