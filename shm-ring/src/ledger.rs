@@ -144,13 +144,13 @@ impl Entry {
         let slot = &self.ledger.map.pages().slots[slot];
         let sequence = slot.sequence.load_relaxed() | 1;
         slot.sequence.store_relaxed(sequence);
-        // R20, pairs with A20 in `read_slot`: who sees one of the words sees that they change.
+        // R30, pairs with A30 in `read_slot`: who sees one of the words sees that they change.
         fence_release();
         slot.number.store_relaxed(number);
         for (word, value) in slot.words.iter().zip(words) {
             word.store_relaxed(*value);
         }
-        // R21, pairs with A21: who sees the even number sees the words.
+        // R31, pairs with A31: who sees the even number sees the words.
         slot.sequence.store_release(sequence.wrapping_add(1));
     }
 }
@@ -429,13 +429,13 @@ fn paths(root: &Path) -> Result<Vec<PathBuf>, Error> {
 fn read_slot(index: usize, slot: &Slot) -> Option<Note> {
     let mut note = Note { slot: index, number: 0, words: [0; WORDS], is_torn: true };
     for _ in 0..LOOKS {
-        // A21, pairs with R21 in `Entry::write`.
+        // A31, pairs with R31 in `Entry::write`.
         let before = slot.sequence.load_acquire();
         note.number = slot.number.load_relaxed();
         for (value, word) in note.words.iter_mut().zip(&slot.words) {
             *value = word.load_relaxed();
         }
-        // A20, pairs with R20.
+        // A30, pairs with R30.
         fence_acquire();
         if before.is_multiple_of(2) && slot.sequence.load_relaxed() == before {
             note.is_torn = false;

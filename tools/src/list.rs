@@ -52,9 +52,11 @@ fn report(
         code = ExitCode::FAILURE;
     };
     let mut text = String::new();
+    let mut found_any = false;
     match watch::channels(None) {
         Ok(channels) => {
             for (name, listed) in channels.into_iter().filter(|(name, _)| options.wants(name)) {
+                found_any = true;
                 match listed {
                     Ok(listed) => text += &channel(&name, &listed),
                     Err(error) => complain(&format_args!("shm://{name} is left out. {error}")),
@@ -75,7 +77,10 @@ fn report(
                 };
                 for shown in &process.endpoints {
                     match shown {
-                        Ok(end) if options.wants(&end.name) => text += &endpoint(&process, end),
+                        Ok(end) if options.wants(&end.name) => {
+                            found_any = true;
+                            text += &endpoint(&process, end);
+                        }
                         Ok(_) => {}
                         Err(why) => {
                             let path = process.path.display();
@@ -101,6 +106,12 @@ fn report(
             }
         }
         Err(error) => complain(&error),
+    }
+    if !found_any && !options.names.is_empty() {
+        let names = options.names.join(", ");
+        complain(&format_args!(
+            "nothing is open by the name of {names}; `ringway ls` lists what is"
+        ));
     }
     // A closed standard output is nothing to complain about.
     drop(io::stdout().write_all(text.as_bytes()));

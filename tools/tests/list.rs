@@ -130,7 +130,7 @@ fn other_process() {
     };
     let ended = std::thread::spawn(|| std::io::stdin().read_line(&mut String::new()));
     if what == "receives" {
-        let address = format!("tcp://127.0.0.1:{port}/ticks?side=bind&io=thread");
+        let address = format!("tcp://127.0.0.1:{port}/ticks?side=bind&backend=epoll&io=thread");
         let mut rx = ringway::receiver::<[u8]>(&address).unwrap();
         say(&rx.local_addr().unwrap().port());
         while !ended.is_finished() {

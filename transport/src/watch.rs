@@ -438,7 +438,8 @@ fn told(word: u64, peer: Option<SocketAddr>) -> Option<String> {
         (2, _) => format!("the connection broke: {errno}"),
         (3, _) => "the peer closed the connection in the middle of the session".to_owned(),
         (4, _) => {
-            "this end hung up: a greeting that was refused or late, or a breach of the protocol"
+            "this end hung up: after the last word of a session, or a greeting that was refused or \
+             late, or a breach of the protocol"
                 .to_owned()
         }
         (kind, _) => format!("a reason that this program does not know ({kind})"),
