@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// What a side may take for anything over the length of a round. Only a hung or broken side does.
-const GRACE: Duration = Duration::from_secs(15);
+const GRACE: Duration = Duration::from_secs(60);
 
 /// What a process gets to close its channels at the end.
 const PARTING: Duration = Duration::from_secs(1);
