@@ -53,6 +53,12 @@ impl Home {
             .collect()
     }
 
+    /// Whoever is killed with an end between hosts leaves a ledger, for people to look at.
+    fn clear_the_dead(&self) {
+        let output = self.run(&["rm", "--dead"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
     fn assert_no_channel(&self) {
         assert_eq!(self.channels(), [] as [String; 0], "a channel was left behind");
     }
@@ -403,6 +409,7 @@ fn a_killed_subscriber_is_told_and_leaves_nothing() {
         );
         assert!(out.contains("lost unknown"), "{out}");
         assert!(!is_alive(publisher));
+        home.clear_the_dead();
         home.assert_no_channel();
     }
 }
@@ -423,6 +430,7 @@ fn a_killed_publisher_is_told_and_leaves_nothing() {
         );
         assert!(err.contains(&format!("subscriber (pid {subscriber}): ")), "{err}");
         assert!(!is_alive(subscriber));
+        home.clear_the_dead();
         home.assert_no_channel();
     }
 }
