@@ -305,7 +305,8 @@ impl<M: SlotMemory> Sender<M> {
         }
     }
 
-    /// Finds out how many slots from `first` on are free, the first of which its own word says is settled. False: others have used this one meanwhile.
+    /// Finds out how many slots from `first` on are free, the first of which its own word says is
+    /// settled. False: others have used this one meanwhile.
     #[cold]
     fn look_ahead(&mut self, first: u64) -> Result<bool, ClaimError> {
         let end = first + LOOK_AHEAD.min(self.geometry.mask + 1);
