@@ -114,7 +114,7 @@ impl Consumer {
     #[inline(always)]
     pub fn try_recv(&mut self) -> Result<Received<'_>, RecvError> {
         self.try_message()?;
-        Ok(Received { consumer: self })
+        Ok(Received::new(self))
     }
 
     /// As [`Self::try_recv`], but waits for a message, or for a producer to come.
@@ -124,7 +124,7 @@ impl Consumer {
     #[inline(always)]
     pub fn recv(&mut self) -> Result<Received<'_>, RecvError> {
         self.message(None)?;
-        Ok(Received { consumer: self })
+        Ok(Received::new(self))
     }
 
     /// As [`Self::recv`], for at most `timeout`.
@@ -134,7 +134,7 @@ impl Consumer {
     #[inline(always)]
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Received<'_>, RecvError> {
         self.message(Some(timeout))?;
-        Ok(Received { consumer: self })
+        Ok(Received::new(self))
     }
 
     /// Up to `limit` messages (and no more than 2^20) that are there, released together when the
@@ -178,7 +178,7 @@ impl Consumer {
 
     #[inline(always)]
     fn try_message(&mut self) -> Result<(), RecvError> {
-        if self.birth.is_foreign() || !self.reader.is_ready() {
+        if !self.reader.is_ready() {
             return self.try_message_slowly();
         }
         Ok(())
@@ -186,7 +186,7 @@ impl Consumer {
 
     #[inline(always)]
     fn message(&mut self, timeout: Option<Duration>) -> Result<(), RecvError> {
-        if self.birth.is_foreign() || !self.reader.is_ready() {
+        if !self.reader.is_ready() {
             return self.message_slowly(timeout);
         }
         Ok(())
@@ -516,12 +516,21 @@ impl Waiter for Consumer {
 #[derive(Debug)]
 pub struct Received<'a> {
     consumer: &'a mut Consumer,
+    payload: *const u8,
+    len: usize,
 }
 
-impl Received<'_> {
+// SAFETY: the pointer goes where the consumer does, which is Send, and what it points at is read only.
+unsafe impl Send for Received<'_> {}
+// SAFETY: as for Send.
+unsafe impl Sync for Received<'_> {}
+
+impl<'a> Received<'a> {
+    /// Of the message that was found.
     #[inline(always)]
-    fn message(&self) -> Message {
-        self.consumer.reader.message()
+    fn new(consumer: &'a mut Consumer) -> Self {
+        let Message { payload, len, .. } = consumer.reader.message();
+        Self { consumer, payload, len }
     }
 
     /// Whether a consumer that died may have seen this message before.
@@ -535,28 +544,27 @@ impl Received<'_> {
     /// Number of the message in its segment, from 0.
     #[inline(always)]
     pub fn sequence(&self) -> u64 {
-        self.message().sequence
+        self.consumer.reader.next_sequence()
     }
 
     /// Bytes of the message.
     #[inline(always)]
     pub fn len(&self) -> usize {
-        self.message().len
+        self.len
     }
 
     /// Whether the message is empty.
     pub fn is_empty(&self) -> bool {
-        self.message().len == 0
+        self.len == 0
     }
 
     /// Copies the front of the message out, as far as `to` has room, for readers that do not trust
     /// the producer: other than through `Deref`, the bytes may change meanwhile. Whatever the copy
     /// holds then, it keeps.
     pub fn copy_to(&self, to: &mut [u8]) {
-        let Message { payload, len, .. } = self.message();
-        let len = to.len().min(len);
+        let len = to.len().min(self.len);
         // SAFETY: the message's bytes stay mapped while `self` lives, and `len` of them are its own.
-        unsafe { copy_out(payload, &mut to[..len]) };
+        unsafe { copy_out(self.payload, &mut to[..len]) };
     }
 }
 
@@ -565,20 +573,16 @@ impl Deref for Received<'_> {
 
     #[inline(always)]
     fn deref(&self) -> &[u8] {
-        let Message { payload, len, .. } = self.message();
         // SAFETY: the reader checked that these bytes lie in the ring; the writer leaves them alone
         // until they are released, which is when this guard is dropped. A peer of the same user
         // that breaks the protocol is outside the trust model; `recv_copy` is for those.
-        unsafe { std::slice::from_raw_parts(payload, len) }
+        unsafe { std::slice::from_raw_parts(self.payload, self.len) }
     }
 }
 
 impl Drop for Received<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.consumer.birth.is_foreign() {
-            return;
-        }
         if self.consumer.reader.consume() {
             self.consumer.ring();
         }
@@ -665,9 +669,7 @@ impl<'a> Batch<'a> {
         if self.left == 0 {
             return Ok(None);
         }
-        if (self.consumer.birth.is_foreign() || !self.consumer.reader.is_ready())
-            && !self.look_closely()?
-        {
+        if !self.consumer.reader.is_ready() && !self.look_closely()? {
             return Ok(None);
         }
         let reader = &mut self.consumer.reader;

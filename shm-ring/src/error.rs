@@ -7,6 +7,8 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use crate::fork::Foreign;
+
 /// Why a channel could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("{tried}: {found}. {remedy}")]
@@ -165,6 +167,12 @@ pub enum SendError {
 }
 
 struct Waiting<'a>(&'a Option<Peer>, &'a Option<Lag>);
+
+impl From<Foreign> for SendError {
+    fn from(_: Foreign) -> Self {
+        Self::Forked
+    }
+}
 
 impl fmt::Display for Waiting<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

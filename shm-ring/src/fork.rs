@@ -1,6 +1,7 @@
 //! What fork() does to handles: the child gets copies of file descriptors whose locks belong to the
 //! parent. A child handler closes those descriptors, without unlocking (an unlock would release the
-//! parent's lock), and marks every handle as not this process's own.
+//! parent's lock), and marks every handle as not this process's own: by a count that all verbs may look
+//! at, and by replacing the data that the quickest verbs look at anyway.
 //!
 //! Nothing here knows what a descriptor is for.
 
@@ -8,8 +9,9 @@ use std::cell::UnsafeCell;
 use std::fs::File;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd, FromRawFd};
+use std::ptr::NonNull;
 use std::sync::{Once, OnceLock};
 
 use crossbeam_utils::CachePadded;
@@ -78,6 +80,86 @@ impl Drop for OwnFile {
     }
 }
 
+/// It belongs to the process that this one is a fork of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Foreign;
+
+/// Data that says so itself when it is not this process's own.
+pub trait Homing: Send + 'static {
+    /// What a forked child finds in its place.
+    const GONE: Self;
+}
+
+/// Data in a place of its own, where a fork's child replaces it.
+#[derive(Debug)]
+pub struct Homed<T: Homing> {
+    at: NonNull<T>,
+    birth: Birth,
+}
+
+// SAFETY: it owns what it points to, as a Box does, and that is Send.
+unsafe impl<T: Homing> Send for Homed<T> {}
+// SAFETY: as a Box; `&Homed` lends `&T`.
+unsafe impl<T: Homing + Sync> Sync for Homed<T> {}
+
+impl<T: Homing> Homed<T> {
+    /// Allocates.
+    pub fn new(data: T) -> Self {
+        install_handlers();
+        let at = NonNull::from(Box::leak(Box::new(data)));
+        Taking::lock().homes().push(Home { at: at.cast(), leave: leave::<T> });
+        Self { at, birth: Birth::now() }
+    }
+
+    /// Whether this process is a fork of the one that has the data.
+    #[inline(always)]
+    pub fn is_foreign(&self) -> bool {
+        self.birth.is_foreign()
+    }
+}
+
+// The references below live within one verb of a handle, and no verb forks: the handler writes when
+// there are none.
+impl<T: Homing> Deref for Homed<T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        // SAFETY: from a Box, and freed in `drop` only.
+        unsafe { self.at.as_ref() }
+    }
+}
+
+impl<T: Homing> DerefMut for Homed<T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as in `deref`; borrowed mutably.
+        unsafe { self.at.as_mut() }
+    }
+}
+
+impl<T: Homing> Drop for Homed<T> {
+    fn drop(&mut self) {
+        let at = self.at.cast();
+        Taking::lock().homes().retain(|home| home.at != at);
+        // SAFETY: from a Box, and the handler knows it no more.
+        drop(unsafe { Box::from_raw(self.at.as_ptr()) });
+    }
+}
+
+/// Where data lies that a child replaces, and how.
+struct Home {
+    at: NonNull<()>,
+    leave: unsafe fn(NonNull<()>),
+}
+
+/// # Safety
+/// A live `T` is there, and nobody looks at it meanwhile.
+unsafe fn leave<T: Homing>(at: NonNull<()>) {
+    // SAFETY: the caller's promise.
+    unsafe { at.cast::<T>().write(T::GONE) };
+}
+
 /// A slot holds a descriptor + 1.
 const FREE: u32 = 0;
 const CHUNK: usize = 64;
@@ -96,13 +178,20 @@ impl Chunk {
 
 static TABLE: Chunk = Chunk::new();
 
-/// Held while the table changes, and by the handlers across a fork. A pthread mutex, because the
-/// handlers lock and unlock in different functions.
-static TAKING: Taking = Taking(UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER));
+/// Held while the table or the homes change, and by the handlers across a fork. A pthread mutex,
+/// because the handlers lock and unlock in different functions.
+static TAKING: Taking = Taking {
+    mutex: UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER),
+    homes: UnsafeCell::new(Vec::new()),
+};
 
-struct Taking(UnsafeCell<libc::pthread_mutex_t>);
+struct Taking {
+    mutex: UnsafeCell<libc::pthread_mutex_t>,
+    /// Under the mutex.
+    homes: UnsafeCell<Vec<Home>>,
+}
 
-// SAFETY: a mutex is made to be used by several threads; nothing else looks into the cell.
+// SAFETY: a mutex is made to be used by several threads, and the other cell is reached by who holds it.
 unsafe impl Sync for Taking {}
 
 impl Taking {
@@ -114,6 +203,13 @@ impl Taking {
 
 struct TakingGuard;
 
+impl TakingGuard {
+    fn homes(&mut self) -> &mut Vec<Home> {
+        // SAFETY: this guard says that the mutex is held, and is borrowed.
+        unsafe { &mut *TAKING.homes.get() }
+    }
+}
+
 impl Drop for TakingGuard {
     fn drop(&mut self) {
         after_fork();
@@ -124,14 +220,14 @@ extern "C" fn before_fork() {
     // SAFETY: an initialised mutex of static life, which no thread locks twice: no lock is taken
     // and no fork made while it is held.
     unsafe {
-        libc::pthread_mutex_lock(TAKING.0.get());
+        libc::pthread_mutex_lock(TAKING.mutex.get());
     }
 }
 
 extern "C" fn after_fork() {
     // SAFETY: locked by this thread, or by the thread of which this one is the copy.
     unsafe {
-        libc::pthread_mutex_unlock(TAKING.0.get());
+        libc::pthread_mutex_unlock(TAKING.mutex.get());
     }
 }
 
@@ -174,6 +270,12 @@ extern "C" fn in_child() {
             }
         }
         chunk = next.get().map(|next| &**next);
+    }
+    // SAFETY: the mutex was taken before the fork; a child has one thread, which is here.
+    for home in unsafe { &*TAKING.homes.get() } {
+        // SAFETY: what is listed lives, and no verb is under way in this thread, which has forked. A verb
+        // of another thread was interrupted for ever: its handle is out of reach here.
+        unsafe { (home.leave)(home.at) };
     }
     after_fork();
 }

@@ -10,7 +10,6 @@ use crate::broadcast::{Crier, Laggard};
 use crate::control::{Control, Role};
 use crate::counters::Stats;
 use crate::error::{Error, Fault, Lag, Peer, SendError};
-use crate::fork::Birth;
 use crate::futex;
 use crate::layout::{CLOSED, ConsumerPage, DETACHED};
 use crate::liveness::{self, Identity};
@@ -27,7 +26,6 @@ use crate::wait::{self, Nap, ProbeClock, Ringer, Waiter};
 #[derive(Debug)]
 pub struct Producer {
     writer: Writer<SegmentMemory>,
-    birth: Birth,
     /// Whether anybody on this channel ever sleeps.
     sleepy: bool,
     wait: Wait,
@@ -88,7 +86,6 @@ impl Producer {
         }
         Ok(Self {
             writer: Writer::new(segment.memory(), segment.geometry()),
-            birth: Birth::now(),
             sleepy,
             wait,
             ringer: Ringer::new(sleepy),
@@ -141,14 +138,10 @@ impl Producer {
     /// that learn the length of a message by writing it. Commit with [`Claim::commit_len`]. `None`
     /// says nothing but that [`Self::try_claim`] has to look further. `likely` is the length it will
     /// probably have: nothing depends on it but speed.
-    ///
-    /// # Errors
-    /// [`SendError::Forked`].
     #[inline(always)]
-    pub fn claim_run(&mut self, likely: usize) -> Result<Option<Claim<'_>>, SendError> {
-        self.at_home()?;
+    pub fn claim_run(&mut self, likely: usize) -> Option<Claim<'_>> {
         let claim = self.writer.claim_run(likely);
-        Ok(claim.map(|claim| Claim::new(self, claim)))
+        claim.map(|claim| Claim::new(self, claim))
     }
 
     /// Room for up to `count` messages of `len` bytes each under one record header: the cheapest
@@ -197,7 +190,9 @@ impl Producer {
     /// [`SendError::Forked`], [`SendError::Corrupt`].
     #[inline(always)]
     pub fn flush(&mut self) -> Result<(), SendError> {
-        self.at_home()?;
+        if self.writer.is_foreign() {
+            return Err(SendError::Forked);
+        }
         if let Some(fault) = self.writer.broken() {
             return Err(SendError::Corrupt(fault));
         }
@@ -239,13 +234,7 @@ impl Producer {
     }
 
     #[inline(always)]
-    fn at_home(&self) -> Result<(), SendError> {
-        if self.birth.is_foreign() { Err(SendError::Forked) } else { Ok(()) }
-    }
-
-    #[inline(always)]
     fn try_room(&mut self, wanted: Wanted) -> Result<spsc::Claim, SendError> {
-        self.at_home()?;
         loop {
             match wanted.claim(&mut self.writer) {
                 Ok(claim) => return Ok(claim),
@@ -260,7 +249,6 @@ impl Producer {
         wanted: Wanted,
         timeout: Option<Duration>,
     ) -> Result<spsc::Claim, SendError> {
-        self.at_home()?;
         loop {
             match wanted.claim(&mut self.writer) {
                 Ok(claim) => return Ok(claim),
@@ -314,6 +302,7 @@ impl Producer {
                 Err(SendError::TooLarge { len: wanted.bytes(), max })
             }
             ClaimError::Corrupt(fault) => Err(self.poison(fault)),
+            ClaimError::Foreign => Err(SendError::Forked),
             ClaimError::Full => {
                 if !self.writer.flush() {
                     return self.make_way(wanted);
@@ -386,7 +375,7 @@ impl Drop for Producer {
     /// wait up to two seconds for others who are just opening or closing the channel. In a forked
     /// child: does nothing.
     fn drop(&mut self) {
-        if self.birth.is_foreign() {
+        if self.writer.is_foreign() {
             return;
         }
         if self.writer.broken().is_none() {
@@ -481,12 +470,9 @@ impl<'a> Claim<'a> {
 
     #[inline(always)]
     fn finish(self, len: Option<usize>, publish: Publish) -> Result<(), SendError> {
-        if self.producer.birth.is_foreign() {
-            return Err(SendError::Forked);
-        }
         match len {
-            None => self.producer.writer.commit(self.claim, publish),
-            Some(len) => self.producer.writer.commit_len(self.claim, len, publish),
+            None => self.producer.writer.commit(self.claim, publish)?,
+            Some(len) => self.producer.writer.commit_len(self.claim, len, publish)?,
         }
         if publish == Publish::Now {
             self.producer.ring();
@@ -540,11 +526,8 @@ impl ArrayClaim<'_> {
     /// As [`Claim::commit`].
     #[inline(always)]
     pub fn queue(self, count: usize) -> Result<(), SendError> {
-        if self.producer.birth.is_foreign() {
-            return Err(SendError::Forked);
-        }
         let count = count.clamp(1, self.count);
-        self.producer.writer.commit_array(self.claim, self.len, count, Publish::Later);
+        self.producer.writer.commit_array(self.claim, self.len, count, Publish::Later)?;
         Ok(())
     }
 }

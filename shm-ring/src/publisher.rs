@@ -10,7 +10,6 @@ use crate::broadcast::Crier;
 use crate::control::{Control, Role};
 use crate::counters::Stats;
 use crate::error::{Error, Fault, SendError};
-use crate::fork::Birth;
 use crate::layout::CLOSED;
 use crate::liveness::Identity;
 use crate::memory::RingMemory;
@@ -36,7 +35,6 @@ pub struct Publisher {
     writer: Writer<SegmentMemory>,
     /// Messages are written here first: in the ring they may be read while they are written.
     scratch: Vec<Chunk>,
-    birth: Birth,
     sleepy: bool,
     crier: Crier,
     /// Sticky: what this end finds wrong in its own memory stays wrong.
@@ -88,7 +86,6 @@ impl Publisher {
         Ok(Self {
             writer,
             scratch,
-            birth: Birth::now(),
             sleepy,
             crier: Crier::new(sleepy),
             broken: None,
@@ -166,7 +163,7 @@ impl Publisher {
 
     #[inline(always)]
     fn usable(&self) -> Result<(), SendError> {
-        if self.birth.is_foreign() {
+        if self.writer.is_foreign() {
             return Err(SendError::Forked);
         }
         match self.broken {
@@ -211,6 +208,7 @@ impl Publisher {
                 return Err(SendError::TooLarge { len: self.max_len() + 1, max: self.max_len() });
             }
             ClaimError::Corrupt(fault) => fault,
+            ClaimError::Foreign => return Err(SendError::Forked),
         };
         self.broken = Some(fault);
         self.writer.memory().producer().end.poisoned.store_release(fault as u64);
@@ -219,13 +217,10 @@ impl Publisher {
 
     #[inline(always)]
     fn put(&mut self, len: usize, publish: Publish) -> Result<(), SendError> {
-        if self.birth.is_foreign() {
-            return Err(SendError::Forked);
-        }
         let claim = self.room(|writer| writer.try_claim(len))?;
         let at = self.writer.payload_at(&claim);
         write_words(self.writer.memory(), at, &self.scratch.as_flattened_bytes()[..len]);
-        self.writer.commit(claim, publish);
+        self.writer.commit(claim, publish)?;
         if publish == Publish::Now {
             self.ring();
         }
@@ -233,13 +228,10 @@ impl Publisher {
     }
 
     fn put_array(&mut self, len: usize, count: usize) -> Result<(), SendError> {
-        if self.birth.is_foreign() {
-            return Err(SendError::Forked);
-        }
         let claim = self.room(|writer| writer.try_claim_array(len, count))?;
         let at = self.writer.array_payload_at(&claim);
         write_words(self.writer.memory(), at, &self.scratch.as_flattened_bytes()[..len * count]);
-        self.writer.commit_array(claim, len, count, Publish::Later);
+        self.writer.commit_array(claim, len, count, Publish::Later)?;
         Ok(())
     }
 
@@ -257,7 +249,7 @@ impl Drop for Publisher {
     /// `Disconnected`. May wait up to two seconds for others who are just opening or closing the
     /// channel. In a forked child: does nothing.
     fn drop(&mut self) {
-        if self.birth.is_foreign() {
+        if self.writer.is_foreign() {
             return;
         }
         if self.broken.is_none() {

@@ -117,7 +117,7 @@ impl Outlet for Producer {
 
     #[inline(always)]
     fn claim_run(&mut self, likely: usize) -> Result<Option<Claim<'_>>, ShmSendError> {
-        self.claim_run(likely)
+        Ok(self.claim_run(likely))
     }
 
     #[inline(always)]

@@ -1,0 +1,488 @@
+//! The reader's half of the SPSC ring: is there a record, what is in it, and what the writer is told of
+//! how far it was read.
+
+use super::{Geometry, max_record};
+use crate::error::Fault;
+use crate::fork::{Homed, Homing};
+use crate::layout::{
+    ARRAY_OFFSET, RECORD_ARRAY, RECORD_HEADER, RECORD_MESSAGE, RECORD_PADDING, RUN_MAX,
+    RecordHeader, SEQUENCE_MASK,
+};
+use crate::memory::{Access, RingMemory};
+
+/// Most bytes that are released before the head is published. It also bounds the walk of a successor
+/// from the head to the first message that was not received, and its messages, the smallest being
+/// one byte of an array, to fewer than sequence numbers of 24 bits tell apart.
+const PUBLISH_MAX: u64 = 4 << 20;
+
+/// A message in the ring, to be read before [`Reader::release`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Its bytes.
+    pub payload: *const u8,
+    /// How many.
+    pub len: usize,
+    /// Its number, from 0, in this segment.
+    pub sequence: u64,
+}
+
+/// The consumer's half of the algorithm.
+#[derive(Debug)]
+pub struct Reader<M> {
+    memory: M,
+    head: Homed<Head>,
+    mask: u64,
+    align_mask: u64,
+    payload_offset: u64,
+    /// Bytes of the array that is being read, its header included.
+    array_size: u64,
+    /// Ring offset of that array's record.
+    array: u64,
+    /// Position of the ring's first byte in this lap.
+    lap: u64,
+    /// The head that the writer knows of.
+    published: u64,
+    /// Bytes released before the head is published.
+    publish_every: u64,
+    /// Messages stepped over and not released, those apart that a release behind them took along.
+    held: u64,
+}
+
+/// What every message changes or is compared with. In a forked child nothing is there that is expected,
+/// and every step stops.
+#[derive(Debug)]
+struct Head {
+    /// Ring offset of the next record; within an array, of the next element less `payload_offset`, so
+    /// that the bytes are `payload_offset` behind it in either case.
+    front: u64,
+    /// Bytes of one message; 0 when nothing is expected.
+    len: u64,
+    /// The header that the next record has if it is as long as the last one. One compare then stands
+    /// for all checks, and the record's size is known without waiting for the load: a predicted branch
+    /// instead of a dependent address. [`UNEXPECTED`], but for its number: nothing is expected, or an
+    /// array is being read.
+    ///
+    /// Not beside `front`, where the two would be stepped on as one vector: what one message stores of them
+    /// the next one loads, and a vector takes longer through memory.
+    expected: u64,
+    /// From this `front` on there is more to do than to go on to the next message: the ring ends, or
+    /// what is expected would run past its end, or the head is to be published, or the array ends. One
+    /// compare stands for all four.
+    stop: u64,
+    /// Number of the next message. The counter that others see follows it.
+    next: u64,
+    /// From one message to the next: bytes of the expected record, or of an element; 0 when nothing is
+    /// expected.
+    step: u64,
+    /// Whether an array is being read.
+    in_array: bool,
+}
+
+impl Homing for Head {
+    const GONE: Self =
+        Self { front: 0, len: 0, expected: u64::MAX, stop: 0, next: 0, step: 0, in_array: false };
+}
+
+/// A header that no record has. Memory that holds it all the same, with the right number, shows one empty
+/// message, because `len` and `step` are 0 then; what is written over by accident does not look like it.
+const UNEXPECTED: u64 = RecordHeader::new(0x6e6f_6e65, u8::MAX, 0).0;
+
+/// What a header changes by from one message to the next that is as long.
+const NEXT: u64 = RecordHeader::new(0, 0, 1).0;
+
+/// A checked record.
+#[derive(Clone, Copy, Debug)]
+struct Record {
+    /// Position of the record itself, padding before it skipped.
+    at: u64,
+    size: u64,
+    /// Number of its first message, modulo 2^24.
+    sequence: u64,
+    /// All of it.
+    header: u64,
+    is_array: bool,
+    /// Messages in it.
+    count: u64,
+    /// Bytes of each.
+    len: u64,
+}
+
+/// A record's worth of messages, or a part of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// The first message's bytes; the others follow without gaps.
+    pub payload: *const u8,
+    /// Bytes of each.
+    pub len: usize,
+    /// How many.
+    pub count: usize,
+    /// Number of the first, from 0, in this segment.
+    pub sequence: u64,
+}
+
+impl<M: RingMemory> Reader<M> {
+    /// A reader that goes on where the last reader of this memory stopped.
+    pub fn attach(memory: M, geometry: Geometry) -> Result<Self, Fault> {
+        // A3, pairs with R3 in Reader::consume and Reader::release.
+        let received = memory.consumer().progress.received.load_acquire();
+        let head = memory.consumer().gate.head.load_acquire();
+        // No ring lives to see the limit; with it, no sum below can overflow.
+        const LIMIT: u64 = 1 << 63;
+        if head & (geometry.record_align - 1) != 0 || head >= LIMIT || received >= LIMIT {
+            return Err(Fault::Position);
+        }
+        let mut reader = Self::starting_at(memory, geometry, head);
+        reader.head.next = received;
+        reader.resume(received)?;
+        Ok(reader)
+    }
+
+    /// A reader of memory in which there is nothing, and never will be.
+    pub fn idle(memory: M) -> Self {
+        Self::starting_at(memory, Geometry { record_align: 16, payload_offset: 8 }, 0)
+    }
+
+    fn starting_at(memory: M, geometry: Geometry, head: u64) -> Self {
+        let capacity = memory.capacity();
+        let mask = capacity - 1;
+        let mut reader = Self {
+            head: Homed::new(Head {
+                front: head & mask,
+                len: 0,
+                expected: UNEXPECTED,
+                stop: 0,
+                next: 0,
+                step: 0,
+                in_array: false,
+            }),
+            mask,
+            align_mask: geometry.record_align - 1,
+            payload_offset: geometry.payload_offset,
+            array_size: 0,
+            array: 0,
+            lap: head & !mask,
+            published: head,
+            publish_every: (capacity / 8).min(PUBLISH_MAX),
+            held: 0,
+            memory,
+        };
+        reader.set_stop();
+        reader
+    }
+
+    /// The memory under it.
+    #[inline(always)]
+    pub fn memory(&self) -> &M {
+        &self.memory
+    }
+
+    /// Whether it is of the process that this one is a fork of. Such a reader has nothing ready, and is to
+    /// be asked for nothing else.
+    #[inline(always)]
+    pub fn is_foreign(&self) -> bool {
+        self.head.is_foreign()
+    }
+
+    /// Messages stepped over so far, which is also the number of the next one.
+    #[inline(always)]
+    pub fn next_sequence(&self) -> u64 {
+        self.head.next
+    }
+
+    /// Whether messages were stepped over and not released yet.
+    #[inline(always)]
+    pub fn holds_any(&self) -> bool {
+        self.held != 0
+    }
+
+    /// The next message, if one is there. Looking twice without stepping on shows the same.
+    #[inline(always)]
+    pub fn peek(&mut self) -> Result<Option<Message>, Fault> {
+        if self.is_ready() || self.look_closely()? { Ok(Some(self.message())) } else { Ok(None) }
+    }
+
+    /// Whether there is nothing: one load, for those who look again and again.
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        !self.head.in_array && self.memory.word(self.head.front).load_published() == 0
+    }
+
+    /// Whether there certainly is a message: one as long as the last. If not, ask
+    /// [`Self::look_closely`]. The two don't return the message: what comes out of either of two
+    /// places goes through memory, or is taken apart and put together again.
+    #[inline(always)]
+    pub fn is_ready(&self) -> bool {
+        // A1, pairs with R1 in Writer::commit_record and Writer::flush. No header begins within an array.
+        self.head.in_array || self.memory.word(self.head.front).load_acquire() == self.head.expected
+    }
+
+    /// Whether there is a message, by all its header says.
+    #[cold]
+    #[inline(never)]
+    pub fn look_closely(&mut self) -> Result<bool, Fault> {
+        if self.head.in_array {
+            return Ok(true);
+        }
+        let Some(record) = self.look(self.position())? else { return Ok(false) };
+        if record.sequence != self.next_sequence() & SEQUENCE_MASK {
+            return Err(Fault::Sequence);
+        }
+        self.enter(&record);
+        Ok(true)
+    }
+
+    /// The message that was found.
+    #[inline(always)]
+    pub fn message(&self) -> Message {
+        let offset = self.head.front + self.payload_offset;
+        self.memory.touch(offset, self.head.len, Access::Read);
+        Message {
+            payload: self.memory.payload(offset).cast_const(),
+            len: self.head.len as usize,
+            sequence: self.next_sequence(),
+        }
+    }
+
+    /// The message that was found, and those that follow it in the same record.
+    #[inline(always)]
+    pub fn run(&self) -> Run {
+        let count = if !self.head.in_array { 1 } else { self.elements_left() };
+        let Message { payload, len, sequence } = self.message();
+        self.memory.touch(self.head.front + self.payload_offset, self.head.len * count, Access::Read);
+        Run { payload, len, count: count as usize, sequence }
+    }
+
+    /// Within an array.
+    #[inline(always)]
+    fn elements_left(&self) -> u64 {
+        // Both fit into 32 bits, where a division takes half as long.
+        u64::from((self.head.stop - self.head.front) as u32 / self.head.step as u32)
+    }
+
+    /// Steps over the message that was found and gives its room back. Returns true when the head was
+    /// published for the writer, who may be asleep waiting for it. In a forked child: does nothing.
+    #[inline(always)]
+    pub fn consume(&mut self) -> bool {
+        let front = self.head.front + self.head.step;
+        if front >= self.head.stop {
+            return self.consume_and_turn();
+        }
+        self.step_to(front);
+        false
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn consume_and_turn(&mut self) -> bool {
+        if self.is_foreign() {
+            return false;
+        }
+        self.step_to(self.head.front + self.head.step);
+        self.turn_and_publish()
+    }
+
+    #[inline(always)]
+    fn step_to(&mut self, front: u64) {
+        // Read before the store to shared memory, which might, for all the compiler knows, change it: a
+        // tenth of the time of a message of 8 bytes.
+        let next = self.head.next.wrapping_add(1);
+        self.head.front = front;
+        self.head.expected = self.head.expected.wrapping_add(NEXT);
+        self.head.next = next;
+        // R3, pairs with A3 in Reader::attach: the bytes were read before.
+        self.memory.consumer().progress.received.store_release(next);
+        crate::fault::point(crate::fault::Point::MidRelease);
+    }
+
+    /// Steps over `count` messages, at most those of the run that was found, without giving their
+    /// room back yet.
+    #[inline(always)]
+    pub fn advance(&mut self, count: usize) {
+        let count = count as u64;
+        debug_assert!(count > 0);
+        self.held += count;
+        self.head.next = self.head.next.wrapping_add(count);
+        self.head.front += self.head.step * count;
+        self.head.expected = self.head.expected.wrapping_add(NEXT.wrapping_mul(count));
+        if self.head.front >= self.head.stop {
+            self.turn();
+        }
+    }
+
+    /// Gives back everything stepped over. Returns true when the head was published for the
+    /// writer, who may be asleep waiting for it.
+    #[inline(always)]
+    pub fn release(&mut self) -> bool {
+        self.held = 0;
+        // R3, pairs with A3 in Reader::attach.
+        self.memory.consumer().progress.received.store_release(self.head.next);
+        crate::fault::point(crate::fault::Point::MidRelease);
+        self.head.front >= self.head.stop && self.turn_and_publish()
+    }
+
+    /// Tells the writer how far it may write, if that is news. Call whenever the ring is found
+    /// empty and before sleeping: else a writer with a large record may wait for ever.
+    #[inline]
+    pub fn publish_head(&mut self) -> bool {
+        let head = self.position();
+        if self.published == head || self.held != 0 {
+            return false;
+        }
+        // R2, pairs with A2 in RingMemory::released.
+        self.memory.consumer().gate.head.store_release(head);
+        self.published = head;
+        if !self.head.in_array {
+            self.set_stop();
+        }
+        true
+    }
+
+    /// Whether nothing is left: a look, without any effect.
+    pub fn is_drained(&self) -> Result<bool, Fault> {
+        Ok(!self.head.in_array && self.look(self.position())?.is_none())
+    }
+
+    /// Position of the oldest record that was not wholly stepped over.
+    pub fn position(&self) -> u64 {
+        self.lap + if !self.head.in_array { self.head.front } else { self.array }
+    }
+
+    /// What `stop` stands for, but for the publication.
+    #[cold]
+    #[inline(never)]
+    fn turn(&mut self) {
+        let was_array = self.head.in_array;
+        if was_array {
+            self.head.front = self.array + self.array_size;
+            self.head.in_array = false;
+        }
+        if self.head.front > self.mask {
+            self.head.front = 0;
+            self.lap += self.mask + 1;
+        }
+        // As long a record again is not to be expected where it would run past the end.
+        if was_array || self.head.front + self.head.step > self.mask + 1 {
+            (self.head.expected, self.head.step, self.head.len) = (UNEXPECTED, 0, 0);
+        }
+        self.set_stop();
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn turn_and_publish(&mut self) -> bool {
+        self.turn();
+        // A batch that was forgotten went along.
+        self.held = 0;
+        // Rarely enough that the writer's line moves seldom, often enough that a writer of large
+        // records does not run dry.
+        self.position() - self.published >= self.publish_every && self.publish_head()
+    }
+
+    /// Not within an array, where its end is all there is to stop at.
+    fn set_stop(&mut self) {
+        let capacity = self.mask + 1;
+        let fits = if self.head.step == 0 { capacity } else { capacity - self.head.step + 1 };
+        let due = (self.published + self.publish_every).saturating_sub(self.lap);
+        self.head.stop = fits.min(due);
+    }
+
+    /// After a crash or a clean end: `received` is exact, the head lags behind it. The records in
+    /// between are still there, because the writer takes no room beyond the head it was told.
+    fn resume(&mut self, received: u64) -> Result<(), Fault> {
+        let mut position = self.position();
+        let mut next = None;
+        while let Some(record) = self.look(position)? {
+            if next.is_some_and(|next| next != record.sequence) {
+                return Err(Fault::Sequence);
+            }
+            let behind = received.wrapping_sub(record.sequence) & SEQUENCE_MASK;
+            if behind < record.count {
+                self.enter(&record);
+                self.head.front += behind * self.head.step;
+                return Ok(());
+            }
+            position = record.at + record.size;
+            if position - self.published > self.mask + 1 {
+                return Err(Fault::Position);
+            }
+            next = Some((record.sequence + record.count) & SEQUENCE_MASK);
+        }
+        if next.is_some_and(|next| next != received & SEQUENCE_MASK) {
+            return Err(Fault::Sequence);
+        }
+        self.lap = position & !self.mask;
+        self.head.front = position & self.mask;
+        self.set_stop();
+        Ok(())
+    }
+
+    fn enter(&mut self, record: &Record) {
+        let offset = record.at & self.mask;
+        self.lap = record.at - offset;
+        self.head.len = record.len;
+        if record.is_array {
+            // Its header does not tell its element count, so there is nothing to compare with.
+            self.head.expected = UNEXPECTED;
+            self.array = offset;
+            self.array_size = record.size;
+            self.head.in_array = true;
+            self.head.step = record.len;
+            self.head.front = offset + ARRAY_OFFSET - self.payload_offset;
+            self.head.stop = self.head.front + record.len * record.count;
+        } else {
+            self.head.expected = record.header;
+            self.head.step = record.size;
+            self.head.front = offset;
+            self.set_stop();
+        }
+    }
+
+    /// Reads and checks the record at `position`, skipping padding. Every number from the ring is
+    /// read once, into a local, before it is used.
+    fn look(&self, mut position: u64) -> Result<Option<Record>, Fault> {
+        let mut padded = false;
+        loop {
+            let offset = position & self.mask;
+            // A1, pairs with R1 in Writer::commit_record and Writer::flush.
+            let header = RecordHeader(self.memory.word(offset).load_published());
+            if header.0 == 0 {
+                return if padded { Err(Fault::Padding) } else { Ok(None) };
+            }
+            let to_end = self.mask + 1 - offset;
+            match header.kind() {
+                RECORD_PADDING => {
+                    if padded || header.body_len() + RECORD_HEADER != to_end {
+                        return Err(Fault::Padding);
+                    }
+                    padded = true;
+                    position += to_end;
+                }
+                kind @ (RECORD_MESSAGE | RECORD_ARRAY) => {
+                    let len = header.body_len();
+                    let is_array = kind == RECORD_ARRAY;
+                    let start = if is_array { ARRAY_OFFSET } else { self.payload_offset };
+                    let size = (start + len + self.align_mask) & !self.align_mask;
+                    if size > max_record(self.mask + 1) || size > to_end {
+                        return Err(Fault::Length);
+                    }
+                    let (len, count) =
+                        if is_array { self.look_array(offset + start, len)? } else { (len, 1) };
+                    let (header, sequence) = (header.0, header.sequence());
+                    let at = position;
+                    return Ok(Some(Record { at, size, sequence, header, is_array, count, len }));
+                }
+                _ => return Err(Fault::Kind),
+            }
+        }
+    }
+
+    /// Bytes of an element, and how many there are.
+    fn look_array(&self, offset: u64, len: u64) -> Result<(u64, u64), Fault> {
+        let shape = self.memory.word(offset - 8).load_relaxed();
+        let (element, count) = (shape & 0xffff_ffff, shape >> 32);
+        if element == 0 || count == 0 || count > RUN_MAX || element * count != len {
+            return Err(Fault::Array);
+        }
+        Ok((element, count))
+    }
+}

@@ -1,0 +1,549 @@
+//! The writer's half of the SPSC ring: where the next record goes, whether there is room, and how it is
+//! published.
+
+use super::{Geometry, max_record};
+use crate::error::Fault;
+use crate::fork::{Foreign, Homed, Homing};
+use crate::layout::{
+    ARRAY_OFFSET, RECORD_ARRAY, RECORD_HEADER, RECORD_MESSAGE, RECORD_PADDING, RUN_MAX,
+    RecordHeader, SEQUENCE_MASK,
+};
+use crate::memory::{Access, Boundary, RingMemory};
+
+/// Positions are multiples of it.
+const POSITION_UNIT: u64 = 16;
+
+/// How far ahead of the tail the writer asks for lines, in bytes. From 128 to 512 a stream of 64-byte
+/// typed messages goes at 1.3 times the rate without; at 1024 a 4 MiB ring loses it again
+/// (`ringway-bench stream --size 64 --systems ringway-shm-raw,ringway-shm-typed`). It does not do for
+/// the terminator: who polls the record before it draws that line away again, and a round trip of 48
+/// bytes takes twice as long (`ringway-bench pingpong --size 48`).
+const PREFETCH_AHEAD: u64 = 512;
+
+/// Why a claim was not granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimError {
+    /// Not enough was released yet.
+    Full,
+    /// Longer than [`Writer::max_len`].
+    TooLarge,
+    /// The reader's page makes no sense.
+    Corrupt(Fault),
+    /// The writer is of the process that this one is a fork of.
+    Foreign,
+}
+
+/// Room for one record at the tail, not published yet. Forgetting it is aborting it: nothing was
+/// written that a reader could see. Where it is and what it takes is found out again at the commit: the
+/// stores that carry a larger claim there cost more.
+#[derive(Debug)]
+pub struct Claim {
+    /// Payload bytes claimed.
+    len: u64,
+}
+
+impl Claim {
+    /// Payload bytes that may be written.
+    #[inline(always)]
+    pub fn room(&self) -> usize {
+        self.len as usize
+    }
+}
+
+/// Whether a commit becomes visible at once or with the batch it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Publish {
+    /// Now, with everything queued before it.
+    Now,
+    /// At the next [`Writer::flush`] or commit with [`Publish::Now`].
+    Later,
+}
+
+/// The producer's half of the algorithm.
+#[derive(Debug)]
+pub struct Writer<M> {
+    memory: M,
+    tail: Homed<Tail>,
+    /// Minus the record alignment, which as a mask rounds down to it.
+    align: u64,
+    /// Where a message starts in its record.
+    payload_offset: u64,
+    /// What is added to a message's length before it is rounded down to its record's size.
+    round: u64,
+    /// capacity - 1.
+    mask: u64,
+    /// Position of the ring's first byte in this lap.
+    lap: u64,
+    /// What may be written is below this position: the last head seen, plus the capacity.
+    limit: u64,
+    /// Bytes before the front that the next record's publication turns into padding.
+    padding: u64,
+    /// Header of the first record of a batch, kept back until the flush; 0 when there is none.
+    withheld: u64,
+    /// Where in the ring it belongs.
+    withheld_at: u64,
+    flushes: u64,
+    /// Sticky: a ring that made no sense once is not written any more.
+    broken: Option<Fault>,
+}
+
+/// What every message changes or is compared with. The reader finds records by their headers, so nobody
+/// else needs to know where the tail is; and in a forked child nothing fits, and nothing is quick.
+#[derive(Debug)]
+struct Tail {
+    /// Ring offset of the next record.
+    front: u64,
+    /// Ring offset at which a record may end at most: before the lap does, so that its terminator is
+    /// behind it; where that terminator is below `limit`; and where the longest record would end if it
+    /// began where this was set. One compare stands for all three.
+    bound: u64,
+    /// What can be committed with nothing but its own header.
+    quick: u64,
+}
+
+impl Homing for Tail {
+    const GONE: Self = Self { front: 0, bound: 0, quick: NOTHING };
+}
+
+/// [`Tail::quick`]: look closer, at every commit.
+const NOTHING: u64 = 0;
+/// Nothing is withheld and no padding waits: what is to be published at once.
+const ALONE: u64 = 1;
+/// A batch has begun: what is to be published with it.
+const IN_BATCH: u64 = 2;
+
+/// No length that is asked for is above it; sums with it do not overflow.
+const LEN_LIMIT: u64 = 1 << 40;
+
+impl<M: RingMemory> Writer<M> {
+    /// A writer on fresh, zeroed memory. Allocates.
+    pub fn new(memory: M, geometry: Geometry) -> Self {
+        let capacity = memory.capacity();
+        let mut writer = Self {
+            tail: Homed::new(Tail { front: 0, bound: 0, quick: NOTHING }),
+            align: geometry.record_align.wrapping_neg(),
+            payload_offset: geometry.payload_offset,
+            round: geometry.payload_offset + geometry.record_align - 1,
+            mask: capacity - 1,
+            lap: 0,
+            limit: capacity,
+            padding: 0,
+            withheld: 0,
+            withheld_at: 0,
+            flushes: 0,
+            broken: None,
+            memory,
+        };
+        writer.settle();
+        writer
+    }
+
+    /// The memory under it.
+    #[inline(always)]
+    pub fn memory(&self) -> &M {
+        &self.memory
+    }
+
+    /// Whether it is of the process that this one is a fork of. Such a writer writes nothing.
+    #[inline(always)]
+    pub fn is_foreign(&self) -> bool {
+        self.tail.is_foreign()
+    }
+
+    /// Longest message.
+    #[inline(always)]
+    pub fn max_len(&self) -> usize {
+        (max_record(self.mask + 1) - self.payload_offset) as usize
+    }
+
+    /// The most bytes that messages sent as one array may have together.
+    pub fn max_array_len(&self) -> usize {
+        (max_record(self.mask + 1) - ARRAY_OFFSET) as usize
+    }
+
+    /// Messages committed so far, queued ones included, which is also the number of the next. It has
+    /// no private copy: a store is what costs most here, and the number only says which message this
+    /// is. Somebody who scribbles over the counter confuses the reader, who checks it.
+    #[inline(always)]
+    pub fn sequence(&self) -> u64 {
+        self.memory.producer().counters.sent.load_relaxed()
+    }
+
+    /// Bytes between a head and the tail; 0 for a head that makes no sense.
+    pub fn depth_beyond(&self, head: u64) -> u64 {
+        self.position().saturating_sub(head)
+    }
+
+    /// Batches published so far.
+    pub fn flushes(&self) -> u64 {
+        self.flushes
+    }
+
+    /// Why the ring was given up, if it was.
+    #[inline(always)]
+    pub fn broken(&self) -> Option<Fault> {
+        self.broken
+    }
+
+    /// From now on nothing fits, for this reason.
+    pub fn give_up(&mut self, fault: Fault) {
+        self.broken = Some(fault);
+        self.settle();
+    }
+
+    /// Room for a record of `len` bytes. Looks at the reader's gate only when the room known of
+    /// does not do.
+    #[inline(always)]
+    pub fn try_claim(&mut self, len: usize) -> Result<Claim, ClaimError> {
+        self.claim_record(len as u64, self.round)
+    }
+
+    /// Room for a record of `count` messages of `len` bytes each, both at least 1, together no
+    /// longer than the longest message and no more than [`RUN_MAX`].
+    #[inline(always)]
+    pub fn try_claim_array(&mut self, len: usize, count: usize) -> Result<Claim, ClaimError> {
+        match (len as u64).checked_mul(count as u64) {
+            Some(total) if total > 0 && count as u64 <= RUN_MAX => {
+                self.claim_record(total, self.round_behind(ARRAY_OFFSET))
+            }
+            _ => Err(ClaimError::TooLarge),
+        }
+    }
+
+    /// The slow path returns nothing but whether to go on, and the claim is made here in any case:
+    /// made there, it would come back through memory, and a load that has to wait for stores to be
+    /// assembled waits behind those to contested lines (a stream of 8-byte messages ran at a quarter
+    /// of its rate).
+    #[inline(always)]
+    fn claim_record(&mut self, len: u64, round: u64) -> Result<Claim, ClaimError> {
+        let size = (len.wrapping_add(round)) & self.align;
+        if len >= LEN_LIMIT || self.tail.front + size > self.tail.bound {
+            self.make_room(len, size)?;
+        }
+        self.prefetch(size);
+        Ok(Claim { len })
+    }
+
+    /// The longest run of free bytes in one piece at the tail, as known: for a serialiser that
+    /// learns the length by writing. `None`: not even an empty message. `likely` is what the message will
+    /// take if all goes as usual: nothing depends on it but which lines are asked for.
+    #[inline(always)]
+    pub fn claim_run(&mut self, likely: usize) -> Option<Claim> {
+        let len = self.tail.bound.checked_sub(self.tail.front + self.payload_offset)?;
+        self.prefetch((likely as u64).wrapping_add(self.round) & self.align);
+        Some(Claim { len })
+    }
+
+    /// Asks for two lines: the terminator's, so that it comes from the reader's cache at the same time
+    /// as the payload's and not after it, and one that a stream will write [`PREFETCH_AHEAD`] bytes
+    /// from now. Either may be behind the ring, where nothing is asked for in vain but a line.
+    #[inline(always)]
+    fn prefetch(&self, size: u64) {
+        self.memory.prefetch_write(self.tail.front.wrapping_add(size));
+        self.memory.prefetch_write(self.tail.front + PREFETCH_AHEAD);
+    }
+
+    /// Where the payload of `claim` goes: `claim.room()` bytes, nobody else's until the commit.
+    #[inline(always)]
+    pub fn payload(&self, claim: &Claim) -> *mut u8 {
+        self.bytes_behind(claim, self.payload_offset)
+    }
+
+    /// Where in the ring that is.
+    #[inline(always)]
+    pub fn payload_at(&self, _claim: &Claim) -> u64 {
+        self.tail.front + self.payload_offset
+    }
+
+    /// Where in the ring element 0 of an array claim goes.
+    #[inline(always)]
+    pub fn array_payload_at(&self, _claim: &Claim) -> u64 {
+        self.tail.front + ARRAY_OFFSET
+    }
+
+    #[inline(always)]
+    fn bytes_behind(&self, claim: &Claim, offset: u64) -> *mut u8 {
+        self.touch_written(offset, claim.len);
+        self.memory.payload(self.tail.front + offset)
+    }
+
+    /// Makes the whole claim a message.
+    ///
+    /// # Errors
+    /// [`Foreign`]: it was claimed before the fork, and is the parent's.
+    #[inline(always)]
+    pub fn commit(&mut self, claim: Claim, publish: Publish) -> Result<(), Foreign> {
+        self.commit_record(claim.len, self.payload_offset, RECORD_MESSAGE, 1, publish)
+    }
+
+    /// Makes the first `len` bytes of the claim a message. `len` must not exceed the claim.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    #[inline(always)]
+    pub fn commit_len(
+        &mut self,
+        claim: Claim,
+        len: usize,
+        publish: Publish,
+    ) -> Result<(), Foreign> {
+        debug_assert!(len as u64 <= claim.len);
+        self.commit(Claim { len: len as u64 }, publish)
+    }
+
+    /// Where element 0 of an array claim goes; the others follow without gaps.
+    #[inline(always)]
+    pub fn array_payload(&self, claim: &Claim) -> *mut u8 {
+        self.bytes_behind(claim, ARRAY_OFFSET)
+    }
+
+    /// Makes an array claim `count` messages of `len` bytes; `count` may be less than was claimed.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    #[inline]
+    pub fn commit_array(
+        &mut self,
+        claim: Claim,
+        len: usize,
+        count: usize,
+        publish: Publish,
+    ) -> Result<(), Foreign> {
+        if self.is_foreign() {
+            return Err(Foreign);
+        }
+        let (len, count) = (len as u64, count as u64);
+        debug_assert!(len >= 1 && count >= 1 && len * count <= claim.len);
+        self.memory.word(self.tail.front + ARRAY_OFFSET - 8).store_relaxed(len | count << 32);
+        self.commit_record(len * count, ARRAY_OFFSET, RECORD_ARRAY, count, publish)
+    }
+
+    /// Publishes what was queued: one Release of the first header, so a reader, and a crash, see
+    /// all of it or nothing. Returns whether there was anything.
+    #[inline(always)]
+    pub fn flush(&mut self) -> bool {
+        if self.withheld == 0 {
+            return false;
+        }
+        // R1, pairs with A1 in Reader::is_ready and Reader::look.
+        self.memory.word(self.withheld_at).store_release(self.withheld);
+        self.withheld = 0;
+        self.flushes += 1;
+        self.settle();
+        true
+    }
+
+    /// Looks at how far the reader has released, and checks it.
+    #[cold]
+    pub fn refresh(&mut self) -> Result<(), Fault> {
+        let capacity = self.mask + 1;
+        let seen = self.limit - capacity;
+        let published = self.published();
+        let head = self.memory.released(published)?;
+        if head < seen || head > published.position || head & (POSITION_UNIT - 1) != 0 {
+            return Err(Fault::Gate);
+        }
+        self.limit = head + capacity;
+        self.settle();
+        let counters = &self.memory.producer().counters;
+        counters.position.store_relaxed(self.position());
+        let depth = self.depth_beyond(head);
+        if depth > counters.depth_max.load_relaxed() {
+            counters.depth_max.store_relaxed(depth);
+        }
+        Ok(())
+    }
+
+    /// Everything below it was published, and nothing behind it, so nothing there can be released.
+    pub fn published(&self) -> Boundary {
+        if self.withheld == 0 {
+            return Boundary {
+                position: self.position() - self.padding,
+                sequence: self.sequence(),
+            };
+        }
+        let withheld = RecordHeader(self.withheld).sequence();
+        let queued = self.sequence().wrapping_sub(withheld) & SEQUENCE_MASK;
+        Boundary {
+            position: self.oldest_withheld(),
+            sequence: self.sequence().wrapping_sub(queued),
+        }
+    }
+
+    /// Position of the next record.
+    fn position(&self) -> u64 {
+        self.lap + self.tail.front
+    }
+
+    fn oldest_withheld(&self) -> u64 {
+        // The withheld header lies less than a capacity below the tail.
+        self.position() - (self.tail.front.wrapping_sub(self.withheld_at) & self.mask)
+    }
+
+    #[inline(always)]
+    fn touch_written(&self, offset: u64, len: u64) {
+        self.memory.touch(self.tail.front + offset, len, Access::Write);
+    }
+
+    /// What makes a record's size of a length, if the bytes begin at `offset`.
+    #[inline(always)]
+    fn round_behind(&self, offset: u64) -> u64 {
+        offset + !self.align
+    }
+
+    /// Room for `bytes` at the tail, and for the terminator behind them. Without the latter a
+    /// terminator in a full ring would zero the oldest unread header.
+    fn fits(&self, bytes: u64) -> bool {
+        self.position() + bytes + RECORD_HEADER <= self.limit
+    }
+
+    /// Sets the bound, and what is quick, from everything else.
+    fn settle(&mut self) {
+        self.tail.quick = match (self.padding, self.withheld) {
+            (0, 0) => ALONE,
+            (0, _) => IN_BATCH,
+            _ => NOTHING,
+        };
+        // The alignment below the lap's end: a record that ends with the lap has its terminator at the
+        // ring's start.
+        let lap_end = self.mask & self.align;
+        // Never below the tail: that is a multiple of the alignment, and a terminator fits there.
+        let free_end = ((self.limit - RECORD_HEADER) & self.align) - self.lap;
+        let longest = self.tail.front + max_record(self.mask + 1);
+        let bound = lap_end.min(free_end).min(longest);
+        self.tail.bound = if self.broken.is_some() { 0 } else { bound };
+    }
+
+    /// Looks at the gate, and goes on to the start of the ring, if that is what it takes for a
+    /// record of `size` bytes, with `len` in it, to fit at the tail.
+    #[cold]
+    fn make_room(&mut self, len: u64, size: u64) -> Result<(), ClaimError> {
+        if self.is_foreign() {
+            return Err(ClaimError::Foreign);
+        }
+        if let Some(fault) = self.broken {
+            return Err(ClaimError::Corrupt(fault));
+        }
+        if len >= LEN_LIMIT || size > max_record(self.mask + 1) {
+            return Err(ClaimError::TooLarge);
+        }
+        let to_end = self.mask + 1 - self.tail.front;
+        let padding = if size <= to_end { 0 } else { to_end };
+        if !self.fits(padding + size) {
+            self.refresh().map_err(ClaimError::Corrupt)?;
+            if !self.fits(padding + size) {
+                return Err(ClaimError::Full);
+            }
+        }
+        // Nobody sees the padding before the next commit. If the claim is aborted, what comes
+        // instead starts there as well.
+        if padding > 0 {
+            self.padding += padding;
+            self.next_lap();
+        }
+        self.settle();
+        if self.tail.front + size > self.tail.bound {
+            // It ends with the lap, so its terminator is elsewhere.
+            self.tail.quick = NOTHING;
+        }
+        Ok(())
+    }
+
+    fn next_lap(&mut self) {
+        self.tail.front = 0;
+        self.lap += self.mask + 1;
+    }
+
+    #[inline(always)]
+    fn commit_record(
+        &mut self,
+        len: u64,
+        offset: u64,
+        kind: u8,
+        count: u64,
+        publish: Publish,
+    ) -> Result<(), Foreign> {
+        let quick = match publish {
+            Publish::Now => ALONE,
+            Publish::Later => IN_BATCH,
+        };
+        if self.tail.quick != quick {
+            return self.commit_slowly(len, offset, kind, count, publish);
+        }
+        self.touch_written(offset, len);
+        let at = self.tail.front;
+        let end = at + ((len + self.round_behind(offset)) & self.align);
+        let sequence = self.sequence();
+        let header = RecordHeader::new(len as u32, kind, sequence).0;
+        self.tail.front = end;
+        // The terminator goes before the header that leads to it: whoever sees the record finds a
+        // zero behind it.
+        self.memory.word(end).store_relaxed(0);
+        match publish {
+            // R1, pairs with A1 in Reader::is_ready and Reader::look.
+            Publish::Now => self.memory.word(at).store_release(header),
+            Publish::Later => {
+                self.memory.word(at).store_relaxed(header);
+                crate::fault::point(crate::fault::Point::MidBatch);
+            }
+        }
+        self.memory.producer().counters.sent.store_relaxed(sequence.wrapping_add(count));
+        Ok(())
+    }
+
+    /// The first and the last record of a batch, what comes behind padding, and what ends with the lap.
+    #[cold]
+    #[inline(never)]
+    fn commit_slowly(
+        &mut self,
+        len: u64,
+        offset: u64,
+        kind: u8,
+        count: u64,
+        publish: Publish,
+    ) -> Result<(), Foreign> {
+        if self.is_foreign() {
+            return Err(Foreign);
+        }
+        self.touch_written(offset, len);
+        let at = self.tail.front;
+        let end = at + ((len + self.round_behind(offset)) & self.align);
+        let sequence = self.sequence();
+        let header = RecordHeader::new(len as u32, kind, sequence).0;
+        self.tail.front = end;
+        if end > self.mask {
+            self.next_lap();
+        }
+        // As in `commit_record`.
+        self.memory.word(self.tail.front).store_relaxed(0);
+        let (first_at, first) = if self.padding == 0 { (at, header) } else { self.pad(at, header) };
+        if self.withheld != 0 {
+            self.memory.word(first_at).store_relaxed(first);
+            crate::fault::point(crate::fault::Point::MidBatch);
+            if publish == Publish::Now {
+                self.flush();
+            }
+        } else if publish == Publish::Now {
+            // R1, pairs with A1 in Reader::is_ready and Reader::look.
+            self.memory.word(first_at).store_release(first);
+        } else {
+            self.withheld = first;
+            self.withheld_at = first_at;
+        }
+        self.settle();
+        self.memory.producer().counters.sent.store_relaxed(sequence.wrapping_add(count));
+        Ok(())
+    }
+
+    /// Padding belongs to the publication of the record behind it: the record's header goes in unseen,
+    /// and the padding's header takes its place as the one to publish.
+    fn pad(&mut self, at: u64, header: u64) -> (u64, u64) {
+        self.memory.word(at).store_relaxed(header);
+        crate::fault::point(crate::fault::Point::MidWrap);
+        let padding = std::mem::take(&mut self.padding);
+        let len = (padding - RECORD_HEADER) as u32;
+        let sequence = RecordHeader(header).sequence();
+        let header = RecordHeader::new(len, RECORD_PADDING, sequence).0;
+        (at.wrapping_sub(padding) & self.mask, header)
+    }
+}
