@@ -19,7 +19,7 @@ use crate::options::{Kind, Options, Overflow, Wait};
 use crate::recover::{self, End};
 use crate::registry::{self, LockedDirectory};
 use crate::segment::{self, Segment, SegmentMemory, Side};
-use crate::spsc::{Message, Reader, Run};
+use crate::spsc::{Found, Reader, Run};
 use crate::subscription::{self, Entrance, Subscription};
 use crate::wait::{self, Burst, Nap, ProbeClock, Ringer, Waiter};
 
@@ -113,8 +113,8 @@ impl Consumer {
     /// [`RecvError::Empty`], and how the producer ended.
     #[inline(always)]
     pub fn try_recv(&mut self) -> Result<Received<'_>, RecvError> {
-        self.try_message()?;
-        Ok(Received::new(self))
+        let found = self.try_message()?;
+        Ok(Received { consumer: self, found })
     }
 
     /// As [`Self::try_recv`], but waits for a message, or for a producer to come.
@@ -123,8 +123,8 @@ impl Consumer {
     /// Never [`RecvError::Empty`].
     #[inline(always)]
     pub fn recv(&mut self) -> Result<Received<'_>, RecvError> {
-        self.message(None)?;
-        Ok(Received::new(self))
+        let found = self.message(None)?;
+        Ok(Received { consumer: self, found })
     }
 
     /// As [`Self::recv`], for at most `timeout`.
@@ -133,8 +133,8 @@ impl Consumer {
     /// [`RecvError::Timeout`].
     #[inline(always)]
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Received<'_>, RecvError> {
-        self.message(Some(timeout))?;
-        Ok(Received::new(self))
+        let found = self.message(Some(timeout))?;
+        Ok(Received { consumer: self, found })
     }
 
     /// Up to `limit` messages (and no more than 2^20) that are there, released together when the
@@ -177,19 +177,21 @@ impl Consumer {
     }
 
     #[inline(always)]
-    fn try_message(&mut self) -> Result<(), RecvError> {
-        if !self.reader.is_ready() {
-            return self.try_message_slowly();
+    fn try_message(&mut self) -> Result<Found, RecvError> {
+        if let Some(found) = self.reader.ready() {
+            return Ok(found);
         }
-        Ok(())
+        self.try_message_slowly()?;
+        Ok(self.reader.found())
     }
 
     #[inline(always)]
-    fn message(&mut self, timeout: Option<Duration>) -> Result<(), RecvError> {
-        if !self.reader.is_ready() {
-            return self.message_slowly(timeout);
+    fn message(&mut self, timeout: Option<Duration>) -> Result<Found, RecvError> {
+        if let Some(found) = self.reader.ready() {
+            return Ok(found);
         }
-        Ok(())
+        self.message_slowly(timeout)?;
+        Ok(self.reader.found())
     }
 
     #[cold]
@@ -516,23 +518,15 @@ impl Waiter for Consumer {
 #[derive(Debug)]
 pub struct Received<'a> {
     consumer: &'a mut Consumer,
-    payload: *const u8,
-    len: usize,
+    found: Found,
 }
 
-// SAFETY: the pointer goes where the consumer does, which is Send, and what it points at is read only.
+// SAFETY: the pointer in what was found goes where the consumer does, which is Send, and is only read.
 unsafe impl Send for Received<'_> {}
 // SAFETY: as for Send.
 unsafe impl Sync for Received<'_> {}
 
-impl<'a> Received<'a> {
-    /// Of the message that was found.
-    #[inline(always)]
-    fn new(consumer: &'a mut Consumer) -> Self {
-        let Message { payload, len, .. } = consumer.reader.message();
-        Self { consumer, payload, len }
-    }
-
+impl Received<'_> {
     /// Whether a consumer that died may have seen this message before.
     pub fn redelivered(&self) -> bool {
         self.consumer
@@ -550,21 +544,21 @@ impl<'a> Received<'a> {
     /// Bytes of the message.
     #[inline(always)]
     pub fn len(&self) -> usize {
-        self.len
+        self.found.len
     }
 
     /// Whether the message is empty.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.found.len == 0
     }
 
     /// Copies the front of the message out, as far as `to` has room, for readers that do not trust
     /// the producer: other than through `Deref`, the bytes may change meanwhile. Whatever the copy
     /// holds then, it keeps.
     pub fn copy_to(&self, to: &mut [u8]) {
-        let len = to.len().min(self.len);
+        let len = to.len().min(self.found.len);
         // SAFETY: the message's bytes stay mapped while `self` lives, and `len` of them are its own.
-        unsafe { copy_out(self.payload, &mut to[..len]) };
+        unsafe { copy_out(self.found.payload, &mut to[..len]) };
     }
 }
 
@@ -576,14 +570,14 @@ impl Deref for Received<'_> {
         // SAFETY: the reader checked that these bytes lie in the ring; the writer leaves them alone
         // until they are released, which is when this guard is dropped. A peer of the same user
         // that breaks the protocol is outside the trust model; `recv_copy` is for those.
-        unsafe { std::slice::from_raw_parts(self.payload, self.len) }
+        unsafe { std::slice::from_raw_parts(self.found.payload, self.found.len) }
     }
 }
 
 impl Drop for Received<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.consumer.reader.consume() {
+        if self.consumer.reader.consume(self.found) {
             self.consumer.ring();
         }
     }

@@ -32,9 +32,10 @@ pub unsafe trait RingMemory {
         let _ = published;
         released_by(self.consumer())
     }
-    /// Asks for the line at `offset` to be written soon. A hint: does nothing by itself.
+    /// Asks for the line at `offset`, and `AHEAD` bytes, to be written soon. A hint: does nothing by
+    /// itself, and may be asked for what is outside of the ring.
     #[inline(always)]
-    fn prefetch_write(&self, offset: u64) {
+    fn prefetch_write<const AHEAD: usize>(&self, offset: u64) {
         let _ = offset;
     }
     /// Tells a model that the bytes are written or read between now and the next atomic operation.

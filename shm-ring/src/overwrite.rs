@@ -26,12 +26,23 @@ use crate::layout::{
     RUN_MAX, RecordHeader, SEQUENCE_MASK,
 };
 use crate::memory::{Boundary, RingMemory};
-use crate::spsc::{Geometry, Message, max_record};
+use crate::spsc::{Geometry, max_record};
 use crate::sync::{Word, fence_acquire, fence_release};
 
 /// Into how many pieces the ring is cut: after so many announcements the writer is once round. Few
 /// enough that one is seldom, many enough that little of the ring is announced and not written.
 const PIECES: u64 = 64;
+
+/// A message, in the ring or copied out of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Its bytes.
+    pub payload: *const u8,
+    /// How many.
+    pub len: usize,
+    /// Its number, from 0, in this segment.
+    pub sequence: u64,
+}
 
 /// How far the writer has announced. Answers [`RingMemory::released`] for it: everything below was
 /// given back, for nobody is asked.

@@ -288,15 +288,17 @@ unsafe impl RingMemory for SegmentMemory {
     }
 
     #[inline(always)]
-    fn prefetch_write(&self, offset: u64) {
+    fn prefetch_write<const AHEAD: usize>(&self, offset: u64) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a prefetch reads and writes nothing that a program can see, and never faults,
         // whatever the address; processors without it take it for a nop.
         #[allow(clippy::pointers_in_nomem_asm_block, reason = "nothing behind it is accessed")]
         unsafe {
             std::arch::asm!(
-                "prefetchw [{line}]",
-                line = in(reg) self.ring.as_ptr().wrapping_add(offset as usize),
+                "prefetchw [{ring} + {offset} + {ahead}]",
+                ring = in(reg) self.ring.as_ptr(),
+                offset = in(reg) offset,
+                ahead = const AHEAD,
                 options(nostack, nomem, preserves_flags)
             );
         }

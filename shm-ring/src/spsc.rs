@@ -15,7 +15,7 @@
 mod reader;
 mod writer;
 
-pub use reader::{Message, Reader, Run};
+pub use reader::{Found, Reader, Run};
 pub use writer::{Claim, ClaimError, Publish, Writer};
 
 /// How the records of a ring are laid out.

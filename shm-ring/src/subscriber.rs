@@ -16,11 +16,10 @@ use crate::layout::{CLOSED, FINISHED, RUN_MAX};
 use crate::liveness::Identity;
 use crate::memory::{Boundary, RingMemory};
 use crate::options::{Kind, Options, Wait};
-use crate::overwrite::{Follower, Trouble};
+use crate::overwrite::{Follower, Message, Trouble};
 use crate::recover::{self, End};
 use crate::registry::{self, LockedDirectory};
 use crate::segment::{self, Segment, SegmentMemory, Side};
-use crate::spsc::Message;
 use crate::subscription::{self, Entrance, Subscription};
 use crate::wait::{self, Burst, Nap, ProbeClock, Ringer, Waiter};
 

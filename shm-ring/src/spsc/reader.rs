@@ -15,15 +15,15 @@ use crate::memory::{Access, RingMemory};
 /// one byte of an array, to fewer than sequence numbers of 24 bits tell apart.
 const PUBLISH_MAX: u64 = 4 << 20;
 
-/// A message in the ring, to be read before [`Reader::release`].
+/// The next message in the ring, to be read before it is consumed or released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Message {
+pub struct Found {
     /// Its bytes.
     pub payload: *const u8,
     /// How many.
     pub len: usize,
-    /// Its number, from 0, in this segment.
-    pub sequence: u64,
+    /// Where the reader is when it has stepped over it.
+    next: u64,
 }
 
 /// The consumer's half of the algorithm.
@@ -197,8 +197,21 @@ impl<M: RingMemory> Reader<M> {
 
     /// The next message, if one is there. Looking twice without stepping on shows the same.
     #[inline(always)]
-    pub fn peek(&mut self) -> Result<Option<Message>, Fault> {
-        if self.is_ready() || self.look_closely()? { Ok(Some(self.message())) } else { Ok(None) }
+    pub fn peek(&mut self) -> Result<Option<Found>, Fault> {
+        if self.is_ready() || self.look_closely()? {
+            self.touch(1);
+            return Ok(Some(self.found()));
+        }
+        Ok(None)
+    }
+
+    /// The next message, if there certainly is one: as long as the last. If not, ask
+    /// [`Self::look_closely`].
+    #[inline(always)]
+    pub fn ready(&self) -> Option<Found> {
+        // All but the header is read before it, since behind its fence all would be read again.
+        let found = self.found();
+        self.is_ready().then_some(found)
     }
 
     /// Whether there is nothing: one load, for those who look again and again.
@@ -207,13 +220,12 @@ impl<M: RingMemory> Reader<M> {
         !self.head.in_array && self.memory.word(self.head.front).load_published() == 0
     }
 
-    /// Whether there certainly is a message: one as long as the last. If not, ask
-    /// [`Self::look_closely`]. The two don't return the message: what comes out of either of two
-    /// places goes through memory, or is taken apart and put together again.
+    /// Whether there certainly is a message: one as long as the last.
     #[inline(always)]
     pub fn is_ready(&self) -> bool {
+        let Head { front, expected, in_array, .. } = *self.head;
         // A1, pairs with R1 in Writer::commit_record and Writer::flush. No header begins within an array.
-        self.head.in_array || self.memory.word(self.head.front).load_acquire() == self.head.expected
+        in_array || self.memory.word(front).load_acquire() == expected
     }
 
     /// Whether there is a message, by all its header says.
@@ -233,23 +245,29 @@ impl<M: RingMemory> Reader<M> {
 
     /// The message that was found.
     #[inline(always)]
-    pub fn message(&self) -> Message {
-        let offset = self.head.front + self.payload_offset;
-        self.memory.touch(offset, self.head.len, Access::Read);
-        Message {
-            payload: self.memory.payload(offset).cast_const(),
-            len: self.head.len as usize,
-            sequence: self.next_sequence(),
+    pub fn found(&self) -> Found {
+        let Head { front, len, step, .. } = *self.head;
+        Found {
+            payload: self.memory.payload(front + self.payload_offset).cast_const(),
+            len: len as usize,
+            next: front + step,
         }
+    }
+
+    /// Tells a model that the message that was found is read.
+    #[inline(always)]
+    fn touch(&self, messages: u64) {
+        let Head { front, len, .. } = *self.head;
+        self.memory.touch(front + self.payload_offset, len * messages, Access::Read);
     }
 
     /// The message that was found, and those that follow it in the same record.
     #[inline(always)]
     pub fn run(&self) -> Run {
         let count = if !self.head.in_array { 1 } else { self.elements_left() };
-        let Message { payload, len, sequence } = self.message();
-        self.memory.touch(self.head.front + self.payload_offset, self.head.len * count, Access::Read);
-        Run { payload, len, count: count as usize, sequence }
+        self.touch(count);
+        let Found { payload, len, .. } = self.found();
+        Run { payload, len, count: count as usize, sequence: self.next_sequence() }
     }
 
     /// Within an array.
@@ -259,15 +277,14 @@ impl<M: RingMemory> Reader<M> {
         u64::from((self.head.stop - self.head.front) as u32 / self.head.step as u32)
     }
 
-    /// Steps over the message that was found and gives its room back. Returns true when the head was
+    /// Steps over the message that was found last and gives its room back. Returns true when the head was
     /// published for the writer, who may be asleep waiting for it. In a forked child: does nothing.
     #[inline(always)]
-    pub fn consume(&mut self) -> bool {
-        let front = self.head.front + self.head.step;
-        if front >= self.head.stop {
+    pub fn consume(&mut self, found: Found) -> bool {
+        if found.next >= self.head.stop {
             return self.consume_and_turn();
         }
-        self.step_to(front);
+        self.step_to(found.next);
         false
     }
 

@@ -18,7 +18,7 @@ const POSITION_UNIT: u64 = 16;
 /// (`ringway-bench stream --size 64 --systems ringway-shm-raw,ringway-shm-typed`). It does not do for
 /// the terminator: who polls the record before it draws that line away again, and a round trip of 48
 /// bytes takes twice as long (`ringway-bench pingpong --size 48`).
-const PREFETCH_AHEAD: u64 = 512;
+const PREFETCH_AHEAD: usize = 512;
 
 /// Why a claim was not granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,12 +34,15 @@ pub enum ClaimError {
 }
 
 /// Room for one record at the tail, not published yet. Forgetting it is aborting it: nothing was
-/// written that a reader could see. Where it is and what it takes is found out again at the commit: the
-/// stores that carry a larger claim there cost more.
+/// written that a reader could see.
 #[derive(Debug)]
 pub struct Claim {
     /// Payload bytes claimed.
     len: u64,
+    /// Ring offset of the record.
+    at: u64,
+    /// Bytes of the record.
+    size: u64,
 }
 
 impl Claim {
@@ -221,7 +224,7 @@ impl<M: RingMemory> Writer<M> {
             self.make_room(len, size)?;
         }
         self.prefetch(size);
-        Ok(Claim { len })
+        Ok(Claim { len, at: self.tail.front, size })
     }
 
     /// The longest run of free bytes in one piece at the tail, as known: for a serialiser that
@@ -229,9 +232,10 @@ impl<M: RingMemory> Writer<M> {
     /// take if all goes as usual: nothing depends on it but which lines are asked for.
     #[inline(always)]
     pub fn claim_run(&mut self, likely: usize) -> Option<Claim> {
-        let len = self.tail.bound.checked_sub(self.tail.front + self.payload_offset)?;
+        let at = self.tail.front;
+        let len = self.tail.bound.checked_sub(at + self.payload_offset)?;
         self.prefetch((likely as u64).wrapping_add(self.round) & self.align);
-        Some(Claim { len })
+        Some(Claim { len, at, size: len + self.payload_offset })
     }
 
     /// Asks for two lines: the terminator's, so that it comes from the reader's cache at the same time
@@ -239,32 +243,39 @@ impl<M: RingMemory> Writer<M> {
     /// from now. Either may be behind the ring, where nothing is asked for in vain but a line.
     #[inline(always)]
     fn prefetch(&self, size: u64) {
-        self.memory.prefetch_write(self.tail.front.wrapping_add(size));
-        self.memory.prefetch_write(self.tail.front + PREFETCH_AHEAD);
+        self.memory.prefetch_write::<0>(self.tail.front.wrapping_add(size));
+        self.memory.prefetch_write::<PREFETCH_AHEAD>(self.tail.front);
     }
 
     /// Where the payload of `claim` goes: `claim.room()` bytes, nobody else's until the commit.
     #[inline(always)]
     pub fn payload(&self, claim: &Claim) -> *mut u8 {
-        self.bytes_behind(claim, self.payload_offset)
+        self.touch_written(claim, self.payload_offset);
+        self.memory.payload(self.payload_at(claim))
     }
 
     /// Where in the ring that is.
     #[inline(always)]
-    pub fn payload_at(&self, _claim: &Claim) -> u64 {
-        self.tail.front + self.payload_offset
+    pub fn payload_at(&self, claim: &Claim) -> u64 {
+        claim.at + self.payload_offset
     }
 
-    /// Where in the ring element 0 of an array claim goes.
+    /// Where element 0 of an array claim goes; the others follow without gaps.
     #[inline(always)]
-    pub fn array_payload_at(&self, _claim: &Claim) -> u64 {
-        self.tail.front + ARRAY_OFFSET
+    pub fn array_payload(&self, claim: &Claim) -> *mut u8 {
+        self.touch_written(claim, ARRAY_OFFSET);
+        self.memory.payload(self.array_payload_at(claim))
+    }
+
+    /// Where in the ring that is.
+    #[inline(always)]
+    pub fn array_payload_at(&self, claim: &Claim) -> u64 {
+        claim.at + ARRAY_OFFSET
     }
 
     #[inline(always)]
-    fn bytes_behind(&self, claim: &Claim, offset: u64) -> *mut u8 {
-        self.touch_written(offset, claim.len);
-        self.memory.payload(self.tail.front + offset)
+    fn touch_written(&self, claim: &Claim, offset: u64) {
+        self.memory.touch(claim.at + offset, claim.len, Access::Write);
     }
 
     /// Makes the whole claim a message.
@@ -273,7 +284,8 @@ impl<M: RingMemory> Writer<M> {
     /// [`Foreign`]: it was claimed before the fork, and is the parent's.
     #[inline(always)]
     pub fn commit(&mut self, claim: Claim, publish: Publish) -> Result<(), Foreign> {
-        self.commit_record(claim.len, self.payload_offset, RECORD_MESSAGE, 1, publish)
+        self.touch_written(&claim, self.payload_offset);
+        self.commit_record(claim, RECORD_MESSAGE, 1, publish)
     }
 
     /// Makes the first `len` bytes of the claim a message. `len` must not exceed the claim.
@@ -287,14 +299,10 @@ impl<M: RingMemory> Writer<M> {
         len: usize,
         publish: Publish,
     ) -> Result<(), Foreign> {
-        debug_assert!(len as u64 <= claim.len);
-        self.commit(Claim { len: len as u64 }, publish)
-    }
-
-    /// Where element 0 of an array claim goes; the others follow without gaps.
-    #[inline(always)]
-    pub fn array_payload(&self, claim: &Claim) -> *mut u8 {
-        self.bytes_behind(claim, ARRAY_OFFSET)
+        let len = len as u64;
+        debug_assert!(len <= claim.len);
+        let size = (len + self.round) & self.align;
+        self.commit(Claim { len, size, ..claim }, publish)
     }
 
     /// Makes an array claim `count` messages of `len` bytes; `count` may be less than was claimed.
@@ -312,10 +320,14 @@ impl<M: RingMemory> Writer<M> {
         if self.is_foreign() {
             return Err(Foreign);
         }
-        let (len, count) = (len as u64, count as u64);
-        debug_assert!(len >= 1 && count >= 1 && len * count <= claim.len);
-        self.memory.word(self.tail.front + ARRAY_OFFSET - 8).store_relaxed(len | count << 32);
-        self.commit_record(len * count, ARRAY_OFFSET, RECORD_ARRAY, count, publish)
+        let (each, count) = (len as u64, count as u64);
+        debug_assert!(each >= 1 && count >= 1 && each * count <= claim.len);
+        self.memory.word(claim.at + ARRAY_OFFSET - 8).store_relaxed(each | count << 32);
+        let len = each * count;
+        let size = (len + self.round_behind(ARRAY_OFFSET)) & self.align;
+        let claim = Claim { len, size, ..claim };
+        self.touch_written(&claim, ARRAY_OFFSET);
+        self.commit_record(claim, RECORD_ARRAY, count, publish)
     }
 
     /// Publishes what was queued: one Release of the first header, so a reader, and a crash, see
@@ -378,11 +390,6 @@ impl<M: RingMemory> Writer<M> {
     fn oldest_withheld(&self) -> u64 {
         // The withheld header lies less than a capacity below the tail.
         self.position() - (self.tail.front.wrapping_sub(self.withheld_at) & self.mask)
-    }
-
-    #[inline(always)]
-    fn touch_written(&self, offset: u64, len: u64) {
-        self.memory.touch(self.tail.front + offset, len, Access::Write);
     }
 
     /// What makes a record's size of a length, if the bytes begin at `offset`.
@@ -457,8 +464,7 @@ impl<M: RingMemory> Writer<M> {
     #[inline(always)]
     fn commit_record(
         &mut self,
-        len: u64,
-        offset: u64,
+        claim: Claim,
         kind: u8,
         count: u64,
         publish: Publish,
@@ -468,26 +474,29 @@ impl<M: RingMemory> Writer<M> {
             Publish::Later => IN_BATCH,
         };
         if self.tail.quick != quick {
-            return self.commit_slowly(len, offset, kind, count, publish);
+            // In pieces: the claim itself would go by way of memory, and not only when it goes there.
+            return self.commit_slowly(claim.len, claim.at, claim.size, kind, count, publish);
         }
-        self.touch_written(offset, len);
-        let at = self.tail.front;
-        let end = at + ((len + self.round_behind(offset)) & self.align);
-        let sequence = self.sequence();
-        let header = RecordHeader::new(len as u32, kind, sequence).0;
+        debug_assert!(claim.at == self.tail.front, "a claim of another time, or another ring");
+        let end = claim.at + claim.size;
+        // Where they are is known before the first store, after which it would be looked up again.
+        let (header, terminator) = (self.memory.word(claim.at), self.memory.word(end));
+        let sent = &self.memory.producer().counters.sent;
+        let sequence = sent.load_relaxed();
+        let value = RecordHeader::new(claim.len as u32, kind, sequence).0;
         self.tail.front = end;
         // The terminator goes before the header that leads to it: whoever sees the record finds a
         // zero behind it.
-        self.memory.word(end).store_relaxed(0);
+        terminator.store_relaxed(0);
         match publish {
             // R1, pairs with A1 in Reader::is_ready and Reader::look.
-            Publish::Now => self.memory.word(at).store_release(header),
+            Publish::Now => header.store_release(value),
             Publish::Later => {
-                self.memory.word(at).store_relaxed(header);
+                header.store_relaxed(value);
                 crate::fault::point(crate::fault::Point::MidBatch);
             }
         }
-        self.memory.producer().counters.sent.store_relaxed(sequence.wrapping_add(count));
+        sent.store_relaxed(sequence.wrapping_add(count));
         Ok(())
     }
 
@@ -497,7 +506,8 @@ impl<M: RingMemory> Writer<M> {
     fn commit_slowly(
         &mut self,
         len: u64,
-        offset: u64,
+        at: u64,
+        size: u64,
         kind: u8,
         count: u64,
         publish: Publish,
@@ -505,13 +515,11 @@ impl<M: RingMemory> Writer<M> {
         if self.is_foreign() {
             return Err(Foreign);
         }
-        self.touch_written(offset, len);
-        let at = self.tail.front;
-        let end = at + ((len + self.round_behind(offset)) & self.align);
+        debug_assert!(at == self.tail.front, "a claim of another time, or another ring");
         let sequence = self.sequence();
         let header = RecordHeader::new(len as u32, kind, sequence).0;
-        self.tail.front = end;
-        if end > self.mask {
+        self.tail.front = at + size;
+        if self.tail.front > self.mask {
             self.next_lap();
         }
         // As in `commit_record`.
