@@ -112,6 +112,36 @@ impl Patience {
     }
 }
 
+/// A [`Patience`] in one register, for calls out of line: what goes there by way of memory is written
+/// where it is made, which is on everybody's way.
+#[derive(Clone, Copy)]
+pub(crate) struct Limit(u64);
+
+impl Limit {
+    /// In nanoseconds from now; longer ones than it can tell, some 500 years, count as that.
+    #[inline(always)]
+    pub(crate) fn of(patience: Patience) -> Self {
+        let within = |timeout: Duration| timeout.as_nanos().min(u128::from(Self::FOREVER - 2));
+        Self(match patience {
+            Patience::None => Self::NONE,
+            Patience::Forever => Self::FOREVER,
+            Patience::Within(timeout) => within(timeout) as u64,
+            Patience::Until(deadline) => within(Patience::left(deadline)) as u64,
+        })
+    }
+
+    pub(crate) fn patience(self) -> Patience {
+        match self.0 {
+            Self::NONE => Patience::None,
+            Self::FOREVER => Patience::Forever,
+            nanos => Patience::Within(Duration::from_nanos(nanos)),
+        }
+    }
+
+    const FOREVER: u64 = u64::MAX;
+    const NONE: u64 = u64::MAX - 1;
+}
+
 /// How many queued messages are expected before a flush, if nobody says.
 const QUEUED: usize = 32;
 
@@ -337,7 +367,9 @@ impl<T: Message + ?Sized> Sender<T> {
             Sending::Elsewhere(elsewhere::Sending::Remote(end)) => {
                 put(end.as_mut(), scratch, message, patience, publish, QUEUED)
             }
-            Sending::Elsewhere(end) => put_elsewhere(end, scratch, message, patience, publish),
+            Sending::Elsewhere(end) => {
+                put_elsewhere(end, scratch, message, Limit::of(patience), publish)
+            }
         }
     }
 
@@ -380,7 +412,7 @@ fn put<E: Outlet, T: Message + ?Sized>(
         }
         None => scratch.encode(message, &mut [])?,
     };
-    put_again(end, scratch, message, len, patience, publish)
+    put_again(end, scratch, message, len, Limit::of(patience), publish)
 }
 
 /// As [`put`], out of the caller's line.
@@ -389,10 +421,11 @@ fn put_elsewhere<T: Message + ?Sized>(
     end: &mut elsewhere::Sending,
     scratch: &mut Scratch,
     message: &T,
-    patience: Patience,
+    limit: Limit,
     publish: Publish,
 ) -> Result<(), SendError> {
     use elsewhere::Sending;
+    let patience = limit.patience();
     match end {
         Sending::Copied(end) => put(end, scratch, message, patience, publish, QUEUED),
         Sending::Shared(end) => put(end, scratch, message, patience, publish, QUEUED),
@@ -406,10 +439,10 @@ fn put_again<E: Outlet, T: Message + ?Sized>(
     scratch: &mut Scratch,
     message: &T,
     len: usize,
-    patience: Patience,
+    limit: Limit,
     publish: Publish,
 ) -> Result<(), SendError> {
-    let mut claim = end.claim(len, patience).map_err(Into::into)?;
+    let mut claim = end.claim(len, limit.patience()).map_err(Into::into)?;
     let written = scratch.encode(message, &mut claim)?;
     if written != len {
         // A Serialize that writes another length each time; the claim is aborted.

@@ -14,7 +14,7 @@ use std::ops::Deref;
 use ringway_net::{NetReceiver, NetSender};
 use ringway_shm::{BatchMessage, BatchRun, MpmcReceiver, MpmcSender, Publisher, Subscriber};
 
-use crate::channel::{Patience, Publish};
+use crate::channel::{Limit, Patience, Publish};
 use crate::error::{RecvError, SendError};
 use crate::flavor::{Outlet, Room};
 
@@ -49,9 +49,9 @@ impl<'a> Claim<'a> {
     pub(crate) fn open(
         end: &'a mut Sending,
         len: usize,
-        patience: Patience,
+        limit: Limit,
     ) -> Result<(*mut u8, Self), SendError> {
-        let room = open(end, len, patience)?;
+        let room = open(end, len, limit)?;
         Ok((room, Self { end, len }))
     }
 
@@ -72,7 +72,8 @@ impl Drop for Claim<'_> {
 
 /// Claims, and leaves the claim open: asked for as much again, an end grants the same bytes.
 #[inline(never)]
-fn open(end: &mut Sending, len: usize, patience: Patience) -> Result<*mut u8, SendError> {
+fn open(end: &mut Sending, len: usize, limit: Limit) -> Result<*mut u8, SendError> {
+    let patience = limit.patience();
     fn leave(mut claim: impl Room) -> *mut u8 {
         let room = claim.as_mut_ptr();
         forget(claim);
@@ -126,8 +127,8 @@ unsafe impl Send for Received<'_> {}
 
 impl<'a> Received<'a> {
     #[inline(always)]
-    pub(crate) fn take(end: &'a mut Receiving, patience: Patience) -> Result<Self, RecvError> {
-        let message = take(end, patience)?;
+    pub(crate) fn take(end: &'a mut Receiving, limit: Limit) -> Result<Self, RecvError> {
+        let message = take(end, limit)?;
         Ok(Self { end, message })
     }
 
@@ -174,7 +175,8 @@ impl Drop for Received<'_> {
 
 /// Receives, and leaves the message open.
 #[inline(never)]
-fn take(end: &mut Receiving, patience: Patience) -> Result<Message, RecvError> {
+fn take(end: &mut Receiving, limit: Limit) -> Result<Message, RecvError> {
+    let patience = limit.patience();
     macro_rules! message {
         ($end:expr, $message:ident => $redelivered:expr) => {{
             let end = $end;
@@ -221,11 +223,11 @@ impl<'a> Batch<'a> {
     #[inline(always)]
     pub(crate) fn take(
         end: &'a mut Receiving,
-        limit: usize,
-        patience: Patience,
+        most: usize,
+        limit: Limit,
     ) -> Result<Self, RecvError> {
-        take_batch(end, limit, patience)?;
-        Ok(Self { end, left: limit })
+        take_batch(end, most, limit)?;
+        Ok(Self { end, left: most })
     }
 
     #[inline(always)]
@@ -264,15 +266,16 @@ impl Drop for Batch<'_> {
 
 /// Receives, and leaves the batch open.
 #[inline(never)]
-fn take_batch(end: &mut Receiving, limit: usize, patience: Patience) -> Result<(), RecvError> {
+fn take_batch(end: &mut Receiving, most: usize, limit: Limit) -> Result<(), RecvError> {
+    let patience = limit.patience();
     macro_rules! batch {
         ($end:expr) => {
             forget(match patience {
-                Patience::None => $end.try_recv_batch(limit)?,
-                Patience::Forever => $end.recv_batch(limit, None)?,
-                Patience::Within(timeout) => $end.recv_batch(limit, Some(timeout))?,
+                Patience::None => $end.try_recv_batch(most)?,
+                Patience::Forever => $end.recv_batch(most, None)?,
+                Patience::Within(timeout) => $end.recv_batch(most, Some(timeout))?,
                 Patience::Until(deadline) => {
-                    $end.recv_batch(limit, Some(Patience::left(deadline)))?
+                    $end.recv_batch(most, Some(Patience::left(deadline)))?
                 }
             })
         };

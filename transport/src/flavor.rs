@@ -10,7 +10,7 @@ use ringway_shm::{
 };
 use std::ops::{Deref, DerefMut};
 
-use crate::channel::{Patience, Publish};
+use crate::channel::{Limit, Patience, Publish};
 use crate::elsewhere;
 use crate::error::{RecvError, SendError};
 
@@ -335,7 +335,7 @@ impl<'a> AnyClaim<'a> {
                 (claim.as_mut_ptr(), Whose::InPlace(claim))
             }
             Sending::Elsewhere(end) => {
-                let (room, claim) = elsewhere::Claim::open(end, len, patience)?;
+                let (room, claim) = elsewhere::Claim::open(end, len, Limit::of(patience))?;
                 (room, Whose::Elsewhere(claim))
             }
         };
@@ -394,7 +394,7 @@ impl<'a> Guard<'a> {
                 Patience::Within(timeout) => end.recv_timeout(timeout)?,
                 Patience::Until(deadline) => end.recv_timeout(Patience::left(deadline))?,
             }),
-            Receiving::Elsewhere(end) => Self::Elsewhere(elsewhere::Received::take(end, patience)?),
+            Receiving::Elsewhere(end) => Self::Elsewhere(elsewhere::Received::take(end, Limit::of(patience))?),
         })
     }
 
@@ -458,7 +458,7 @@ impl<'a> AnyBatch<'a> {
                 }
             }),
             Receiving::Elsewhere(end) => {
-                Self::Elsewhere(elsewhere::Batch::take(end, limit, patience)?)
+                Self::Elsewhere(elsewhere::Batch::take(end, limit, Limit::of(patience))?)
             }
         })
     }

@@ -20,6 +20,9 @@ const POSITION_UNIT: u64 = 16;
 /// bytes takes twice as long (`ringway-bench pingpong --size 48`).
 const PREFETCH_AHEAD: usize = 512;
 
+/// Bytes that caches hand around together.
+const LINE: u64 = 64;
+
 /// Why a claim was not granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimError {
@@ -240,11 +243,16 @@ impl<M: RingMemory> Writer<M> {
 
     /// Asks for two lines: the terminator's, so that it comes from the reader's cache at the same time
     /// as the payload's and not after it, and one that a stream will write [`PREFETCH_AHEAD`] bytes
-    /// from now. Either may be behind the ring, where nothing is asked for in vain but a line.
+    /// from now. A record that ends in the line it began in needs neither: to ask for every message of
+    /// 8 bytes, four to a line, took a sixth of its time.
     #[inline(always)]
     fn prefetch(&self, size: u64) {
-        self.memory.prefetch_write::<0>(self.tail.front.wrapping_add(size));
-        self.memory.prefetch_write::<PREFETCH_AHEAD>(self.tail.front);
+        let front = self.tail.front;
+        let end = front.wrapping_add(size);
+        if front ^ end >= LINE {
+            self.memory.prefetch_write::<0>(end);
+            self.memory.prefetch_write::<PREFETCH_AHEAD>(front);
+        }
     }
 
     /// Where the payload of `claim` goes: `claim.room()` bytes, nobody else's until the commit.
