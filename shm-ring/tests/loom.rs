@@ -49,7 +49,7 @@ fn put(writer: &mut Writer<BoxedMemory>, len: usize, fill: u8, publish: Publish)
     let claim = claim(writer, len);
     // SAFETY: the claim is `len` bytes that only this thread may touch.
     unsafe { writer.payload(&claim).write_bytes(fill, len) };
-    writer.commit_len(claim, len, publish);
+    writer.commit_len(claim, len, publish).unwrap();
 }
 
 /// Takes the next message, waiting for it, and checks every byte.
@@ -59,7 +59,7 @@ fn take(reader: &mut Reader<BoxedMemory>, len: usize, fill: u8) {
             // SAFETY: peeked and not released.
             let bytes = unsafe { std::slice::from_raw_parts(message.payload, message.len) };
             assert_eq!(bytes, vec![fill; len]);
-            reader.consume();
+            reader.consume(message);
             return;
         }
         reader.publish_head();
@@ -129,7 +129,7 @@ fn array_record() {
                 writer.array_payload(&claim).write_bytes(1, 4);
                 writer.array_payload(&claim).add(4).write_bytes(2, 4);
             }
-            writer.commit_array(claim, 4, 2, Publish::Now);
+            writer.commit_array(claim, 4, 2, Publish::Now).unwrap();
         });
         take(&mut reader, 4, 1);
         take(&mut reader, 4, 2);

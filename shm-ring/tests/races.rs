@@ -33,7 +33,7 @@ fn one_by_one() {
         let Some(claim) = with_room(writer.try_claim(len)) else { return 0 };
         // SAFETY: `len` bytes were claimed and nothing else refers to them until they are committed.
         fill(unsafe { slice::from_raw_parts_mut(writer.payload(&claim), len) }, sequence);
-        writer.commit(claim, Publish::Now);
+        writer.commit(claim, Publish::Now).unwrap();
         1
     });
 }
@@ -54,7 +54,7 @@ fn in_batches() {
         // SAFETY: as above.
         fill(unsafe { slice::from_raw_parts_mut(writer.payload(&claim), len) }, sequence);
         let last = sequence % 5 == 4 || sequence + 1 == MESSAGES;
-        writer.commit(claim, if last { Publish::Now } else { Publish::Later });
+        writer.commit(claim, if last { Publish::Now } else { Publish::Later }).unwrap();
         1
     });
 }
@@ -74,7 +74,7 @@ fn in_arrays() {
             };
             fill(element, sequence + index);
         }
-        writer.commit_array(claim, len, count as usize, Publish::Now);
+        writer.commit_array(claim, len, count as usize, Publish::Now).unwrap();
         count
     });
 }
@@ -111,12 +111,12 @@ fn receive(mut reader: Reader<BoxedMemory>) {
     while next < MESSAGES {
         match reader.peek().unwrap() {
             Some(message) => {
-                assert_eq!(message.sequence, next);
+                assert_eq!(reader.next_sequence(), next);
                 // SAFETY: peeked and not released.
                 check(unsafe { slice::from_raw_parts(message.payload, message.len) }, next);
                 // Three one by one, then three at once.
                 if next % 6 < 3 {
-                    reader.consume();
+                    reader.consume(message);
                 } else {
                     reader.advance(1);
                     if next % 6 == 5 {

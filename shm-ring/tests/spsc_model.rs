@@ -68,7 +68,7 @@ impl Pair {
         unsafe {
             self.writer.payload(&claim).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
         }
-        self.writer.commit_len(claim, bytes.len(), publish);
+        self.writer.commit_len(claim, bytes.len(), publish).unwrap();
         self.committed([bytes], publish);
         true
     }
@@ -79,7 +79,7 @@ impl Pair {
             let bytes = self.bytes(len);
             // SAFETY: as above.
             unsafe { self.writer.payload(&claim).copy_from_nonoverlapping(bytes.as_ptr(), len) };
-            self.writer.commit_len(claim, len, Publish::Now);
+            self.writer.commit_len(claim, len, Publish::Now).unwrap();
             self.committed([bytes], Publish::Now);
         }
     }
@@ -94,7 +94,7 @@ impl Pair {
                 to.copy_from_nonoverlapping(bytes.as_ptr(), len);
             }
         }
-        self.writer.commit_array(claim, len, count, publish);
+        self.writer.commit_array(claim, len, count, publish).unwrap();
         self.committed(messages, publish);
     }
 
@@ -114,7 +114,7 @@ impl Pair {
                     if count.is_multiple_of(2) {
                         self.reader.advance(1);
                     } else {
-                        self.reader.consume();
+                        self.reader.consume(message);
                     }
                 }
                 None => {
@@ -336,7 +336,7 @@ fn a_successor_starts_where_received_says() {
                 continue;
             }
             let mut reader = attached.unwrap();
-            let next = reader.peek().unwrap().map(|message| message.sequence);
+            let next = reader.peek().unwrap().map(|_| reader.next_sequence());
             assert_eq!(next, (head < 80 && received < 6).then_some(received));
         }
     }

@@ -39,7 +39,7 @@ fn take_until(reader: &mut Reader<BoxedMemory>, until: u64) {
     let mut next = reader.next_sequence();
     while next < until {
         if let Some(message) = reader.peek().unwrap() {
-            assert_eq!(message.sequence, next);
+            assert_eq!(reader.next_sequence(), next);
             // SAFETY: peeked and not released.
             let bytes = unsafe { std::slice::from_raw_parts(message.payload, message.len) };
             assert_eq!(bytes, [next as u8; 4]);
@@ -181,7 +181,7 @@ fn read_what_may_be_overwritten() {
             };
             let at = writer.payload_at(&claim);
             write_words(writer.memory(), at, &[number as u8 + 1; 16]);
-            writer.commit(claim, Publish::Now);
+            writer.commit(claim, Publish::Now).unwrap();
         }
     });
     let mut reader = Follower::new(hall.seat_of(0), GEOMETRY, Default::default());
