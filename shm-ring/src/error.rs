@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use crate::fork::Foreign;
+use crate::home::Foreign;
 
 /// Why a channel could not be opened.
 #[derive(Debug, thiserror::Error)]

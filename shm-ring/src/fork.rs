@@ -1,7 +1,7 @@
 //! What fork() does to handles: the child gets copies of file descriptors whose locks belong to the
 //! parent. A child handler closes those descriptors, without unlocking (an unlock would release the
 //! parent's lock), and marks every handle as not this process's own: by a count that all verbs may look
-//! at, and by replacing the data that the quickest verbs look at anyway.
+//! at, and by replacing the data that the quickest verbs look at anyway (`home`).
 //!
 //! Nothing here knows what a descriptor is for.
 
@@ -9,7 +9,7 @@ use std::cell::UnsafeCell;
 use std::fs::File;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::ops::{Deref, DerefMut};
+use std::ops::Deref;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::ptr::NonNull;
 use std::sync::{Once, OnceLock};
@@ -80,84 +80,23 @@ impl Drop for OwnFile {
     }
 }
 
-/// It belongs to the process that this one is a fork of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Foreign;
-
-/// Data that says so itself when it is not this process's own.
-pub trait Homing: Send + 'static {
-    /// What a forked child finds in its place.
-    const GONE: Self;
+/// Something that a child overwrites: where it is, and how.
+pub struct Home {
+    /// Where.
+    pub at: NonNull<()>,
+    /// How. To be called with `at`, while it is there and nobody looks at it.
+    pub leave: unsafe fn(NonNull<()>),
 }
 
-/// Data in a place of its own, where a fork's child replaces it.
-#[derive(Debug)]
-pub struct Homed<T: Homing> {
-    at: NonNull<T>,
-    birth: Birth,
+/// From now on a child's handler leaves it.
+pub fn enlist(home: Home) {
+    install_handlers();
+    Taking::lock().homes().push(home);
 }
 
-// SAFETY: it owns what it points to, as a Box does, and that is Send.
-unsafe impl<T: Homing> Send for Homed<T> {}
-// SAFETY: as a Box; `&Homed` lends `&T`.
-unsafe impl<T: Homing + Sync> Sync for Homed<T> {}
-
-impl<T: Homing> Homed<T> {
-    /// Allocates.
-    pub fn new(data: T) -> Self {
-        install_handlers();
-        let at = NonNull::from(Box::leak(Box::new(data)));
-        Taking::lock().homes().push(Home { at: at.cast(), leave: leave::<T> });
-        Self { at, birth: Birth::now() }
-    }
-
-    /// Whether this process is a fork of the one that has the data.
-    #[inline(always)]
-    pub fn is_foreign(&self) -> bool {
-        self.birth.is_foreign()
-    }
-}
-
-// The references below live within one verb of a handle, and no verb forks: the handler writes when
-// there are none.
-impl<T: Homing> Deref for Homed<T> {
-    type Target = T;
-
-    #[inline(always)]
-    fn deref(&self) -> &T {
-        // SAFETY: from a Box, and freed in `drop` only.
-        unsafe { self.at.as_ref() }
-    }
-}
-
-impl<T: Homing> DerefMut for Homed<T> {
-    #[inline(always)]
-    fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: as in `deref`; borrowed mutably.
-        unsafe { self.at.as_mut() }
-    }
-}
-
-impl<T: Homing> Drop for Homed<T> {
-    fn drop(&mut self) {
-        let at = self.at.cast();
-        Taking::lock().homes().retain(|home| home.at != at);
-        // SAFETY: from a Box, and the handler knows it no more.
-        drop(unsafe { Box::from_raw(self.at.as_ptr()) });
-    }
-}
-
-/// Where data lies that a child replaces, and how.
-struct Home {
-    at: NonNull<()>,
-    leave: unsafe fn(NonNull<()>),
-}
-
-/// # Safety
-/// A live `T` is there, and nobody looks at it meanwhile.
-unsafe fn leave<T: Homing>(at: NonNull<()>) {
-    // SAFETY: the caller's promise.
-    unsafe { at.cast::<T>().write(T::GONE) };
+/// From now on no handler knows of what is there.
+pub fn strike(at: NonNull<()>) {
+    Taking::lock().homes().retain(|home| home.at != at);
 }
 
 /// A slot holds a descriptor + 1.

@@ -14,7 +14,7 @@
 //! ```
 //!
 //! Where things are: `layout` is the memory ABI, `spsc` the ring, `wait` the doorbell and the
-//! patience, `liveness` who is alive, `segment`, `control` and `registry` the files, `recover` what
+//! patience, `liveness` who is alive, `fork` and `home` what a fork does to all that, `segment`, `control` and `registry` the files, `recover` what
 //! a death leaves behind, `ledger` and `listing` what tools are shown. Many to many: `mpmc` is the queue, `queue` its memory, `party` who takes part.
 
 pub mod broadcast;
@@ -33,6 +33,7 @@ mod file;
 #[cfg(not(loom))]
 mod fork;
 pub mod futex;
+mod home;
 pub mod layout;
 #[cfg(not(loom))]
 pub mod ledger;

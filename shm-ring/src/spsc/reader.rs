@@ -3,7 +3,7 @@
 
 use super::{Geometry, max_record};
 use crate::error::Fault;
-use crate::fork::{Homed, Homing};
+use crate::home::{Homed, Homing};
 use crate::layout::{
     ARRAY_OFFSET, RECORD_ARRAY, RECORD_HEADER, RECORD_MESSAGE, RECORD_PADDING, RUN_MAX,
     RecordHeader, SEQUENCE_MASK,

@@ -3,7 +3,7 @@
 
 use super::{Geometry, max_record};
 use crate::error::Fault;
-use crate::fork::{Foreign, Homed, Homing};
+use crate::home::{Foreign, Homed, Homing};
 use crate::layout::{
     ARRAY_OFFSET, RECORD_ARRAY, RECORD_HEADER, RECORD_MESSAGE, RECORD_PADDING, RUN_MAX,
     RecordHeader, SEQUENCE_MASK,
@@ -140,7 +140,8 @@ impl<M: RingMemory> Writer<M> {
             broken: None,
             memory,
         };
-        writer.settle();
+        writer.settle_pace();
+        writer.settle_bound();
         writer
     }
 
@@ -194,7 +195,7 @@ impl<M: RingMemory> Writer<M> {
     /// From now on nothing fits, for this reason.
     pub fn give_up(&mut self, fault: Fault) {
         self.broken = Some(fault);
-        self.settle();
+        self.settle_bound();
     }
 
     /// Room for a record of `len` bytes. Looks at the reader's gate only when the room known of
@@ -349,7 +350,7 @@ impl<M: RingMemory> Writer<M> {
         self.memory.word(self.withheld_at).store_release(self.withheld);
         self.withheld = 0;
         self.flushes += 1;
-        self.settle();
+        self.settle_pace();
         true
     }
 
@@ -364,7 +365,7 @@ impl<M: RingMemory> Writer<M> {
             return Err(Fault::Gate);
         }
         self.limit = head + capacity;
-        self.settle();
+        self.settle_bound();
         let counters = &self.memory.producer().counters;
         counters.position.store_relaxed(self.position());
         let depth = self.depth_beyond(head);
@@ -412,13 +413,17 @@ impl<M: RingMemory> Writer<M> {
         self.position() + bytes + RECORD_HEADER <= self.limit
     }
 
-    /// Sets the bound, and what is quick, from everything else.
-    fn settle(&mut self) {
+    /// Sets what is quick, from everything else.
+    fn settle_pace(&mut self) {
         self.tail.quick = match (self.padding, self.withheld) {
             (0, 0) => ALONE,
             (0, _) => IN_BATCH,
             _ => NOTHING,
         };
+    }
+
+    /// Sets the bound, from everything else.
+    fn settle_bound(&mut self) {
         // The alignment below the lap's end: a record that ends with the lap has its terminator at the
         // ring's start.
         let lap_end = self.mask & self.align;
@@ -456,7 +461,8 @@ impl<M: RingMemory> Writer<M> {
             self.padding += padding;
             self.next_lap();
         }
-        self.settle();
+        self.settle_pace();
+        self.settle_bound();
         if self.tail.front + size > self.tail.bound {
             // It ends with the lap, so its terminator is elsewhere.
             self.tail.quick = NOTHING;
@@ -529,6 +535,7 @@ impl<M: RingMemory> Writer<M> {
         self.tail.front = at + size;
         if self.tail.front > self.mask {
             self.next_lap();
+            self.settle_bound();
         }
         // As in `commit_record`.
         self.memory.word(self.tail.front).store_relaxed(0);
@@ -546,7 +553,7 @@ impl<M: RingMemory> Writer<M> {
             self.withheld = first;
             self.withheld_at = first_at;
         }
-        self.settle();
+        self.settle_pace();
         self.memory.producer().counters.sent.store_relaxed(sequence.wrapping_add(count));
         Ok(())
     }
