@@ -179,7 +179,7 @@ impl<T: Message + ?Sized> Sender<T> {
     /// [`SendError::Full`], which names the receiver; the others of [`SendError`].
     #[inline(always)]
     pub fn try_send(&mut self, message: &T) -> Result<(), SendError> {
-        self.put(message, Patience::None, Publish::Now)
+        self.put(message, Patience::None, Publish::Now, QUEUED)
     }
 
     /// Sends a message. Blocks while the ring is full, and for as long as there is no receiver to
@@ -189,7 +189,7 @@ impl<T: Message + ?Sized> Sender<T> {
     /// [`SendError::PeerDied`] within 100 ms of the death of a receiver that it waits for.
     #[inline(always)]
     pub fn send(&mut self, message: &T) -> Result<(), SendError> {
-        self.put(message, Patience::Forever, Publish::Now)
+        self.put(message, Patience::Forever, Publish::Now, QUEUED)
     }
 
     /// As [`Self::send`], for at most `timeout`.
@@ -197,7 +197,7 @@ impl<T: Message + ?Sized> Sender<T> {
     /// # Errors
     /// [`SendError::Timeout`], which names the receiver.
     pub fn send_timeout(&mut self, message: &T, timeout: Duration) -> Result<(), SendError> {
-        self.put(message, Patience::Within(timeout), Publish::Now)
+        self.put(message, Patience::Within(timeout), Publish::Now, QUEUED)
     }
 
     /// Writes a message into the ring and keeps it back until [`Self::flush`] or the next send. If
@@ -207,7 +207,7 @@ impl<T: Message + ?Sized> Sender<T> {
     /// As [`Self::try_send`].
     #[inline(always)]
     pub fn try_queue(&mut self, message: &T) -> Result<(), SendError> {
-        self.put(message, Patience::None, Publish::Later)
+        self.put(message, Patience::None, Publish::Later, QUEUED)
     }
 
     /// As [`Self::try_queue`], but waits for room.
@@ -216,7 +216,7 @@ impl<T: Message + ?Sized> Sender<T> {
     /// As [`Self::send`].
     #[inline(always)]
     pub fn queue(&mut self, message: &T) -> Result<(), SendError> {
-        self.put(message, Patience::Forever, Publish::Later)
+        self.put(message, Patience::Forever, Publish::Later, QUEUED)
     }
 
     /// As [`Self::queue`], for at most `timeout`.
@@ -224,7 +224,7 @@ impl<T: Message + ?Sized> Sender<T> {
     /// # Errors
     /// As [`Self::send_timeout`].
     pub fn queue_timeout(&mut self, message: &T, timeout: Duration) -> Result<(), SendError> {
-        self.put(message, Patience::Within(timeout), Publish::Later)
+        self.put(message, Patience::Within(timeout), Publish::Later, QUEUED)
     }
 
     /// Publishes what was queued, all at once. Never blocks.
@@ -357,19 +357,40 @@ impl<T: Message + ?Sized> Sender<T> {
         end.local_addr()
     }
 
+    /// Serialises straight into the free run at the tail. Only when that is too short, once a lap and
+    /// when the ring is full, room is claimed for the length that came out, and the message serialised
+    /// again.
+    ///
+    /// The message goes nowhere but there: to be handed to a call, one that was just put together would have
+    /// to be whole in memory first, whether the call comes or not, which is as much to write again as
+    /// the ring gets. So nothing of this is out of the caller's line but what claims and publishes.
     #[inline(always)]
-    fn put(&mut self, message: &T, patience: Patience, publish: Publish) -> Result<(), SendError> {
-        let scratch = &mut self.scratch;
-        match &mut self.end {
-            Sending::InPlace(end) => put(end, scratch, message, patience, publish, QUEUED),
-            // In the caller's line as well: a message that it has just put together would have to be
-            // whole in memory for a call, and so behind all that was written to the ring before it.
-            Sending::Elsewhere(elsewhere::Sending::Remote(end)) => {
-                put(end.as_mut(), scratch, message, patience, publish, QUEUED)
+    fn put(
+        &mut self,
+        message: &T,
+        patience: Patience,
+        publish: Publish,
+        queued: usize,
+    ) -> Result<(), SendError> {
+        let mut needed = None;
+        loop {
+            let mut claim = match needed {
+                None => AnyClaim::run(&mut self.end, message.inline_len(), publish, queued)?,
+                Some(len) => AnyClaim::wait(&mut self.end, len, Limit::of(patience))?,
+            };
+            let len = self.scratch.encode(message, &mut claim)?;
+            if let Some(needed) = needed
+                && needed != len
+            {
+                // A Serialize that writes another length each time; the claim is aborted.
+                return Err(SendError::Encode);
             }
-            Sending::Elsewhere(end) => {
-                put_elsewhere(end, scratch, message, Limit::of(patience), publish)
+            if len <= claim.len()
+                && let Some(finished) = claim.finish_run(len, publish)
+            {
+                return finished;
             }
+            needed = Some(len);
         }
     }
 
@@ -378,105 +399,44 @@ impl<T: Message + ?Sized> Sender<T> {
         messages: &[M],
         patience: Patience,
     ) -> Result<Sent, BatchError> {
+        let before = self.publications();
+        let mut sent = 0;
+        let mut equal = true;
+        let mut result = Ok(());
+        while sent < messages.len() && result.is_ok() {
+            let rest = &messages[sent..];
+            let queued = if equal { self.queue_equal(rest, patience) } else { Ok(0) };
+            result = match queued {
+                Ok(0) => {
+                    equal = false;
+                    self.put(rest[0].borrow(), patience, Publish::Later, rest.len())
+                        .map(|()| sent += 1)
+                }
+                queued => queued.map(|count| sent += count),
+            };
+        }
+        match result.and(self.flush()) {
+            Ok(()) => Ok(Sent { messages: sent, publications: self.publications() - before }),
+            Err(error) => Err(BatchError { sent, error }),
+        }
+    }
+
+    fn queue_equal<M: Borrow<T>>(
+        &mut self,
+        messages: &[M],
+        patience: Patience,
+    ) -> Result<usize, SendError> {
         let scratch = &mut self.scratch;
         each!(
             Sending,
             &mut self.end,
-            end => put_batch(end, scratch, messages, patience),
-            put_batch(end.as_mut(), scratch, messages, patience)
+            end => queue_equal(end, scratch, messages, patience),
+            queue_equal(end.as_mut(), scratch, messages, patience)
         )
     }
-}
 
-/// Serialises straight into the free run at the tail. Only when that is too short, once a lap and
-/// when the ring is full, the message is measured, claimed for and serialised again.
-#[inline(always)]
-fn put<E: Outlet, T: Message + ?Sized>(
-    end: &mut E,
-    scratch: &mut Scratch,
-    message: &T,
-    patience: Patience,
-    publish: Publish,
-    queued: usize,
-) -> Result<(), SendError> {
-    if let Publish::Later = publish {
-        end.expect(queued).map_err(Into::into)?;
-    }
-    let len = match end.claim_run(message.inline_len()).map_err(Into::into)? {
-        Some(mut run) => {
-            let len = scratch.encode(message, &mut run)?;
-            if len <= run.len() {
-                return run.finish(len, publish).map_err(Into::into);
-            }
-            len
-        }
-        None => scratch.encode(message, &mut [])?,
-    };
-    put_again(end, scratch, message, len, Limit::of(patience), publish)
-}
-
-/// As [`put`], out of the caller's line.
-#[inline(never)]
-fn put_elsewhere<T: Message + ?Sized>(
-    end: &mut elsewhere::Sending,
-    scratch: &mut Scratch,
-    message: &T,
-    limit: Limit,
-    publish: Publish,
-) -> Result<(), SendError> {
-    use elsewhere::Sending;
-    let patience = limit.patience();
-    match end {
-        Sending::Copied(end) => put(end, scratch, message, patience, publish, QUEUED),
-        Sending::Shared(end) => put(end, scratch, message, patience, publish, QUEUED),
-        Sending::Remote(end) => put(end.as_mut(), scratch, message, patience, publish, QUEUED),
-    }
-}
-
-#[cold]
-fn put_again<E: Outlet, T: Message + ?Sized>(
-    end: &mut E,
-    scratch: &mut Scratch,
-    message: &T,
-    len: usize,
-    limit: Limit,
-    publish: Publish,
-) -> Result<(), SendError> {
-    let mut claim = end.claim(len, limit.patience()).map_err(Into::into)?;
-    let written = scratch.encode(message, &mut claim)?;
-    if written != len {
-        // A Serialize that writes another length each time; the claim is aborted.
-        return Err(SendError::Encode);
-    }
-    claim.finish(len, publish).map_err(Into::into)
-}
-
-fn put_batch<E: Outlet, T: Message + ?Sized, M: Borrow<T>>(
-    end: &mut E,
-    scratch: &mut Scratch,
-    messages: &[M],
-    patience: Patience,
-) -> Result<Sent, BatchError> {
-    let before = end.publications();
-    let mut sent = 0;
-    let mut equal = E::HAS_ARRAYS;
-    let mut result = Ok(());
-    while sent < messages.len() && result.is_ok() {
-        let rest = &messages[sent..];
-        let queued =
-            if equal { queue_equal::<E, T, M>(end, scratch, rest, patience) } else { Ok(0) };
-        result = match queued {
-            Ok(0) => {
-                equal = false;
-                put::<E, T>(end, scratch, rest[0].borrow(), patience, Publish::Later, rest.len())
-                    .map(|()| sent += 1)
-            }
-            queued => queued.map(|count| sent += count),
-        };
-    }
-    match result.and(end.flush().map_err(Into::into)) {
-        Ok(()) => Ok(Sent { messages: sent, publications: end.publications() - before }),
-        Err(error) => Err(BatchError { sent, error }),
+    fn publications(&self) -> u64 {
+        each!(Sending, &self.end, end => end.publications())
     }
 }
 
@@ -490,7 +450,7 @@ fn queue_equal<E: Outlet, T: Message + ?Sized, M: Borrow<T>>(
     patience: Patience,
 ) -> Result<usize, SendError> {
     let len = messages.first().map_or(0, |first| first.borrow().inline_len());
-    if len == 0 {
+    if len == 0 || !E::HAS_ARRAYS {
         return Ok(0);
     }
     // An eighth of the ring at most: what is larger waits for room in pieces, while the receiver

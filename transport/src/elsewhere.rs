@@ -55,6 +55,22 @@ impl<'a> Claim<'a> {
         Ok((room, Self { end, len }))
     }
 
+    /// As much as there is; what is asked for as in [`Outlet::expect`] and [`Outlet::claim_run`].
+    #[inline(always)]
+    pub(crate) fn run(
+        end: &'a mut Sending,
+        likely: usize,
+        queued: usize,
+    ) -> Result<Option<(*mut u8, Self)>, SendError> {
+        let run = run(end, likely, queued)?;
+        Ok(run.map(|(room, len)| (room, Self { end, len })))
+    }
+
+    #[inline(always)]
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
     #[inline(always)]
     pub(crate) fn finish(self, len: usize, publish: Publish) -> Result<(), SendError> {
         let mut this = ManuallyDrop::new(self);
@@ -74,16 +90,43 @@ impl Drop for Claim<'_> {
 #[inline(never)]
 fn open(end: &mut Sending, len: usize, limit: Limit) -> Result<*mut u8, SendError> {
     let patience = limit.patience();
-    fn leave(mut claim: impl Room) -> *mut u8 {
-        let room = claim.as_mut_ptr();
-        forget(claim);
-        room
-    }
     Ok(match end {
         Sending::Copied(end) => leave(Outlet::claim(end, len, patience)?),
         Sending::Shared(end) => leave(Outlet::claim(end, len, patience)?),
         Sending::Remote(end) => leave(Outlet::claim(end.as_mut(), len, patience)?),
+    }
+    .0)
+}
+
+/// As [`open`], of what is free. `queued` is 0 if the message is to go at once.
+#[inline(never)]
+fn run(
+    end: &mut Sending,
+    likely: usize,
+    queued: usize,
+) -> Result<Option<(*mut u8, usize)>, SendError> {
+    fn run<E: Outlet>(
+        end: &mut E,
+        likely: usize,
+        queued: usize,
+    ) -> Result<Option<(*mut u8, usize)>, E::Error> {
+        if queued > 0 {
+            end.expect(queued)?;
+        }
+        Ok(end.claim_run(likely)?.map(leave))
+    }
+    Ok(match end {
+        Sending::Copied(end) => run(end, likely, queued)?,
+        Sending::Shared(end) => run(end, likely, queued)?,
+        Sending::Remote(end) => run(end.as_mut(), likely, queued)?,
     })
+}
+
+/// Where the room is, and how much of it.
+fn leave(mut claim: impl Room) -> (*mut u8, usize) {
+    let room = (claim.as_mut_ptr(), claim.len());
+    forget(claim);
+    room
 }
 
 #[inline(never)]

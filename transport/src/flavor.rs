@@ -317,6 +317,8 @@ pub(crate) struct AnyClaim<'a> {
 enum Whose<'a> {
     InPlace(Claim<'a>),
     Elsewhere(elsewhere::Claim<'a>),
+    /// There is no room, not even for an empty message.
+    Nothing,
 }
 
 // SAFETY: the pointer goes where the claim's does, which is Send.
@@ -342,11 +344,51 @@ impl<'a> AnyClaim<'a> {
         Ok(Self { room, len, whose })
     }
 
+    /// As [`Self::of`], out of the caller's line.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn wait(end: &'a mut Sending, len: usize, limit: Limit) -> Result<Self, SendError> {
+        Self::of(end, len, limit.patience())
+    }
+
+    /// What is free in one piece, if only nothing, for a message of a length that is known by writing it,
+    /// and `likely` this. If it is to be queued, `queued` may come before the flush, this one included.
+    #[inline(always)]
+    pub(crate) fn run(
+        end: &'a mut Sending,
+        likely: usize,
+        publish: Publish,
+        queued: usize,
+    ) -> Result<Self, SendError> {
+        let (room, len, whose) = match end {
+            Sending::InPlace(end) => match Producer::claim_run(end, likely) {
+                Some(mut claim) => (claim.as_mut_ptr(), claim.len(), Whose::InPlace(claim)),
+                None => (std::ptr::dangling_mut(), 0, Whose::Nothing),
+            },
+            Sending::Elsewhere(end) => {
+                let queued = if let Publish::Later = publish { queued } else { 0 };
+                match elsewhere::Claim::run(end, likely, queued)? {
+                    Some((room, claim)) => (room, claim.len(), Whose::Elsewhere(claim)),
+                    None => (std::ptr::dangling_mut(), 0, Whose::Nothing),
+                }
+            }
+        };
+        Ok(Self { room, len, whose })
+    }
+
     #[inline(always)]
     pub(crate) fn finish(self, len: usize, publish: Publish) -> Result<(), SendError> {
+        // One of nothing never comes to a caller.
+        self.finish_run(len, publish).unwrap_or(Err(SendError::Encode))
+    }
+
+    /// As [`Self::finish`]; `None`: there was no room.
+    #[inline(always)]
+    pub(crate) fn finish_run(self, len: usize, publish: Publish) -> Option<Result<(), SendError>> {
         match self.whose {
-            Whose::InPlace(claim) => Ok(claim.finish(len, publish)?),
-            Whose::Elsewhere(claim) => claim.finish(len, publish),
+            Whose::InPlace(claim) => Some(claim.finish(len, publish).map_err(Into::into)),
+            Whose::Elsewhere(claim) => Some(claim.finish(len, publish)),
+            Whose::Nothing => None,
         }
     }
 
@@ -355,6 +397,7 @@ impl<'a> AnyClaim<'a> {
         match self.whose {
             Whose::InPlace(claim) => Ok(claim.finish_whole(publish)?),
             Whose::Elsewhere(claim) => claim.finish(self.len, publish),
+            Whose::Nothing => Err(SendError::Encode),
         }
     }
 }
