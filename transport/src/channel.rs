@@ -15,7 +15,7 @@ use rkyv::util::AlignedVec;
 use crate::cpu_latency::CpuLatency;
 use crate::elsewhere;
 use crate::error::{BatchError, CloseError, Error, Peer, RecvError, SendError};
-use crate::flavor::{AnyBatch, AnyClaim, ArrayRoom, Guard, Outlet, Receiving, Room, Sending};
+use crate::flavor::{AnyBatch, AnyClaim, ArrayRoom, Guard, Outlet, Receiving, Sending};
 use crate::message::{Batch, Borrowed, Claim, Message, Received, Scratch};
 use crate::options::Builder;
 use crate::peers::Peers;

@@ -64,7 +64,6 @@ pub(crate) trait Outlet {
     ) -> Result<Self::ArrayClaim<'_>, Self::Error>;
     fn flush(&mut self) -> Result<(), Self::Error>;
     fn max_len(&self) -> usize;
-    fn publications(&self) -> u64;
 }
 
 /// Room for one message.
@@ -157,10 +156,6 @@ impl Outlet for Producer {
     fn max_len(&self) -> usize {
         self.max_len()
     }
-
-    fn publications(&self) -> u64 {
-        self.publications()
-    }
 }
 
 impl ArrayRoom for ArrayClaim<'_> {
@@ -211,10 +206,6 @@ impl Outlet for Publisher {
     #[inline(always)]
     fn max_len(&self) -> usize {
         self.max_len()
-    }
-
-    fn publications(&self) -> u64 {
-        self.publications()
     }
 }
 
@@ -282,10 +273,6 @@ impl Outlet for MpmcSender {
     #[inline(always)]
     fn max_len(&self) -> usize {
         self.max_len()
-    }
-
-    fn publications(&self) -> u64 {
-        self.publications()
     }
 }
 
@@ -437,7 +424,9 @@ impl<'a> Guard<'a> {
                 Patience::Within(timeout) => end.recv_timeout(timeout)?,
                 Patience::Until(deadline) => end.recv_timeout(Patience::left(deadline))?,
             }),
-            Receiving::Elsewhere(end) => Self::Elsewhere(elsewhere::Received::take(end, Limit::of(patience))?),
+            Receiving::Elsewhere(end) => {
+                Self::Elsewhere(elsewhere::Received::take(end, Limit::of(patience))?)
+            }
         })
     }
 
