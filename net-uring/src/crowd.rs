@@ -55,7 +55,7 @@ use std::time::{Duration, Instant};
 
 use crate::backend::joint::{Joint, Set};
 use crate::clock;
-use crate::connection::{Connection, Inbox, Past, Peer, SLICE, SPIN_FOR, Trouble, bind};
+use crate::connection::{Connection, HELLOS, Inbox, Past, Peer, SLICE, SPIN_FOR, Trouble, bind};
 use crate::error::{Error, ErrorKind};
 use crate::fork::Birth;
 use crate::gauge::{Meter, Shown, Tally};
@@ -66,8 +66,6 @@ use crate::stats::Stats;
 
 /// What the door is called in the set.
 const DOOR: u64 = u64::MAX;
-/// Hellos answered in one look, so that a flood of them does not keep a call.
-const HELLOS: usize = 64;
 /// Looks between two at the fine clock.
 const LOOKS_PER_CLOCK: u32 = 16;
 /// Events that are kept for who never asks.

@@ -12,6 +12,9 @@ use crate::options::{self, Options};
 use crate::session::{Refusal, RefuseCode, Side, Verdict};
 use crate::socket::{self, Facts, Tuning};
 
+/// Hellos answered in one look, so that a flood of them does not keep a call.
+pub(crate) const HELLOS: usize = 64;
+
 /// How connections come about.
 #[derive(Debug)]
 pub enum Way {
@@ -77,10 +80,10 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
         if self.dialing {
             return self.look_at_the_dial();
         }
-        while let Some(arrival) = match &mut self.way {
-            Way::Bind(listener) => listener.poll(self.now_ns),
-            _ => None,
-        } {
+        // More are heard with the next look, which those who wait bring on.
+        for _ in 0..HELLOS {
+            let Way::Bind(listener) = &mut self.way else { return };
+            let Some(arrival) = listener.poll(self.now_ns) else { return };
             if let Some((arrival, refusal)) = self.greet(arrival)
                 && let Way::Bind(listener) = &mut self.way
             {

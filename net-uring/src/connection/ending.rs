@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Connection, FAREWELL_NS, Inbox, connector};
+use super::{ASKS_PER_LOOK, Connection, FAREWELL_NS, Inbox, connector};
 use crate::backend::{Backend, Kind};
 use crate::clock;
 use crate::session::{End, Session, Side};
@@ -42,7 +42,11 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
                 socket::shutdown_write(&socket);
             }
         }
-        while self.backend.socket().is_some() && self.pull() {}
+        for _ in 0..ASKS_PER_LOOK {
+            if self.backend.socket().is_none() || !self.pull() {
+                break;
+            }
+        }
         if self.backend.socket().is_none() {
             return true;
         }
