@@ -353,6 +353,12 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
     pub(crate) fn tend(&mut self) {
         self.now_ns = clock::coarse_ns();
         self.tended_ns = self.now_ns;
+        // What has come is looked at before its time is judged: nobody may have called meanwhile.
+        if self.dialing {
+            self.look_at_the_dial();
+        } else if self.session.is_greeting() {
+            self.pull();
+        }
         loop {
             match self.next_action() {
                 Action::Dial => self.dial(),

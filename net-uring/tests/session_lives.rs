@@ -185,6 +185,19 @@ fn a_deadline_does_not_wait_for_an_attempt_that_hangs() {
 }
 
 #[test]
+fn a_dial_whose_success_is_seen_late_leaves_time_for_the_answer() {
+    let (mut sender, _) = pair();
+    let patience = sender.session.config().timing.handshake_ns;
+    assert_eq!(sender.session.poll_action(0), Action::Dial);
+    let seen = 10 * patience;
+    sender.session.handle_dialed(seen);
+    take(&mut sender, seen);
+    assert!(matches!(sender.session.poll_action(seen + patience - 1), Action::Wait { .. }));
+    let late = sender.session.poll_action(seen + patience);
+    assert_eq!(late, Action::HangUp(HangUp::Handshake));
+}
+
+#[test]
 fn silence_is_not_death() {
     let (mut sender, mut receiver) = three_of_five();
     let start = 10 * MS;

@@ -221,6 +221,8 @@ impl<H: Half> Session<H> {
             return;
         }
         self.phase = Phase::Greeting;
+        // However late that was seen: the answer has its time.
+        self.attempt_by_ns = now_ns.saturating_add(self.config.timing.handshake_ns);
         self.epoch += 1;
         self.progress = false;
         (self.last_sent_ns, self.last_heard_ns) = (now_ns, now_ns);
@@ -347,6 +349,11 @@ impl<H: Half> Session<H> {
     #[inline(always)]
     pub fn is_early(&self) -> bool {
         self.phase == Phase::Greeting && self.epoch == 1
+    }
+
+    /// Whether the hello was said and not answered yet.
+    pub fn is_greeting(&self) -> bool {
+        self.phase == Phase::Greeting
     }
 
     /// Whether a handshake has ever succeeded.
