@@ -397,6 +397,21 @@ fn a_session_that_nobody_knows_of_closes_at_once() {
     sender.session.close();
     receiver.session.close();
     assert_eq!((sender.end(), receiver.end()), (Some(End::Closed), Some(End::Closed)));
+    // Nor does it wait for who may never answer a dial.
+    let (mut sender, _) = pair();
+    assert_eq!(sender.session.poll_action(0), Action::Dial);
+    sender.session.close();
+    assert_eq!(sender.session.poll_action(0), Action::HangUp(HangUp::Ended));
+    sender.session.handle_disconnected(0);
+    assert_eq!((sender.end(), sender.session.poll_action(0)), (Some(End::Closed), Action::Done));
+    // Or is gone before it has answered a hello.
+    let (mut sender, _) = pair();
+    assert_eq!(sender.session.poll_action(0), Action::Dial);
+    sender.session.handle_dialed(0);
+    sender.session.close();
+    assert_eq!(sender.end(), None);
+    sender.session.handle_disconnected(0);
+    assert_eq!((sender.end(), sender.session.poll_action(0)), (Some(End::Closed), Action::Done));
     // But not with messages that may still be fetched.
     let (mut sender, mut receiver) = pair();
     work(&mut sender, 1);
