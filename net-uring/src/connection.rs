@@ -29,7 +29,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::backend::{Backend, Errno};
+use crate::backend::{Backend, Errno, Watch};
 use crate::clock;
 use crate::error::{Error, ErrorKind};
 use crate::fork::Birth;
@@ -42,7 +42,7 @@ use crate::stats::Stats;
 use door::{connector, open_way};
 
 pub use door::Way;
-pub(crate) use door::bind;
+pub(crate) use door::{HELLOS, bind};
 #[cfg(test)]
 pub(crate) use inbox::CONTROL_BYTES;
 pub use inbox::{Control, Inbox};
@@ -52,7 +52,8 @@ pub(crate) use past::Past;
 pub(crate) const SPIN_FOR: Duration = Duration::from_micros(50);
 /// Asks between two looks at the clock: a millisecond at the most, as each is a system call.
 const ASKS_PER_LOOK: u32 = 32;
-/// Longest sleep, also where no timer is known.
+/// Longest sleep, also where no timer is known, and though somebody is at the door of a connection that
+/// stands.
 pub(crate) const SLICE: Duration = Duration::from_millis(50);
 /// How long an ended session's connection may take to be closed by the peer.
 const FAREWELL_NS: u64 = 1_000_000_000;
@@ -189,7 +190,7 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
     fn with_way(options: &Options, way: Way, mut backend: B, birth: Birth) -> Result<Self, Error> {
         let dials = match &way {
             Way::Bind(listener) => {
-                backend.watch(listener.news());
+                backend.watch(listener.news(), Watch::Door);
                 false
             }
             Way::Connect { .. } => true,
@@ -282,9 +283,9 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
         if self.told { (0, false) } else { H::outcome(&self.session) }
     }
 
-    /// Has [`Self::park`] end when `fd` is readable.
-    pub(crate) fn watch(&mut self, fd: BorrowedFd<'_>) {
-        self.backend.watch(fd);
+    /// Has [`Self::park`] end at once when `fd` is readable.
+    pub(crate) fn watch_bell(&mut self, fd: BorrowedFd<'_>) {
+        self.backend.watch(fd, Watch::Bell);
     }
 
     /// Whom it is connected with.
@@ -352,6 +353,12 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
     pub(crate) fn tend(&mut self) {
         self.now_ns = clock::coarse_ns();
         self.tended_ns = self.now_ns;
+        // What has come is looked at before its time is judged: nobody may have called meanwhile.
+        if self.dialing {
+            self.look_at_the_dial();
+        } else if self.session.is_greeting() {
+            self.pull();
+        }
         loop {
             match self.next_action() {
                 Action::Dial => self.dial(),
@@ -491,19 +498,24 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
                 }
                 self.tend();
                 H::before_sleep(&mut self.session);
-                // Until there is no more, so that the next news is an edge.
-                while self.step() {
+                // Until there is no more, so that the next news is an edge; but a peer that floods keeps
+                // nobody from looking at the clock.
+                let mut came = true;
+                for _ in 0..ASKS_PER_LOOK {
+                    came = self.step();
                     if done(self) {
                         return true;
                     }
+                    if !came {
+                        break;
+                    }
                 }
-                if done(self) {
-                    return true;
+                if !came {
+                    let left =
+                        deadline.map_or(SLICE, |deadline| deadline.saturating_duration_since(now));
+                    self.park(left.min(SLICE));
+                    slept = true;
                 }
-                let left =
-                    deadline.map_or(SLICE, |deadline| deadline.saturating_duration_since(now));
-                self.park(left.min(SLICE));
-                slept = true;
             }
             self.tend_sometimes();
             now = Instant::now();

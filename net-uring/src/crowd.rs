@@ -55,7 +55,7 @@ use std::time::{Duration, Instant};
 
 use crate::backend::joint::{Joint, Set};
 use crate::clock;
-use crate::connection::{Connection, Inbox, Past, Peer, SLICE, SPIN_FOR, Trouble, bind};
+use crate::connection::{Connection, HELLOS, Inbox, Past, Peer, SLICE, SPIN_FOR, Trouble, bind};
 use crate::error::{Error, ErrorKind};
 use crate::fork::Birth;
 use crate::gauge::{Meter, Shown, Tally};
@@ -66,8 +66,6 @@ use crate::stats::Stats;
 
 /// What the door is called in the set.
 const DOOR: u64 = u64::MAX;
-/// Hellos answered in one look, so that a flood of them does not keep a call.
-const HELLOS: usize = 64;
 /// Looks between two at the fine clock.
 const LOOKS_PER_CLOCK: u32 = 16;
 /// Events that are kept for who never asks.
@@ -128,6 +126,15 @@ pub struct Member<H: Inbox, K> {
     up: bool,
     /// Its end was told.
     pub(crate) told: bool,
+}
+
+impl<H: Inbox, K> Member<H, K> {
+    /// Whether it has a session, and has had no connection for so long.
+    fn is_down_for(&self, lasting_ns: u64, now_ns: u64) -> bool {
+        let session = &self.connection.session;
+        let since_ns = session.down_since_ns().filter(|_| session.end().is_none());
+        since_ns.is_some_and(|since_ns| now_ns.saturating_sub(since_ns) >= lasting_ns)
+    }
 }
 
 /// See the module.
@@ -343,7 +350,12 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
         }
         self.tended_ns = self.now_ns;
         self.knocked = true;
+        let (now_ns, lasting_ns) = (self.now_ns, self.options.timing.takeover_ns);
         for (number, member) in self.members_mut() {
+            if member.told && member.is_down_for(lasting_ns, now_ns) {
+                // It has had its time to come back for the last words.
+                member.connection.session.give_up();
+            }
             member.connection.tend();
             member.connection.push();
             let session = &member.connection.session;
@@ -396,6 +408,7 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
         let free = self.members.iter().position(Option::is_none);
         let number = free.unwrap_or(self.members.len());
         if self.closing || number >= self.options.peers_max {
+            self.make_room();
             return Some((arrival, Refusal::new(RefuseCode::Busy, 0, 0)));
         }
         let spare = match self.spare.take() {
@@ -432,6 +445,25 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
             _ => {}
         }
         refused
+    }
+
+    /// Somebody wants a place, and there is none: one that has no connection is given up, if it has closed, or
+    /// has had none for long enough. One at a time: the owner has to be through with it before its place is
+    /// free.
+    fn make_room(&mut self) {
+        let (now_ns, lasting_ns) = (self.now_ns, self.options.timing.takeover_ns);
+        if self.members().any(|(_, member)| member.connection.session.end().is_some()) {
+            return;
+        }
+        let absent = self.members_mut().filter(|(_, member)| {
+            member.is_down_for(if member.told { 0 } else { lasting_ns }, now_ns)
+        });
+        let first =
+            |member: &Member<H, K>| (!member.told, member.connection.session.down_since_ns());
+        if let Some((number, member)) = absent.min_by_key(|(_, member)| first(member)) {
+            member.connection.session.give_up();
+            self.rouse(number);
+        }
     }
 
     /// Whether a member's connection has broken, or it has come back with another, is told.

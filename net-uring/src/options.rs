@@ -52,8 +52,9 @@ pub struct Options {
     /// Of `kind=mpmc`, a receiver that binds: whether it is told `Disconnected` when the last sender has
     /// left. Else it never is, as there may always come another.
     pub until_last: bool,
-    /// Of an end with many on the other side: most of them. More are told to come again. Each takes the
-    /// ring's capacity and some 8 KiB.
+    /// Of an end with many on the other side: most of them. More are told to come again; then one that has had
+    /// no connection for `timing.takeover_ns` (1 s) loses its place to them. Each takes the ring's capacity and
+    /// some 8 KiB.
     pub peers_max: usize,
     /// Connections that have not said hello and are kept nevertheless. Beyond that the oldest goes.
     pub silent_max: usize,

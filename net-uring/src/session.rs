@@ -119,7 +119,8 @@ pub struct Config {
 /// How long a session waits for what, in nanoseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// From the start of a dial to the welcome; then the connector hangs up and tries again.
+    /// From the start of a dial to its connection, and from the hello to the welcome; then the connector
+    /// hangs up and tries again.
     pub handshake_ns: u64,
     /// From the break of a connection to the end of the session, unless it is resumed.
     pub resume_ns: u64,

@@ -87,7 +87,7 @@ where
         let reins = &options.thread;
         let mut link = link;
         let bell = Bell::new().map_err(|error| Error::io("opening an eventfd", error))?;
-        link.connection.watch(bell.news());
+        link.connection.watch_bell(bell.news());
         let view = link.connection.ring.view();
         let (birth, backend, tally) = (link.birth(), link.backend(), link.tally());
         let shared = Arc::new(Shared {
@@ -309,7 +309,7 @@ mod tests {
     use std::time::Duration;
 
     use super::Threaded;
-    use crate::backend::{Backend, Completion, Kind, Leak};
+    use crate::backend::{Backend, Completion, Kind, Leak, Watch};
     use crate::connection::testing;
     use crate::fork::OwnSocket;
     use crate::mirror::Span;
@@ -347,7 +347,7 @@ mod tests {
         fn park(&mut self, _timeout: Duration) {
             panic!("a defect, for a test");
         }
-        fn watch(&mut self, _fd: BorrowedFd<'_>) {}
+        fn watch(&mut self, _fd: BorrowedFd<'_>, _what: Watch) {}
     }
 
     #[test]

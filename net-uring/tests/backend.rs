@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use ringway_net::backend::fake::{self, Step};
-use ringway_net::backend::{Backend, Chosen, Completion, Errno, Kind};
+use ringway_net::backend::{Backend, Chosen, Completion, Errno, Kind, Watch};
 use ringway_net::fork::OwnSocket;
 use ringway_net::mirror::Span;
 
@@ -190,12 +190,36 @@ fn a_park_ends_when_there_is_news() {
 fn a_watched_descriptor_ends_a_park() {
     each(|mut backend| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        backend.watch(listener.as_fd());
+        backend.watch(listener.as_fd(), Watch::Door);
         let address: SocketAddr = listener.local_addr().unwrap();
         let caller = std::thread::spawn(move || TcpStream::connect(address).unwrap());
         let start = Instant::now();
         backend.park(PATIENCE);
         assert!(start.elapsed() < PATIENCE);
+        drop(caller.join().unwrap());
+    });
+}
+
+#[test]
+fn a_bell_ends_a_park_though_there_is_a_connection() {
+    each(|mut backend| {
+        let _other = connect(&mut backend);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        // Of a door that is watched as well: it has nothing to say.
+        let door = TcpListener::bind("127.0.0.1:0").unwrap();
+        backend.watch(door.as_fd(), Watch::Door);
+        backend.watch(listener.as_fd(), Watch::Bell);
+        let mut room = Memory::new(100);
+        submit(&mut backend, Kind::Recv, &mut room);
+        backend.turn();
+        // What the first edge of a new connection may be.
+        backend.park(Duration::from_millis(1));
+        let address: SocketAddr = listener.local_addr().unwrap();
+        let caller = std::thread::spawn(move || TcpStream::connect(address).unwrap());
+        let start = Instant::now();
+        backend.park(PATIENCE);
+        assert!(start.elapsed() < PATIENCE);
+        assert!(backend.is_outstanding(Kind::Recv));
         drop(caller.join().unwrap());
     });
 }

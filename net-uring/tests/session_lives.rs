@@ -185,6 +185,19 @@ fn a_deadline_does_not_wait_for_an_attempt_that_hangs() {
 }
 
 #[test]
+fn a_dial_whose_success_is_seen_late_leaves_time_for_the_answer() {
+    let (mut sender, _) = pair();
+    let patience = sender.session.config().timing.handshake_ns;
+    assert_eq!(sender.session.poll_action(0), Action::Dial);
+    let seen = 10 * patience;
+    sender.session.handle_dialed(seen);
+    take(&mut sender, seen);
+    assert!(matches!(sender.session.poll_action(seen + patience - 1), Action::Wait { .. }));
+    let late = sender.session.poll_action(seen + patience);
+    assert_eq!(late, Action::HangUp(HangUp::Handshake));
+}
+
+#[test]
 fn silence_is_not_death() {
     let (mut sender, mut receiver) = three_of_five();
     let start = 10 * MS;
@@ -384,6 +397,21 @@ fn a_session_that_nobody_knows_of_closes_at_once() {
     sender.session.close();
     receiver.session.close();
     assert_eq!((sender.end(), receiver.end()), (Some(End::Closed), Some(End::Closed)));
+    // Nor does it wait for who may never answer a dial.
+    let (mut sender, _) = pair();
+    assert_eq!(sender.session.poll_action(0), Action::Dial);
+    sender.session.close();
+    assert_eq!(sender.session.poll_action(0), Action::HangUp(HangUp::Ended));
+    sender.session.handle_disconnected(0);
+    assert_eq!((sender.end(), sender.session.poll_action(0)), (Some(End::Closed), Action::Done));
+    // Or is gone before it has answered a hello.
+    let (mut sender, _) = pair();
+    assert_eq!(sender.session.poll_action(0), Action::Dial);
+    sender.session.handle_dialed(0);
+    sender.session.close();
+    assert_eq!(sender.end(), None);
+    sender.session.handle_disconnected(0);
+    assert_eq!((sender.end(), sender.session.poll_action(0)), (Some(End::Closed), Action::Done));
     // But not with messages that may still be fetched.
     let (mut sender, mut receiver) = pair();
     work(&mut sender, 1);

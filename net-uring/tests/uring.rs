@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use child::{deny, role, run};
 use ringway_net::backend::uring::in_flight_and_overflows;
-use ringway_net::backend::{Backend as _, Completion, Errno, Kind, Uring};
+use ringway_net::backend::{Backend as _, Completion, Errno, Kind, Uring, Watch};
 use ringway_net::fork::OwnSocket;
 use ringway_net::mirror::Span;
 use ringway_net::session::Format;
@@ -93,7 +93,7 @@ fn a_park_leaves_nothing_with_the_kernel() {
     let Some(mut backend) = uring() else { return };
     let mut other = connect(&mut backend);
     let door = TcpListener::bind("127.0.0.1:0").unwrap();
-    backend.watch(door.as_fd());
+    backend.watch(door.as_fd(), Watch::Bell);
     // A socket whose buffers are full, so that the send waits as well.
     let mut out = vec![7; 64 << 20];
     let mut sent = 0;
@@ -136,7 +136,7 @@ fn a_park_leaves_nothing_with_the_kernel() {
         sent += result.unwrap();
     }
     assert_eq!(room, before);
-    // A knock at the door ends a park that has all three posted.
+    // A knock ends a park that has all three posted.
     let _knock = TcpStream::connect(door.local_addr().unwrap()).unwrap();
     let mut elsewhere = vec![0; 100];
     // SAFETY: as above.
@@ -175,6 +175,30 @@ fn a_park_leaves_nothing_with_the_kernel() {
     }
     drop(backend.detach().unwrap());
     assert_eq!(reader.join().unwrap(), total);
+}
+
+#[test]
+fn a_door_costs_a_park_nothing_while_there_is_a_connection() {
+    let Some(mut backend) = uring() else { return };
+    let mut other = connect(&mut backend);
+    let door = TcpListener::bind("127.0.0.1:0").unwrap();
+    backend.watch(door.as_fd(), Watch::Door);
+    let _knock = TcpStream::connect(door.local_addr().unwrap()).unwrap();
+    let mut room = vec![0; 100];
+    // SAFETY: as above.
+    unsafe { backend.submit(Kind::Recv, span(&mut room)) };
+    // It is not asked for: whoever knocks waits for the end of the park.
+    let (start, limit) = (Instant::now(), Duration::from_millis(20));
+    assert_eq!(park(&mut backend, limit), None);
+    assert!(start.elapsed() >= limit, "{:?}", start.elapsed());
+    other.write_all(b"hello").unwrap();
+    backend.park(PATIENCE);
+    assert_eq!(backend.complete(), Some(Completion { kind: Kind::Recv, result: Ok(5) }));
+    // Without a connection it ends the park at once.
+    drop(backend.detach().unwrap());
+    let start = Instant::now();
+    assert_eq!(park(&mut backend, PATIENCE), None);
+    assert!(start.elapsed() < PATIENCE);
 }
 
 #[test]

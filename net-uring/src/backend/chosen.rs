@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Once;
 use std::time::Duration;
 
-use super::{Backend, Completion, Epoll, Errno, Kind, Leak, Uring};
+use super::{Backend, Completion, Epoll, Errno, Kind, Leak, Uring, Watch};
 use crate::error::{Error, ErrorKind};
 use crate::fork::OwnSocket;
 use crate::mirror::Span;
@@ -180,8 +180,8 @@ impl Backend for Chosen {
         of!(self, backend => backend.park(timeout));
     }
 
-    fn watch(&mut self, fd: BorrowedFd<'_>) {
-        of!(self, backend => backend.watch(fd));
+    fn watch(&mut self, fd: BorrowedFd<'_>, what: Watch) {
+        of!(self, backend => backend.watch(fd, what));
     }
 }
 

@@ -12,7 +12,7 @@ use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{Backend, Completion, Errno, Kind, Leak};
+use super::{Backend, Completion, Errno, Kind, Leak, Watch};
 use crate::fork::OwnSocket;
 use crate::mirror::Span;
 
@@ -289,7 +289,7 @@ impl Backend for Fake {
         self.parks += 1;
     }
 
-    fn watch(&mut self, _fd: BorrowedFd<'_>) {}
+    fn watch(&mut self, _fd: BorrowedFd<'_>, _what: Watch) {}
 }
 
 impl Submitted {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::calls::Calls;
 use super::epoll::new_epoll;
 use super::plain::{Plain, Sleep};
-use super::{Errno, Leak};
+use super::{Errno, Leak, Watch};
 use crate::fork::OwnSocket;
 
 /// News taken at once.
@@ -105,5 +105,5 @@ impl Sleep for WithOthers {
     /// Whoever has the set is about to sleep.
     fn park(&mut self, _calls: &mut Calls, _timeout: Duration) {}
 
-    fn watch(&mut self, _fd: BorrowedFd<'_>) {}
+    fn watch(&mut self, _fd: BorrowedFd<'_>, _what: Watch) {}
 }

@@ -61,6 +61,16 @@ pub struct Completion {
     pub result: Result<usize, Errno>,
 }
 
+/// What is watched, and so how long it may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// Somebody of this process wants the sleeper: every park ends at once.
+    Bell,
+    /// Somebody may want to connect. While there is a connection to receive from, that may wait for the end
+    /// of a park.
+    Door,
+}
+
 /// The system's number for why not.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Errno(pub i32);
@@ -130,8 +140,9 @@ pub trait Backend {
     /// for which nothing was submitted is one that still connects: it is waited for as well.
     fn park(&mut self, timeout: Duration);
 
-    /// Has [`Self::park`] end when `fd` is readable, from now on and until it is closed.
-    fn watch(&mut self, fd: BorrowedFd<'_>);
+    /// Has [`Self::park`] end when `fd` is readable, from now on and until it is closed; as soon as `what`
+    /// asks for it.
+    fn watch(&mut self, fd: BorrowedFd<'_>, what: Watch);
 }
 
 /// The kernel still holds memory.

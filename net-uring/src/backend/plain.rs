@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use super::calls::Calls;
-use super::{Backend, Completion, Kind, Leak};
+use super::{Backend, Completion, Kind, Leak, Watch};
 use crate::fork::OwnSocket;
 use crate::mirror::Span;
 
@@ -33,7 +33,7 @@ pub(crate) trait Sleep {
     fn park(&mut self, calls: &mut Calls, timeout: Duration);
 
     /// As [`Backend::watch`].
-    fn watch(&mut self, fd: BorrowedFd<'_>);
+    fn watch(&mut self, fd: BorrowedFd<'_>, what: Watch);
 }
 
 impl<S> Plain<S> {
@@ -96,7 +96,7 @@ impl<S: Sleep> Backend for Plain<S> {
         }
     }
 
-    fn watch(&mut self, fd: BorrowedFd<'_>) {
-        self.sleep.watch(fd);
+    fn watch(&mut self, fd: BorrowedFd<'_>, what: Watch) {
+        self.sleep.watch(fd, what);
     }
 }

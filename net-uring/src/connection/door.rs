@@ -12,6 +12,9 @@ use crate::options::{self, Options};
 use crate::session::{Refusal, RefuseCode, Side, Verdict};
 use crate::socket::{self, Facts, Tuning};
 
+/// Hellos answered in one look, so that a flood of them does not keep a call.
+pub(crate) const HELLOS: usize = 64;
+
 /// How connections come about.
 #[derive(Debug)]
 pub enum Way {
@@ -51,7 +54,7 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
         }
     }
 
-    fn look_at_the_dial(&mut self) {
+    pub(super) fn look_at_the_dial(&mut self) {
         let Some(socket) = self.backend.socket() else { return };
         match socket::connected(&socket) {
             Ok(false) => {}
@@ -74,13 +77,10 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
     }
 
     pub(super) fn look_at_the_door(&mut self) {
-        if self.dialing {
-            return self.look_at_the_dial();
-        }
-        while let Some(arrival) = match &mut self.way {
-            Way::Bind(listener) => listener.poll(self.now_ns),
-            _ => None,
-        } {
+        // More are heard with the next look, which those who wait bring on.
+        for _ in 0..HELLOS {
+            let Way::Bind(listener) = &mut self.way else { return };
+            let Some(arrival) = listener.poll(self.now_ns) else { return };
             if let Some((arrival, refusal)) = self.greet(arrival)
                 && let Way::Bind(listener) = &mut self.way
             {
@@ -200,18 +200,23 @@ mod tests {
     use std::convert::Infallible;
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::OwnedFd;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use super::connector;
     use crate::backend::Kind;
     use crate::backend::fake::Step;
+    use crate::clock;
     use crate::connection::testing::{ends, join, script_receiver};
     use crate::fork::OwnSocket;
     use crate::frame;
+    use crate::link::Inline;
     use crate::listener::Arrival;
-    use crate::options::Options;
+    use crate::options::{self, Options};
     use crate::receiver::{NetReceiver, RecvError};
-    use crate::session::{Action, Config, Format, Greeting, RefuseCode, Sending, Session, Side};
+    use crate::sender::NetSender;
+    use crate::session::{
+        Action, Config, Format, Greeting, Receiving, RefuseCode, Sending, Session, Side,
+    };
 
     /// Who is at the door with the hello of a session of which it has heard nothing.
     fn newcomer(config: &Config, side: Side) -> Arrival {
@@ -226,6 +231,44 @@ mod tests {
         let socket = TcpStream::connect(from).unwrap();
         let socket = OwnSocket::open(|| Ok::<_, Infallible>(OwnedFd::from(socket))).unwrap();
         Arrival { socket, from, hello }
+    }
+
+    #[test]
+    fn an_answer_that_nobody_looked_for_in_time_is_no_late_answer() {
+        let format = Format { endian: 1, pointer: 4, align: 8 };
+        let mut options = Options::new("127.0.0.1", 0, "ticks", 7, format);
+        options.linger = Duration::ZERO;
+        let bind = Options { side: options::Side::Bind, ..options.clone() };
+        let mut rx = NetReceiver::with(Inline::<Receiving, _>::open(&bind).unwrap(), &bind);
+        let port = rx.local_addr().unwrap().port();
+        // Its time is over whenever somebody looks.
+        options.timing.handshake_ns = 1;
+        let connect = Options { side: options::Side::Connect, port, ..options };
+        let mut tx = NetSender::with(Inline::<Sending, _>::open(&connect).unwrap(), &connect);
+        let start = Instant::now();
+        let wait_until = |done: &mut dyn FnMut() -> bool| {
+            while !done() {
+                assert!(start.elapsed() < Duration::from_secs(30));
+            }
+        };
+        // It has connected and said hello when it was opened, or does now.
+        wait_until(&mut || {
+            let dialer = tx.link_mut().connection_mut();
+            if dialer.bytes_sent == 0 {
+                dialer.tend();
+            }
+            dialer.bytes_sent > 0
+        });
+        wait_until(&mut || {
+            assert_eq!(rx.try_recv().err(), Some(RecvError::Empty));
+            rx.peer().is_some()
+        });
+        let failed = tx.stats().failed_attempts;
+        let said_ns = clock::coarse_ns();
+        wait_until(&mut || clock::coarse_ns() > said_ns + 1);
+        tx.link_mut().connection_mut().step();
+        assert!(tx.peer().is_some(), "{:?}", tx.trouble());
+        assert_eq!(tx.stats().failed_attempts, failed);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Connection, FAREWELL_NS, Inbox, connector};
+use super::{ASKS_PER_LOOK, Connection, FAREWELL_NS, Inbox, connector};
 use crate::backend::{Backend, Kind};
 use crate::clock;
 use crate::session::{End, Session, Side};
@@ -42,7 +42,11 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
                 socket::shutdown_write(&socket);
             }
         }
-        while self.backend.socket().is_some() && self.pull() {}
+        for _ in 0..ASKS_PER_LOOK {
+            if self.backend.socket().is_none() || !self.pull() {
+                break;
+            }
+        }
         if self.backend.socket().is_none() {
             return true;
         }
@@ -90,12 +94,16 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
     /// Closes the session in good order, and waits for the peer's answer. Whether it came.
     pub(crate) fn close(&mut self, timeout: Duration) -> bool {
         let deadline = Instant::now().checked_add(timeout);
+        let number = self.sessions;
         self.session.close();
         self.push();
-        let ended = self.wait(Some(timeout), |it| it.session.end().is_some());
+        // Of a session whose end the owner was told, the peer's fin, all that is left may happen while this
+        // waits, and then the next one has begun, which nobody closes.
+        let is_over = |it: &Self| it.sessions != number || it.session.end().is_some();
+        let ended = self.wait(Some(timeout), |it| is_over(it));
         // The last words, so that the peer knows too.
         let left = deadline.map_or(timeout, |at| at.saturating_duration_since(Instant::now()));
-        self.wait(Some(left), |it| it.session.end().is_none() || it.is_alone());
+        self.wait(Some(left), |it| !ended || it.sessions != number || it.is_alone());
         ended
     }
 
@@ -139,22 +147,31 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use crate::backend::Kind;
     use crate::backend::fake::Step;
     use crate::connection::testing::{FakeReceiver, FakeSender, ends, join, script_receiver};
-    use crate::options::Options;
-    use crate::receiver::RecvError;
-    use crate::session::{Action, Format};
+    use crate::link::Inline;
+    use crate::options::{Options, Side};
+    use crate::receiver::{NetReceiver, RecvError};
+    use crate::sender::NetSender;
+    use crate::session::{Action, Format, Receiving, Sending};
 
-    /// Two ends that are connected, and have had a message.
-    fn connected() -> (FakeSender, FakeReceiver) {
+    /// Far beyond what the slowest machine needs.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn options() -> Options {
         let format = Format { endian: 1, pointer: 4, align: 8 };
         let mut options = Options::new("127.0.0.1", 0, "ticks", 7, format);
         // There is no socket that a drop could see closed.
         options.linger = Duration::ZERO;
-        let (mut tx, mut rx) = ends(&options).unwrap();
+        options
+    }
+
+    /// Two ends that are connected, and have had a message.
+    fn connected() -> (FakeSender, FakeReceiver) {
+        let (mut tx, mut rx) = ends(&options()).unwrap();
         assert!(join(&mut tx, &mut rx, 4096));
         // The greeting ends with the first looks.
         while !tx.link_mut().connection_mut().session.is_up() {
@@ -162,6 +179,53 @@ mod tests {
             assert_eq!(rx.try_recv().err(), Some(RecvError::Empty));
         }
         (tx, rx)
+    }
+
+    /// Until the sender has no more to say or the receiver no more to hear, far beyond what that takes.
+    fn until(mut done: impl FnMut() -> bool) {
+        let start = Instant::now();
+        while !done() {
+            assert!(start.elapsed() < PATIENCE);
+        }
+    }
+
+    #[test]
+    fn a_close_does_not_wait_for_the_session_after_the_one_that_ended() {
+        for says_goodbye in [true, false] {
+            let mut options = options();
+            options.timing.takeover_ns = 1_000_000;
+            let bind = Options { side: Side::Bind, ..options.clone() };
+            let mut rx = NetReceiver::with(Inline::<Receiving, _>::open(&bind).unwrap(), &bind);
+            (options.side, options.port) = (Side::Connect, rx.local_addr().unwrap().port());
+            let mut tx = NetSender::with(Inline::<Sending, _>::open(&options).unwrap(), &options);
+            until(|| {
+                tx.flush().unwrap();
+                rx.try_recv().err() == Some(RecvError::Empty) && rx.peer().is_some()
+            });
+            // The sender closes, and the receiver's owner is told.
+            let dialer = tx.link_mut().connection_mut();
+            dialer.session.close();
+            until(|| {
+                dialer.step();
+                rx.try_recv().err() == Some(RecvError::Disconnected)
+            });
+            let binder = rx.link_mut().connection_mut();
+            if says_goodbye {
+                // Its last words come, and the connection is yet to be closed.
+                until(|| {
+                    dialer.step();
+                    dialer.session.end().is_some()
+                });
+                dialer.tend();
+                until(|| {
+                    binder.pull();
+                    binder.session.end().is_some()
+                });
+            } else {
+                dialer.disconnect();
+            }
+            assert!(binder.close(PATIENCE), "says_goodbye: {says_goodbye}");
+        }
     }
 
     #[test]

@@ -147,3 +147,147 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+    use std::time::{Duration, Instant};
+
+    use crate::backend::{Backend, Completion, Kind, Leak, Watch};
+    use crate::connection::testing;
+    use crate::fork::OwnSocket;
+    use crate::frame::{self, Header};
+    use crate::link::Inline;
+    use crate::mirror::Span;
+    use crate::options::{Options, Wait};
+    use crate::session::{Direction, End, Format, Greeting, Name, Receiving, Verdict};
+
+    /// Far beyond what the slowest machine needs; so long does a flood last.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// Takes whatever is sent, and whenever something is received it is the same frame.
+    struct Flood {
+        socket: OwnSocket,
+        frame: Header,
+        until: Instant,
+        sent: Option<usize>,
+        room: Option<Span>,
+        came: bool,
+    }
+
+    impl Flood {
+        fn new() -> Self {
+            let door = TcpListener::bind("127.0.0.1:0").unwrap();
+            let stream = TcpStream::connect(door.local_addr().unwrap()).unwrap();
+            let socket = OwnSocket::open(|| Ok::<_, Infallible>(OwnedFd::from(stream))).unwrap();
+            let frame = Header::control(frame::Kind::Heartbeat, 0);
+            let until = Instant::now() + PATIENCE;
+            Self { socket, frame, until, sent: None, room: None, came: false }
+        }
+    }
+
+    impl Backend for Flood {
+        fn name(&self) -> &'static str {
+            "flood"
+        }
+        fn attach(&mut self, _socket: OwnSocket) {}
+        fn socket(&self) -> Option<BorrowedFd<'_>> {
+            Some(self.socket.as_fd())
+        }
+        fn detach(&mut self) -> Result<Option<OwnSocket>, Leak> {
+            Ok(None)
+        }
+        unsafe fn submit(&mut self, kind: Kind, span: Span) {
+            match kind {
+                Kind::Send => self.sent = Some(span.len),
+                Kind::Recv => self.room = Some(span),
+            }
+        }
+        fn is_outstanding(&self, kind: Kind) -> bool {
+            match kind {
+                Kind::Send => self.sent.is_some(),
+                Kind::Recv => self.room.is_some(),
+            }
+        }
+        fn recall(&mut self, kind: Kind) -> bool {
+            match kind {
+                Kind::Send => self.sent = None,
+                Kind::Recv => self.room = None,
+            }
+            true
+        }
+        fn turn(&mut self) {
+            self.came = Instant::now() < self.until;
+        }
+        fn complete(&mut self) -> Option<Completion> {
+            if let Some(len) = self.sent.take() {
+                return Some(Completion { kind: Kind::Send, result: Ok(len) });
+            }
+            let span = self.room.filter(|_| std::mem::take(&mut self.came))?;
+            self.room = None;
+            let bytes = self.frame.to_bytes();
+            assert!(bytes.len() <= span.len);
+            // SAFETY: submitted to be received into, and long enough.
+            unsafe { span.start.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+            Some(Completion { kind: Kind::Recv, result: Ok(bytes.len()) })
+        }
+        fn park(&mut self, _timeout: Duration) {}
+        fn watch(&mut self, _fd: BorrowedFd<'_>, _what: Watch) {}
+    }
+
+    /// A receiver whose peer sends heartbeats without end.
+    fn flooded(wait: Wait) -> Inline<Receiving, Flood> {
+        let format = Format { endian: 1, pointer: 4, align: 8 };
+        let options = Options { wait, ..Options::new("127.0.0.1", 0, "ticks", 7, format) };
+        let mut link = testing::end::<Receiving, _>(&options, Flood::new()).unwrap();
+        let hello = Greeting {
+            direction: Direction::Sends,
+            format,
+            session: [1; 16],
+            epoch: 1,
+            schema: 7,
+            position: 0,
+            released: 0,
+            window: 0,
+            body_max: 1000,
+            fresh: true,
+            name: Name::new("ticks").unwrap(),
+        };
+        let it = link.connection_mut();
+        let verdict = it.session.handle_hello(&hello, &*it.ring, it.now_ns);
+        assert_eq!(verdict, Verdict::Welcome);
+        it.push();
+        link
+    }
+
+    #[test]
+    fn a_flood_does_not_keep_a_wait_beyond_its_time() {
+        for wait in [Wait::Spin, Wait::Adaptive, Wait::Park] {
+            let mut link = flooded(wait);
+            let it = link.connection_mut();
+            let start = Instant::now();
+            assert!(!it.wait(Some(Duration::from_millis(1)), |it| it.session.received() > 0));
+            assert!(start.elapsed() < PATIENCE, "{wait:?}");
+            assert!(it.bytes_received > 0 && it.session.is_up());
+        }
+    }
+
+    #[test]
+    fn a_flood_does_not_keep_a_close_beyond_its_time() {
+        for wait in [Wait::Spin, Wait::Adaptive, Wait::Park] {
+            let mut link = flooded(wait);
+            let it = link.connection_mut();
+            it.session.close();
+            it.push();
+            it.backend.frame = Header::control(frame::Kind::FinAck, 0);
+            assert!(it.pull());
+            assert_eq!(it.session.end(), Some(End::Closed));
+            // What comes now is read and dropped, until the peer has closed.
+            let start = Instant::now();
+            assert!(it.close(Duration::from_millis(1)));
+            assert!(start.elapsed() < PATIENCE, "{wait:?}");
+        }
+    }
+}

@@ -197,3 +197,42 @@ impl Incoming for Fan {
         Ending { end: Some(End::Closed), established: true, peer: None }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::Fan;
+    use crate::options::{Kind, Options, Side};
+    use crate::receiver::{NetReceiver, RecvError};
+    use crate::sender::NetSender;
+    use crate::session::Format;
+
+    #[test]
+    fn who_has_closed_and_does_not_come_back_is_not_kept() {
+        let format = Format { endian: 1, pointer: 4, align: 8 };
+        let mut options = Options::new("127.0.0.1", 0, "ticks", 7, format);
+        (options.kind, options.side) = (Kind::Mpmc, Side::Bind);
+        // As one may come back who has not closed.
+        options.timing.resume_ns = 3_600_000_000_000;
+        options.timing.takeover_ns = 1_000_000;
+        let mut rx = NetReceiver::with(Fan::open(&options).unwrap(), &options);
+        let port = rx.local_addr().unwrap().port();
+        let mut tx = NetSender::open(&Options { side: Side::Connect, port, ..options }).unwrap();
+        let start = Instant::now();
+        let mut until = |done: &mut dyn FnMut(&mut NetReceiver<Fan>) -> bool| {
+            while !done(&mut rx) {
+                assert!(start.elapsed() < Duration::from_secs(30));
+                assert_eq!(rx.try_recv().err(), Some(RecvError::Empty));
+            }
+        };
+        until(&mut |rx| {
+            tx.flush().unwrap();
+            rx.link_mut().crowd.present() == 1
+        });
+        // Its last words are with this host, and no answer reaches it.
+        drop(tx);
+        until(&mut |rx| rx.link_mut().crowd.present() == 0);
+        until(&mut |rx| rx.link_mut().crowd.members().count() == 0);
+    }
+}

@@ -221,6 +221,8 @@ impl<H: Half> Session<H> {
             return;
         }
         self.phase = Phase::Greeting;
+        // However late that was seen: the answer has its time.
+        self.attempt_by_ns = now_ns.saturating_add(self.config.timing.handshake_ns);
         self.epoch += 1;
         self.progress = false;
         (self.last_sent_ns, self.last_heard_ns) = (now_ns, now_ns);
@@ -244,6 +246,9 @@ impl<H: Half> Session<H> {
         self.phase = if self.end.is_some() { Phase::Ended } else { Phase::Down };
         if self.established && self.resume_by_ns.is_none() && self.end.is_none() {
             self.resume_by_ns = Some(now_ns.saturating_add(self.config.timing.resume_ns));
+        }
+        if self.phase == Phase::Down {
+            self.close_if_unknown();
         }
         if std::mem::take(&mut self.progress) {
             self.backoff.reset();
@@ -311,8 +316,8 @@ impl<H: Half> Session<H> {
     /// that has no more patience drops the connection and the session.
     pub fn close(&mut self) {
         self.closing = true;
-        if !self.established && self.phase == Phase::Down && self.half.nothing_to_lose(true) {
-            self.finish(End::Closed);
+        if matches!(self.phase, Phase::Down | Phase::Dialing) {
+            self.close_if_unknown();
         }
     }
 
@@ -347,6 +352,11 @@ impl<H: Half> Session<H> {
     #[inline(always)]
     pub fn is_early(&self) -> bool {
         self.phase == Phase::Greeting && self.epoch == 1
+    }
+
+    /// Whether the hello was said and not answered yet.
+    pub fn is_greeting(&self) -> bool {
+        self.phase == Phase::Greeting
     }
 
     /// Whether a handshake has ever succeeded.
@@ -577,6 +587,15 @@ impl<H: Half> Session<H> {
         self.end.get_or_insert(end);
         self.resume_by_ns = None;
         self.phase = if self.has_connection() { Phase::Ending } else { Phase::Ended };
+    }
+
+    /// Of a session that closes, that no welcome has come for, and in which nothing would be lost: nobody may
+    /// ever answer.
+    fn close_if_unknown(&mut self) {
+        if self.closing && !self.established && self.half.nothing_to_lose(true) {
+            self.hang_up = self.has_connection().then_some(HangUp::Ended);
+            self.finish(End::Closed);
+        }
     }
 
     fn has_connection(&self) -> bool {

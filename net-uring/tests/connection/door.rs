@@ -9,7 +9,7 @@ use ringway_net::frame::{CONTROL_MAX, Header, Kind};
 use ringway_net::session::{Direction, Greeting, Name};
 use ringway_net::{NetReceiver, NetSender, Options, RecvError, SendError, Side};
 
-use super::support::{FORMAT, PATIENCE, expect, options, send, to, wait_until};
+use super::support::{FORMAT, PATIENCE, WAITS, expect, options, send, to, wait_until};
 
 const MAX: usize = 100;
 
@@ -128,6 +128,42 @@ fn a_newcomer_gets_in_among_the_silent() {
     });
     sender.join().unwrap();
     drop(silent);
+}
+
+#[test]
+fn a_receiver_that_sleeps_on_a_connection_answers_at_the_door() {
+    for wait in WAITS {
+        let mut options = Options { wait, ..options(0) };
+        // No timer of the session or the door ends a sleep.
+        (options.timing.heartbeat_ns, options.timing.handshake_ns) = (u64::MAX, u64::MAX);
+        let (mut rx, address) = bound(&options);
+        let dial = |session, epoch| {
+            let fresh = epoch == 1;
+            let hello = Greeting { epoch, fresh, ..hello(Direction::Sends, session) };
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.write_all(&hello.to_bytes(Kind::Hello)).unwrap();
+            stream
+        };
+        let receiver = std::thread::spawn(move || {
+            assert_eq!(*rx.recv_timeout(PATIENCE).unwrap(), [7; 16]);
+            rx
+        });
+        let mut first = dial(1, 1);
+        read_welcome(&mut first);
+        // The connection stands, and nothing comes over it. Somebody else is told that it is another's.
+        let mut answer = [0; 48];
+        dial(2, 1).read_exact(&mut answer).unwrap();
+        assert_eq!(Header::from_bytes(*answer.first_chunk().unwrap()).kind, Kind::Refuse as u8);
+        // Whose it is has lost it, which this end can't see, and goes on with another.
+        let mut second = dial(1, 2);
+        read_welcome(&mut second);
+        let mut message = Header::data(16, 0).to_bytes().to_vec();
+        message.extend([7; 16]);
+        second.write_all(&message).unwrap();
+        let stats = receiver.join().unwrap().stats();
+        assert_eq!((stats.connections, stats.resumes, stats.sessions), (2, 1, 1));
+    }
 }
 
 #[test]

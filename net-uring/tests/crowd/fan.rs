@@ -311,6 +311,70 @@ fn no_more_than_allowed_are_there_at_once() {
     assert_eq!(rx.peers().present.len(), 2);
 }
 
+/// Until the next message, of a sender whom somebody else has to call.
+fn next_of(tx: &mut NetSender, rx: &mut NetReceiver) -> (u64, u64) {
+    let mut next = None;
+    wait_until("a message", || {
+        tx.flush().unwrap();
+        next = rx.try_recv().ok().map(|message| super::support::read(&message));
+        next.is_some()
+    });
+    next.unwrap()
+}
+
+#[test]
+fn who_has_left_without_a_word_more_has_left_its_place() {
+    let mut options = Options { peers_max: 1, ..one() };
+    options.timing.resume_ns = 3_600_000_000_000;
+    // By the time of a take-over; or sooner, as somebody else wants the place.
+    for takeover_ns in [1_000_000, 3_600_000_000_000] {
+        options.timing.takeover_ns = takeover_ns;
+        let (mut rx, port) = bound(&options);
+        for who in 0..5 {
+            let mut tx = NetSender::open(&another(port)).unwrap();
+            send(&mut tx, who, 0).unwrap();
+            assert_eq!(next_of(&mut tx, &mut rx), (who, 0));
+            // It waits until this host has its last words, and for no answer.
+            drop(tx);
+        }
+        assert_eq!(told(&mut rx, 10), [PeerChange::Joined, PeerChange::Left].repeat(5));
+    }
+}
+
+#[test]
+fn a_killed_sender_makes_room_for_who_comes() {
+    let mut options = Options { peers_max: 2, ..one() };
+    options.timing.resume_ns = 3_600_000_000_000;
+    let (mut rx, port) = bound(&options);
+    let mut stays = NetSender::open(&another(port)).unwrap();
+    send(&mut stays, 1, 0).unwrap();
+    assert_eq!(next_of(&mut stays, &mut rx), (1, 0));
+    let mut killed = PeerProcess::start("flood", &[&port.to_string(), "2"]);
+    killed.expect("floods");
+    killed.kill();
+    // It could come back for an hour, and somebody else is there who could not.
+    let mut tx = NetSender::open(&another(port)).unwrap();
+    send(&mut tx, 3, 0).unwrap();
+    let mut of_killed = 0;
+    let next = loop {
+        match next_of(&mut tx, &mut rx) {
+            (2, index) => assert_eq!(index, of_killed),
+            next => break next,
+        }
+        of_killed += 1;
+    };
+    assert_eq!(next, (3, 0));
+    let death = Death::Replaced;
+    let mut changes = told(&mut rx, 5);
+    let lost = changes.iter().position(|change| *change == PeerChange::Lost { death });
+    changes.remove(lost.expect("it is told"));
+    let joined = changes.iter().filter(|change| **change == PeerChange::Joined).count();
+    assert_eq!((joined, changes.len()), (3, 4), "{changes:?}");
+    // Who has a connection stays, however many knock.
+    send(&mut stays, 1, 1).unwrap();
+    assert_eq!(next_of(&mut stays, &mut rx), (1, 1));
+}
+
 #[test]
 fn strangers_and_the_silent_cost_nobody_anything() {
     use std::io::Write;

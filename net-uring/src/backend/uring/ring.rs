@@ -33,12 +33,12 @@ pub enum Job {
     Recv,
     /// Waits until a socket is connected or its connecting has failed.
     Dial,
-    /// Waits for a descriptor that is watched.
-    Door,
+    /// Waits for the descriptors that are watched.
+    Watch,
 }
 
 impl Job {
-    const ALL: [Self; 4] = [Self::Send, Self::Recv, Self::Dial, Self::Door];
+    const ALL: [Self; 4] = [Self::Send, Self::Recv, Self::Dial, Self::Watch];
 }
 
 const JOBS: usize = Job::ALL.len();
