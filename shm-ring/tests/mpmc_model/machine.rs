@@ -155,7 +155,9 @@ enum Handle {
 enum Op {
     Send,
     Receive,
-    Sweep(u8),
+    /// For a dead number, whose epoch was read before: should it pass on meanwhile, that is not the end
+    /// of it.
+    Sweep(u8, u8),
     Join,
 }
 
@@ -566,7 +568,7 @@ impl State {
                 if scene.trust != Trust::NoSweep {
                     ops.extend(
                         dead.filter(|&number| proc.swept[number] < self.shared.epochs[number])
-                            .map(|dead| (Op::Sweep(dead as u8), number)),
+                            .map(|dead| (Op::Sweep(dead as u8, self.shared.epochs[dead]), number)),
                     );
                 }
                 ops
@@ -593,7 +595,7 @@ impl State {
             run.kept = [0; 3];
             run.since.clear();
             run.gone = match op {
-                Op::Sweep(dead) if self.is_gone(scene, dead) => Some((dead, scene.redeliver)),
+                Op::Sweep(dead, _) if self.is_gone(scene, dead) => Some((dead, scene.redeliver)),
                 _ => None,
             };
             for sender in 0..self.procs.len() {
@@ -638,9 +640,7 @@ impl State {
                     }
                     proc.now = proc.handle.clone();
                     match op {
-                        Op::Sweep(dead) => {
-                            proc.swept[usize::from(dead)] = state.shared.epochs[usize::from(dead)];
-                        }
+                        Op::Sweep(dead, epoch) => proc.swept[usize::from(dead)] = epoch,
                         Op::Join if proc.handle == Handle::None => *proc = Proc::dead(0),
                         Op::Join => proc.life = Life::Alive,
                         Op::Send | Op::Receive => {}
@@ -739,7 +739,7 @@ impl State {
                 (swept[old], last[old]).hash(hasher);
             }
             match op {
-                Some(Op::Sweep(dead)) => Some(Op::Sweep(places[usize::from(*dead)])),
+                Some(Op::Sweep(dead, epoch)) => Some(Op::Sweep(places[usize::from(*dead)], *epoch)),
                 op => *op,
             }
             .hash(hasher);
@@ -893,7 +893,7 @@ fn perform(
     match (op, &mut *own) {
         (Op::Send, Handle::Sends(sender)) => send(sender, part, process, sent),
         (Op::Receive, Handle::Receives(receiver)) => receive(receiver, part).map(|()| 0),
-        (Op::Sweep(dead), _) => {
+        (Op::Sweep(dead, _), _) => {
             let memory = Memory { slots: scene.slots };
             let dead = Owner::from(dead);
             let outcome = if scene.trust == Trust::StaleProof {
