@@ -3,7 +3,7 @@
 //! own messages arrive whole or not at all, the death is told once and by its pid, what comes again
 //! is flagged, a successor works, and nothing is left when all have closed.
 //!
-//! Whole, this takes minutes, so by default it goes in strides. `RINGWAY_SWEEP_STRIDE=1` sweeps every
+//! Whole, this takes half an hour, so by default it goes in strides. `RINGWAY_SWEEP_STRIDE=1` sweeps every
 //! instruction; `RINGWAY_SWEEP_VERB=<name>` sweeps one verb alone, and with `RINGWAY_SWEEP_CALLS=20..40`
 //! only what lies behind its 20th to 39th system call, for those that take long. Where ptrace is denied,
 //! it is skipped, and says so.
