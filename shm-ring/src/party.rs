@@ -5,6 +5,7 @@
 //! Nobody is in charge of repair. Whoever joins sweeps for the place it takes; whoever waits, or polls in
 //! vain, asks the kernel now and then after those who have not left, and sweeps for the dead.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use crate::control::{self, Control};
@@ -180,7 +181,14 @@ impl Party {
             if id == self.seat.id || self.swept[id] == epoch || table.dead(id).is_none() {
                 continue;
             }
-            let proof = |owner: Owner| usize::from(owner) == id && !table.is_held(id);
+            // Somebody who takes the place in the middle makes good what this passes over, unless it dies
+            // before it has: then the entry still tells of the same epoch.
+            let passes_over = Cell::new(false);
+            let proof = |owner: Owner| {
+                let is_dead = usize::from(owner) == id && !table.is_held(id);
+                passes_over.set(passes_over.get() || !is_dead);
+                is_dead
+            };
             // A word that makes no sense is for those to tell who come to it.
             let done = mpmc::sweep(&self.memory, id as Owner, self.redeliver, &proof);
             if !table.is_held(id) {
@@ -191,7 +199,9 @@ impl Party {
                 page.given_up.add(done.given_up);
                 page.returned.add(done.returned);
             }
-            self.swept[id] = epoch;
+            if !passes_over.get() {
+                self.swept[id] = epoch;
+            }
             news = true;
         }
         if news {

@@ -3,7 +3,7 @@
 //! own messages arrive whole or not at all, the death is told once and by its pid, what comes again
 //! is flagged, a successor works, and nothing is left when all have closed.
 //!
-//! Whole, this takes minutes, so by default it goes in strides. `RINGWAY_SWEEP_STRIDE=1` sweeps every
+//! Whole, this takes half an hour, so by default it goes in strides. `RINGWAY_SWEEP_STRIDE=1` sweeps every
 //! instruction; `RINGWAY_SWEEP_VERB=<name>` sweeps one verb alone, and with `RINGWAY_SWEEP_CALLS=20..40`
 //! only what lies behind its 20th to 39th system call, for those that take long. Where ptrace is denied,
 //! it is skipped, and says so.
@@ -16,6 +16,8 @@ mod broadcast;
 mod knife;
 #[path = "sweep/last.rs"]
 mod last;
+#[path = "sweep/path.rs"]
+mod path;
 #[path = "sweep/queues.rs"]
 mod queues;
 #[path = "sweep/receiving.rs"]
@@ -31,7 +33,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use knife::{Knife, Reached, Start, Victim};
+use knife::{Knife, Reached, Registers, Start, Victim};
+use path::Path;
 use scene::{Death, Scene, Survivors};
 
 /// Names the verb to sweep: in the children of the test, and by hand.
@@ -86,7 +89,7 @@ fn sweep() {
         if running.len() < 2
             && let Some(name) = waiting.pop_front()
         {
-            running.push_back(start_sweep(&name));
+            running.push_back(in_its_own_process("sweep", &name));
             continue;
         }
         let output = running.pop_front().unwrap().wait_with_output().unwrap();
@@ -101,10 +104,112 @@ fn sweep() {
         let numbers = line.split([' ', ',']).filter_map(|word| word.parse::<u64>().ok());
         total.iter_mut().zip(numbers).for_each(|(sum, number)| *sum += number);
     }
-    let [kills, instructions, violations] = total;
+    let [kills, steps, violations] = total;
     let seconds = start.elapsed().as_secs_f64();
-    eprintln!("in all: {}, {seconds:.1} s", sum_up(kills, instructions, violations));
+    eprintln!("in all: {}, {seconds:.1} s", sum_up(kills, steps, violations));
     assert_eq!(violations, 0);
+}
+
+/// A place that a victim ran to is the one where steps lead, in each register.
+#[test]
+fn a_victim_that_runs_comes_to_where_steps_lead() {
+    if std::env::var_os(VERB).is_none() {
+        // In a process of its own, as above.
+        let output = in_its_own_process("a_victim_that_runs_comes_to_where_steps_lead", "none");
+        let output = output.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{text}{errors}");
+        eprint!("{errors}");
+        return;
+    }
+    let mut path = Path::default();
+    let mut stops = [0; 2];
+    let mut places = 0;
+    loop {
+        let ways = [come_to(places, &mut Path::default()), come_to(places, &mut path)];
+        let [Some(by_steps), Some(by_running)] = ways else {
+            return eprintln!("not checked, ptrace is not permitted here");
+        };
+        assert_eq!(by_steps.0, by_running.0, "after {places} instructions");
+        stops = [stops[0] + by_steps.1, stops[1] + by_running.1];
+        if by_steps.0.0 != Reached::Point {
+            break;
+        }
+        // Every place would take a minute. No loop there is as long.
+        places += if cfg!(debug_assertions) { 41 } else { 3 };
+    }
+    eprintln!("{places} places, {} steps to them, {} when victims run", stops[0], stops[1]);
+    assert!(places > 200, "that was no long way");
+}
+
+/// Where a victim is after so many instructions of the long way, and how often it stopped until then.
+#[inline(never)]
+fn come_to(steps: u64, path: &mut Path) -> Option<((Reached, Registers), u64)> {
+    let Start::Ready(mut victim) = Victim::start(go_a_long_way_anew) else { return None };
+    let reached = victim.run(0, steps, path);
+    let mut registers = victim.registers();
+    let (death, stops) = victim.kill(String::new());
+    // Its number, which `raise` has left there, is all that may differ.
+    for register in &mut registers {
+        *register -= if *register == death.pid.into() { *register } else { 0 };
+    }
+    Some(((reached, registers), stops))
+}
+
+/// With nothing of the caller's in registers.
+fn go_a_long_way_anew(knife: &Knife) {
+    // SAFETY: calls a function that does not unwind, with its argument where C has it; what it may change
+    // is either told, or saved and restored here.
+    unsafe {
+        std::arch::asm!(
+            "push rbx",
+            "push rbp",
+            "xor ebx, ebx",
+            "xor ebp, ebp",
+            "call {go}",
+            "pop rbp",
+            "pop rbx",
+            go = sym go_a_long_way,
+            inout("rdi") knife => _,
+            inout("r12") 0_u64 => _,
+            inout("r13") 0_u64 => _,
+            inout("r14") 0_u64 => _,
+            inout("r15") 0_u64 => _,
+            clobber_abi("C"),
+        );
+    }
+}
+
+/// Without system calls, but with loops, calls and string instructions.
+extern "C" fn go_a_long_way(knife: &Knife) {
+    let mut words = [7_u64; 6];
+    let mut copy = [0_u64; 6];
+    knife.begin();
+    for round in 0..6 {
+        let mut at = 1;
+        while at < words.len() {
+            words[at] = mix(words[at - 1] ^ round);
+            at += 1;
+        }
+        // SAFETY: fewer bytes than the array has, from one to another; all three registers are given.
+        unsafe {
+            std::arch::asm!(
+                "rep movsb",
+                inout("rsi") words.as_ptr() => _,
+                inout("rdi") copy.as_mut_ptr() => _,
+                inout("rcx") 5 * round => _,
+                options(nostack, preserves_flags)
+            );
+        }
+        words[0] = mix(copy[3]);
+    }
+    knife.end();
+}
+
+#[inline(never)]
+fn mix(word: u64) -> u64 {
+    std::hint::black_box(word) << 3 ^ word >> 5
 }
 
 fn verbs() -> Vec<Box<dyn Verb>> {
@@ -115,14 +220,15 @@ fn verbs() -> Vec<Box<dyn Verb>> {
 /// In front of what a child reports; the first numbers behind it are those that are summed up.
 const RESULT: &str = "swept: ";
 
-fn sum_up(kills: u64, instructions: u64, violations: u64) -> String {
-    format!("{kills} kills, {instructions} instructions stepped, {violations} violations")
+fn sum_up(kills: u64, steps: u64, violations: u64) -> String {
+    format!("{kills} kills, {steps} steps, {violations} violations")
 }
 
-fn start_sweep(name: &str) -> Child {
+/// A test of this file, in a process of its own.
+fn in_its_own_process(test: &str, verb: &str) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "sweep", "--nocapture"])
-        .env(VERB, name)
+        .args(["--exact", test, "--nocapture"])
+        .env(VERB, verb)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -145,7 +251,7 @@ fn sweep_one(verb: &dyn Verb) {
         }
         Err(_) => verb.stride(),
     };
-    let mut sweep = Sweep { verb, pending: VecDeque::new(), steps: 0, kills: 0, violations: 0 };
+    let mut sweep = Sweep::new(verb);
     let Range { start, end } = calls_to_sweep();
     let mut calls = start;
     let mut steps = 0;
@@ -153,8 +259,13 @@ fn sweep_one(verb: &dyn Verb) {
     while calls < end {
         match sweep.kill_at(calls, steps) {
             Some(Reached::Point) if steps + stride <= reach => steps += stride,
-            Some(Reached::Point | Reached::Call) => (calls, steps) = (calls + 1, 0),
+            Some(Reached::Point | Reached::Call) => {
+                (calls, steps) = (calls + 1, 0);
+                sweep.paths = Default::default();
+            }
             Some(Reached::End) => break,
+            // Once more, and every instruction of it, because nothing is known of the way now.
+            Some(Reached::Elsewhere) => sweep.strays += 1,
             None => {
                 println!("\n{RESULT}nothing, ptrace is not permitted here ({})", verb.name());
                 return;
@@ -162,10 +273,11 @@ fn sweep_one(verb: &dyn Verb) {
         }
     }
     sweep.settle(Duration::ZERO);
-    let Sweep { steps, kills, violations, .. } = sweep;
+    let Sweep { steps, kills, violations, strays, .. } = sweep;
     let numbers = sum_up(kills, steps, violations);
     println!(
-        "\n{RESULT}{numbers} ({}, system calls {start} to {calls}, one kill per {stride} instructions)",
+        "\n{RESULT}{numbers} ({}, system calls {start} to {calls}, one kill per {stride} instructions, \
+         {strays} elsewhere)",
         verb.name()
     );
     assert_eq!(violations, 0);
@@ -182,21 +294,34 @@ fn calls_to_sweep() -> Range<u64> {
 struct Sweep<'a> {
     verb: &'a dyn Verb,
     pending: VecDeque<Pending>,
+    /// Since the last system call, in scenes of even and of odd number, which some verbs make different.
+    paths: [Path; 2],
     steps: u64,
     kills: u64,
+    /// Kills that were not where they were wanted.
+    strays: u64,
     violations: u64,
 }
 
-impl Sweep<'_> {
+impl<'a> Sweep<'a> {
+    fn new(verb: &'a dyn Verb) -> Self {
+        let (pending, paths) = Default::default();
+        Self { verb, pending, paths, steps: 0, kills: 0, strays: 0, violations: 0 }
+    }
+
     /// One victim, killed so many instructions after so many system calls, or where it came to
     /// before that. `None`: ptrace is denied.
     fn kill_at(&mut self, calls: u64, steps: u64) -> Option<Reached> {
         let scene = Scene::new(self.kills);
         let (mut victim, mut survivors) = self.start(&scene)?;
         self.verb.meet(&scene, &mut survivors);
-        let reached = victim.run(calls, steps);
+        let path = &mut self.paths[self.kills as usize % 2];
+        let reached = victim.run(calls, steps, path);
+        if reached == Reached::Elsewhere {
+            path.clear();
+        }
         let at = format!("{steps} instructions after {calls} system calls ({reached:?})");
-        let (death, steps) = victim.kill(at, reached == Reached::End);
+        let (death, steps) = victim.kill(at);
         self.kills += 1;
         self.steps += steps;
         let verb = self.verb;

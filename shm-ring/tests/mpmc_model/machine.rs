@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use ringway_shm::mpmc::word::{Sent, Taken};
+use ringway_shm::mpmc::word::{self, Sent, Taken};
 use ringway_shm::mpmc::{
     Access, ClaimError, Living, Owner, Receiver, Redeliver, Sender, SlotMemory, SlotWord,
     TakeError, sweep,
@@ -36,6 +36,18 @@ pub enum Trust {
     StaleProof,
     /// Nobody sweeps.
     NoSweep,
+    /// Who sweeps notes the epoch that it finds afterwards.
+    LateEpoch,
+    /// Who sweeps calls it done, whatever it passed over because somebody had the number just then.
+    PassesOver,
+    /// Who sweeps ends senders' claims beforehand, by code of the model's own: as it should be done.
+    Copied,
+    /// The same, but it looks at the flag before it has the proof of death.
+    EarlyFlag,
+    /// The same, but it does not look at the flag.
+    NoFlag,
+    /// A sender settles its word first, and the flag behind it.
+    WordFirst,
 }
 
 /// Who is there, and what may happen.
@@ -71,6 +83,8 @@ pub struct Scene {
 /// of a word that does not name the dead, to none; of one that was repaired meanwhile, to none instead of a
 /// swap that fails. Other participants see no looks. Not delayed are looks at the word of a claim of
 /// several slots, because more than one write follows from what they saw.
+/// `search::reach` checks this: what the memory ever holds, and what is left when everybody has come to
+/// rest, is the same with looks delayed and without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reduce {
     Nothing,
@@ -133,6 +147,8 @@ struct Proc {
     /// Answers that the operation has forgotten, and what it kept of them beside the handle.
     forgotten: usize,
     kept: [u64; 3],
+    /// A sweep was refused a proof of death.
+    passes_over: bool,
     /// The accesses since then, and the one that comes next.
     since: Vec<u8>,
 }
@@ -155,7 +171,9 @@ enum Handle {
 enum Op {
     Send,
     Receive,
-    Sweep(u8),
+    /// For a dead number, whose epoch was read before: should it pass on meanwhile, that is not the end
+    /// of it.
+    Sweep(u8, u8),
     Join,
 }
 
@@ -284,10 +302,12 @@ struct Run {
     last: [u8; MOST_PARTS],
     /// How many messages are there with the next flag of this sender.
     commits: Option<u8>,
+    word_first: bool,
     /// Whether a process sends more than one message.
     sends_many: [bool; MOST_PARTS],
     forgotten: usize,
     kept: [u64; 3],
+    passes_over: bool,
     since: Vec<u8>,
     /// Sweeps for a number that is gone for good, and this is what becomes of its messages.
     gone: Option<(u8, Redeliver)>,
@@ -305,9 +325,11 @@ thread_local! {
         process: 0,
         last: [0; MOST_PARTS],
         commits: None,
+        word_first: false,
         sends_many: [false; MOST_PARTS],
         forgotten: 0,
         kept: [0; 3],
+        passes_over: false,
         since: Vec::new(),
         gone: None,
         violation: None,
@@ -322,12 +344,15 @@ fn step(step: Step) -> u64 {
         run.since.push(step.which());
         if run.at < run.log.len() {
             run.at += 1;
-            return Some(run.log[run.at - 1] & !NAMES);
+            let answer = run.log[run.at - 1] & !NAMES;
+            run.passes_over |= matches!(step, Step::IsDead(_)) && answer == 0;
+            return Some(answer);
         }
         if run.stepped {
             return None;
         }
         let answer = run.perform(&step);
+        run.passes_over |= matches!(step, Step::IsDead(_)) && answer == 0;
         run.stepped = !run.is_delayed(&step, answer);
         let at = match step {
             Step::Load(at) | Step::Replace(at, ..) => at,
@@ -373,8 +398,15 @@ impl Run {
         let answer = match *step {
             Step::Load(at) => shared.words[at],
             Step::Store(at, value) => {
+                // Both get the same, one behind the other.
+                let at = match at {
+                    SENT..TAKEN if self.word_first => at - SENT + FLAG,
+                    FLAG.. if self.word_first => at - FLAG + SENT,
+                    at => at,
+                };
                 shared.words[at] = value;
-                if at >= FLAG
+                // In the first of the two.
+                if at >= SENT
                     && matches!(Sent::read(value), Ok(Sent::Ready { .. }))
                     && let Some(sent) = self.commits
                 {
@@ -566,7 +598,7 @@ impl State {
                 if scene.trust != Trust::NoSweep {
                     ops.extend(
                         dead.filter(|&number| proc.swept[number] < self.shared.epochs[number])
-                            .map(|dead| (Op::Sweep(dead as u8), number)),
+                            .map(|dead| (Op::Sweep(dead as u8, self.shared.epochs[dead]), number)),
                     );
                 }
                 ops
@@ -591,9 +623,11 @@ impl State {
             run.commits = None;
             run.forgotten = 0;
             run.kept = [0; 3];
+            run.passes_over = false;
             run.since.clear();
+            run.word_first = scene.trust == Trust::WordFirst;
             run.gone = match op {
-                Op::Sweep(dead) if self.is_gone(scene, dead) => Some((dead, scene.redeliver)),
+                Op::Sweep(dead, _) if self.is_gone(scene, dead) => Some((dead, scene.redeliver)),
                 _ => None,
             };
             for sender in 0..self.procs.len() {
@@ -616,6 +650,7 @@ impl State {
                     proc.log = std::mem::take(&mut run.log);
                     proc.now = handle;
                     (proc.forgotten, proc.kept) = (run.forgotten, run.kept);
+                    proc.passes_over = run.passes_over;
                     proc.since = run.since.clone();
                 }
                 Err(thrown) => resume_unwind(thrown),
@@ -626,6 +661,7 @@ impl State {
                     proc.op = None;
                     run.log.clear();
                     (proc.forgotten, proc.kept) = (0, [0; 3]);
+                    proc.passes_over = false;
                     proc.since.clear();
                     proc.handle = handle;
                     proc.sent += sent;
@@ -638,8 +674,12 @@ impl State {
                     }
                     proc.now = proc.handle.clone();
                     match op {
-                        Op::Sweep(dead) => {
-                            proc.swept[usize::from(dead)] = state.shared.epochs[usize::from(dead)];
+                        Op::Sweep(dead, epoch) => {
+                            let is_late = scene.trust == Trust::LateEpoch;
+                            let now = state.shared.epochs[usize::from(dead)];
+                            if !run.passes_over || scene.trust == Trust::PassesOver {
+                                proc.swept[usize::from(dead)] = if is_late { now } else { epoch };
+                            }
                         }
                         Op::Join if proc.handle == Handle::None => *proc = Proc::dead(0),
                         Op::Join => proc.life = Life::Alive,
@@ -707,39 +747,49 @@ impl State {
         keys.min().unwrap()
     }
 
-    /// Hashes the state with each number in another's place.
-    fn hash_exchanged(&self, places: &[u8; MOST_PARTS], hasher: &mut impl Hasher) {
+    /// What all share, whatever the numbers of those that are alike.
+    pub fn memory(&self, scene: &Scene) -> u128 {
+        let keys =
+            scene.exchanges().map(|places| fingerprint(|hasher| self.hash_memory(&places, hasher)));
+        keys.min().unwrap()
+    }
+
+    /// Whether nobody is in the middle of anything.
+    pub fn is_quiet(&self) -> bool {
+        self.procs.iter().all(|proc| proc.op.is_none())
+    }
+
+    /// Hashes what all share with each number in another's place.
+    fn hash_memory(&self, places: &[u8; MOST_PARTS], hasher: &mut impl Hasher) {
         let Shared { words, payload, lives, epochs, delivered, committed, died } = &self.shared;
-        let word = |word: u64| {
-            let owner = usize::from((word >> 4) as u16 & 0xfff);
-            word & !(0xfff << 4) | u64::from(places[owner]) << 4
-        };
         for (at, &found) in words.iter().enumerate() {
             let names = owner_in(at, found).is_some();
-            hasher.write_u64(if names { word(found) } else { found });
+            hasher.write_u64(if names { exchanged(found, places) } else { found });
         }
         for &message in payload {
             let from = usize::from(message >> 4);
             hasher.write_u8(if message == 0 { 0 } else { places[from] << 4 | message & 0xf });
         }
-        let mut from = [0; MOST_PARTS];
-        for (old, &new) in places.iter().enumerate() {
-            from[usize::from(new)] = old;
-        }
-        for old in from {
+        for old in from(places) {
             (lives[old], epochs[old], delivered[old], committed[old]).hash(hasher);
         }
         (died, self.crashes).hash(hasher);
+    }
+
+    /// Hashes the state with each number in another's place.
+    fn hash_exchanged(&self, places: &[u8; MOST_PARTS], hasher: &mut impl Hasher) {
+        self.hash_memory(places, hasher);
+        let from = from(places);
         for proc in from.iter().filter_map(|&old| self.procs.get(old)) {
             let Proc { life, number, handle: _, sent, swept, last, op, log, now, .. } = proc;
             let has_number = *life == Life::Alive || op.is_some();
             let number = if has_number { places[usize::from(*number)] } else { 0 };
-            (life, number, sent, proc.kept).hash(hasher);
+            (life, number, sent, proc.kept, proc.passes_over).hash(hasher);
             for old in from {
                 (swept[old], last[old]).hash(hasher);
             }
             match op {
-                Some(Op::Sweep(dead)) => Some(Op::Sweep(places[usize::from(*dead)])),
+                Some(Op::Sweep(dead, epoch)) => Some(Op::Sweep(places[usize::from(*dead)], *epoch)),
                 op => *op,
             }
             .hash(hasher);
@@ -749,7 +799,8 @@ impl State {
                 Handle::Receives(receiver) => receiver.of_owner(number.into()).hash(hasher),
             }
             for &answer in &log[proc.forgotten..] {
-                hasher.write_u64(if answer & NAMES == 0 { answer } else { word(answer) });
+                let names = answer & NAMES != 0;
+                hasher.write_u64(if names { exchanged(answer, places) } else { answer });
             }
             proc.since.hash(hasher);
         }
@@ -782,7 +833,7 @@ impl State {
         let all_free = (0..MOST_SLOTS).all(|slot| {
             let (sent, taken) = (self.shared.words[SENT + slot], self.shared.words[TAKEN + slot]);
             let settled = !matches!(Sent::read(sent), Ok(Sent::Writing { .. }) | Err(_));
-            settled && taken == Taken::Done.word(ringway_shm::mpmc::word::lap(sent))
+            settled && taken == Taken::Done.word(word::lap(sent))
         });
         let missing: u32 = (0..self.procs.len())
             .map(|process| {
@@ -812,6 +863,7 @@ impl Proc {
             now: Handle::None,
             forgotten: 0,
             kept: [0; 3],
+            passes_over: false,
             since: Vec::new(),
         }
     }
@@ -841,6 +893,21 @@ impl Scene {
         }
         all.into_iter()
     }
+}
+
+/// The word with its owner's number exchanged.
+fn exchanged(word: u64, places: &[u8; MOST_PARTS]) -> u64 {
+    let owner = usize::from((word >> 4) as u16 & 0xfff);
+    word & !(0xfff << 4) | u64::from(places[owner]) << 4
+}
+
+/// Which number comes into each place.
+fn from(places: &[u8; MOST_PARTS]) -> [usize; MOST_PARTS] {
+    let mut from = [0; MOST_PARTS];
+    for (old, &new) in places.iter().enumerate() {
+        from[usize::from(new)] = old;
+    }
+    from
 }
 
 fn to_send(part: &Part) -> u8 {
@@ -893,9 +960,12 @@ fn perform(
     match (op, &mut *own) {
         (Op::Send, Handle::Sends(sender)) => send(sender, part, process, sent),
         (Op::Receive, Handle::Receives(receiver)) => receive(receiver, part).map(|()| 0),
-        (Op::Sweep(dead), _) => {
+        (Op::Sweep(dead, _), _) => {
             let memory = Memory { slots: scene.slots };
             let dead = Owner::from(dead);
+            if matches!(scene.trust, Trust::Copied | Trust::EarlyFlag | Trust::NoFlag) {
+                (0..scene.slots).for_each(|slot| end_claim(&memory, slot, dead, scene.trust));
+            }
             let outcome = if scene.trust == Trust::StaleProof {
                 let proof = Kernel.is_dead(dead);
                 sweep(&memory, dead, scene.redeliver, &|_| proof)
@@ -920,6 +990,36 @@ fn perform(
         }
         (op, _) => unreachable!("{op:?}"),
     }
+}
+
+/// What `sweep` does about a sender's claim of one slot, or that with a fault.
+fn end_claim(memory: &Memory, slot: u64, dead: Owner, trust: Trust) {
+    forget([4, slot, 0]);
+    let (own_word, flag) = (memory.sent(slot), memory.flag(slot));
+    let found = own_word.load_acquire();
+    if !matches!(Sent::read(found), Ok(Sent::Writing { owner, run: 1 }) if owner == dead) {
+        return;
+    }
+    let lap = word::lap(found);
+    let early = (trust == Trust::EarlyFlag).then(|| flag.load_acquire());
+    if !Kernel.is_dead(dead) {
+        return;
+    }
+    let flagged = match trust {
+        Trust::NoFlag => Sent::Nothing.word(lap.before()),
+        _ => early.unwrap_or_else(|| flag.load_acquire()),
+    };
+    if own_word.load_acquire() != found {
+        return;
+    }
+    if word::is_ready(flagged, lap) {
+        let _ = own_word.replace(found, flagged);
+        return;
+    }
+    if word::is_settled(flagged, lap.before()) {
+        let _ = flag.replace(flagged, Sent::Nothing.word(lap));
+    }
+    let _ = own_word.replace(found, Sent::Nothing.word(lap));
 }
 
 fn send(sender: &mut Sender<Memory>, part: &Part, process: u8, sent: u8) -> Result<u8, String> {

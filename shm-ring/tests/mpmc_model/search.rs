@@ -149,6 +149,38 @@ pub fn merges(scene: &Scene, limit: usize) -> Result<(usize, usize), String> {
     Ok((known.len(), classes.len()))
 }
 
+/// What a scene of at most `limit` states comes to.
+#[derive(PartialEq, Eq)]
+pub struct Reach {
+    /// What the shared memory ever holds.
+    pub memories: HashSet<u128>,
+    /// States in which nobody is in the middle of anything.
+    pub quiet: HashSet<u128>,
+}
+
+/// Returns also how many states that took.
+pub fn reach(scene: &Scene, limit: usize) -> Result<(Reach, usize), String> {
+    let first = State::first(scene);
+    let mut known = HashSet::from([first.key(scene)]);
+    let mut border = vec![first];
+    let mut reach = Reach { memories: HashSet::new(), quiet: HashSet::new() };
+    while let Some(state) = border.pop() {
+        reach.memories.insert(state.memory(scene));
+        if state.is_quiet() {
+            reach.quiet.insert(state.key(scene));
+        }
+        for (_, next) in state.successors(scene)? {
+            if known.insert(next.key(scene)) {
+                border.push(next);
+            }
+        }
+        if known.len() > limit {
+            return Err(format!("it has more than {limit} states"));
+        }
+    }
+    Ok((reach, known.len()))
+}
+
 /// Which states lead to one of `good`.
 fn reaching(good: Vec<u32>, mut edges: Vec<(u32, u32)>, states: usize) -> Vec<bool> {
     edges.sort_unstable();

@@ -5,8 +5,14 @@ use std::io;
 use std::mem::offset_of;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::path::{Anchor, Path};
 use crate::scene::Death;
 
+/// The instruction.
+const SYSTEM_CALL: [u8; 2] = [0x0f, 0x05];
+/// Debug registers 0 and 7, as ptrace numbers them.
+const DEBUG_ADDRESS: usize = offset_of!(libc::user, u_debugreg);
+const DEBUG_CONTROL: usize = DEBUG_ADDRESS + 7 * size_of::<u64>();
 /// The child's exit code when it may not be traced.
 const DENIED: i32 = 77;
 /// When it panicked.
@@ -38,6 +44,8 @@ pub enum Start {
     Denied,
 }
 
+pub type Registers = [u64; 18];
+
 /// Where a child came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reached {
@@ -47,12 +55,15 @@ pub enum Reached {
     Call,
     /// [`Knife::end`].
     End,
+    /// Wherever it went when it did not come by where it was to run to.
+    Elsewhere,
 }
 
 /// The child, as its parent sees it.
 pub struct Victim {
     pid: libc::pid_t,
     steps: u64,
+    is_finished: bool,
     is_gone: bool,
 }
 
@@ -67,7 +78,7 @@ impl Victim {
         if pid == 0 {
             be_victim(act);
         }
-        let mut victim = Self { pid, steps: 0, is_gone: false };
+        let mut victim = Self { pid, steps: 0, is_finished: false, is_gone: false };
         let mut stop = victim.wait();
         if let Stop::Foreign = stop {
             stop = victim.go_on(libc::PTRACE_CONT);
@@ -83,44 +94,95 @@ impl Victim {
         }
     }
 
-    /// Runs through so many system calls, and steps over so many instructions after that, but not
-    /// into the next system call.
-    pub fn run(&mut self, calls: u64, steps: u64) -> Reached {
+    /// Runs through so many system calls, and then over so many instructions, but not into the next
+    /// system call. `path` is that of the victims before, from the same system call on.
+    pub fn run(&mut self, calls: u64, steps: u64, path: &mut Path) -> Reached {
         // Each call is seen at its beginning and at its end.
         for _ in 0..2 * calls {
-            match self.go_on(libc::PTRACE_SYSCALL) {
-                Stop::Call => {}
-                Stop::Mark => return Reached::End,
-                other => panic!("the child stopped in a verb: {other:?}"),
+            if self.go_on_in_verb(libc::PTRACE_SYSCALL).is_none() {
+                return Reached::End;
             }
         }
-        for _ in 0..steps {
-            if self.is_at_system_call() {
+        let mut walked = 0;
+        if let Some(anchor) = path.anchor(steps) {
+            match self.run_to(anchor) {
+                Some(true) => walked = anchor.steps,
+                Some(false) => return Reached::Elsewhere,
+                // Breakpoints are not to be had here.
+                None => {}
+            }
+        }
+        loop {
+            let address = self.address();
+            path.note(walked, address);
+            if walked == steps {
+                return Reached::Point;
+            }
+            // SAFETY: the child is a fork, so that this process has the same code at the same address.
+            if unsafe { (address as usize as *const [u8; 2]).read() } == SYSTEM_CALL {
                 return Reached::Call;
             }
             self.steps += 1;
-            match self.go_on(libc::PTRACE_SINGLESTEP) {
-                Stop::Step => {}
-                Stop::Mark => return Reached::End,
-                other => panic!("the child stopped in a verb: {other:?}"),
+            if self.go_on_in_verb(libc::PTRACE_SINGLESTEP).is_none() {
+                return Reached::End;
             }
+            walked += 1;
         }
-        Reached::Point
     }
 
-    /// Kills it, and returns when it is dead. Also how many instructions it was stepped over.
-    pub fn kill(mut self, at: String, is_finished: bool) -> (Death, u64) {
+    /// Whether it came there; if not, it is at the next system call, or at the end. `None`: it has not
+    /// moved.
+    fn run_to(&mut self, anchor: Anchor) -> Option<bool> {
+        // An address, and the bit that has the processor look for its execution. Reset before steps, which
+        // may come by again.
+        let is_set = self.set(DEBUG_ADDRESS, anchor.address) && self.set(DEBUG_CONTROL, 1);
+        if !is_set {
+            return None;
+        }
+        for _ in 0..anchor.times {
+            self.steps += 1;
+            if self.go_on_in_verb(libc::PTRACE_SYSCALL) != Some(Pause::Trap) {
+                return Some(false);
+            }
+            assert_eq!(self.address(), anchor.address);
+        }
+        assert!(self.set(DEBUG_CONTROL, 0));
+        Some(true)
+    }
+
+    /// Kills it, and returns when it is dead. Also at how many instructions it was stopped.
+    pub fn kill(mut self, at: String) -> (Death, u64) {
         self.end();
-        (Death { pid: self.pid.cast_unsigned(), is_finished, at }, self.steps)
+        let Self { pid, is_finished, steps, .. } = self;
+        (Death { pid: pid.cast_unsigned(), is_finished, at }, steps)
     }
 
-    fn is_at_system_call(&self) -> bool {
+    /// Of the instruction that comes next.
+    fn address(&self) -> u64 {
         const RIP: usize = offset_of!(libc::user_regs_struct, rip);
         // SAFETY: a stopped child; reads a register.
-        let rip = unsafe { libc::ptrace(libc::PTRACE_PEEKUSER, self.pid, RIP, 0) };
-        // SAFETY: the child is a fork, so that this process has the same code at the same address.
-        let code = unsafe { (rip as usize as *const [u8; 2]).read() };
-        code == [0x0f, 0x05]
+        unsafe { libc::ptrace(libc::PTRACE_PEEKUSER, self.pid, RIP, 0).cast_unsigned() }
+    }
+
+    /// All registers that the next instruction may see.
+    pub fn registers(&self) -> Registers {
+        // SAFETY: a value of zeros is valid.
+        let mut registers: libc::user_regs_struct = unsafe { std::mem::zeroed() };
+        // SAFETY: a stopped child; `registers` may be written.
+        let result = unsafe { libc::ptrace(libc::PTRACE_GETREGS, self.pid, 0, &raw mut registers) };
+        assert!(result >= 0, "ptrace: {}", io::Error::last_os_error());
+        // The processor's note to itself that it has told of this breakpoint.
+        const RESUMES: u64 = 1 << 16;
+        let libc::user_regs_struct { rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, rip, .. } = registers;
+        let libc::user_regs_struct { r8, r9, r10, r11, r12, r13, r14, r15, .. } = registers;
+        let flags = registers.eflags & !RESUMES;
+        [rip, flags, rsp, rbp, rax, rbx, rcx, rdx, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15]
+    }
+
+    /// Sets one of its debug registers. `false`: that is refused.
+    fn set(&self, register: usize, value: u64) -> bool {
+        // SAFETY: a stopped child; nothing of this process is written.
+        unsafe { libc::ptrace(libc::PTRACE_POKEUSER, self.pid, register, value) == 0 }
     }
 
     fn trace(&self, request: libc::c_uint, data: usize) {
@@ -141,6 +203,19 @@ impl Victim {
         }
     }
 
+    /// As `go_on`, to a stop that belongs to the verb; `None`: to its end.
+    fn go_on_in_verb(&mut self, request: libc::c_uint) -> Option<Pause> {
+        match self.go_on(request) {
+            Stop::Trap => Some(Pause::Trap),
+            Stop::Call => Some(Pause::Call),
+            Stop::Mark => {
+                self.is_finished = true;
+                None
+            }
+            other => panic!("the child stopped in a verb: {other:?}"),
+        }
+    }
+
     fn wait(&mut self) -> Stop {
         let mut status = 0;
         // SAFETY: `status` may be written.
@@ -148,7 +223,7 @@ impl Victim {
         assert_eq!(waited, self.pid, "waitpid: {}", io::Error::last_os_error());
         if libc::WIFSTOPPED(status) {
             return match libc::WSTOPSIG(status) {
-                libc::SIGTRAP => Stop::Step,
+                libc::SIGTRAP => Stop::Trap,
                 libc::SIGSTOP if self.has_signalled_itself() => Stop::Mark,
                 libc::SIGSTOP | libc::SIGCONT => Stop::Foreign,
                 signal if signal == libc::SIGTRAP | 0x80 => Stop::Call,
@@ -190,10 +265,18 @@ impl Drop for Victim {
     }
 }
 
+/// Where it stopped in a verb.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pause {
+    Trap,
+    Call,
+}
+
 #[derive(Debug)]
 #[allow(dead_code, reason = "the numbers are for panics, by Debug")]
 enum Stop {
-    Step,
+    /// A step, or a breakpoint.
+    Trap,
     /// The beginning or the end of the verb.
     Mark,
     /// The beginning or the end of a system call.
