@@ -23,7 +23,7 @@ use crate::layout::{
 use crate::liveness::{self, Identity};
 use crate::mpmc::{SLOTS_MAX, SLOTS_MIN};
 use crate::options::{
-    Kind, MAX_CAPACITY, MAX_SLOT, MIN_CAPACITY, Overflow, SLOT_UNIT, Size, Wait, max_history,
+    Kind, MAX_CAPACITY, MAX_SLOT, MIN_CAPACITY, MIN_SLOT, Overflow, Size, Wait, max_history,
 };
 
 /// A header with everything in it that does not depend on the channel, the crc still to come.
@@ -323,9 +323,9 @@ fn capacity_is_sound(header: &FileHeader) -> bool {
             && (MIN_CAPACITY..=MAX_CAPACITY).contains(&header.capacity);
     }
     let slot = u64::from(header.slot);
-    header.slot != 0
-        && header.slot.is_multiple_of(SLOT_UNIT)
-        && header.slot <= MAX_SLOT
+    (MIN_SLOT..=MAX_SLOT).contains(&header.slot)
+        && header.payload_offset != 0
+        && header.slot.is_multiple_of(header.payload_offset.into())
         && header.capacity <= MAX_CAPACITY
         && header.capacity.is_multiple_of(slot)
         && (header.capacity / slot).is_power_of_two()

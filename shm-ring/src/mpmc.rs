@@ -87,7 +87,8 @@ struct Geometry {
     shift: u32,
     /// How far beyond its hint a claim may begin, and the most slots it covers.
     reach: u64,
-    hint_every: u64,
+    /// The bits of a ticket that change when the hint is to move.
+    hint_bits: u64,
 }
 
 impl Geometry {
@@ -98,7 +99,7 @@ impl Geometry {
             mask: slots - 1,
             shift: slots.trailing_zeros(),
             reach,
-            hint_every: HINT_EVERY.min(reach),
+            hint_bits: !(HINT_EVERY.min(reach) - 1),
         }
     }
 
@@ -121,7 +122,7 @@ impl Geometry {
     /// Whether a claim from `first` to before `next` is one after which the hint moves.
     #[inline(always)]
     fn moves_hint(&self, first: u64, next: u64) -> bool {
-        (first ^ next) & !(self.hint_every - 1) != 0
+        (first ^ next) & self.hint_bits != 0
     }
 
     /// Steps that a look for the next claim takes at most; more are taken only if others move all

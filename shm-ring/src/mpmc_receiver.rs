@@ -116,8 +116,18 @@ impl MpmcReceiver {
 
     /// Gives back the message that was received last and whose guard was forgotten: what dropping the
     /// guard would have done.
+    #[inline(always)]
     pub fn give_back(&mut self) {
-        drop(MpmcReceived::new(self));
+        if self.party.birth.is_foreign() {
+            return;
+        }
+        if self.receiver.used() < self.receiver.held() {
+            if self.receiver.is_redelivered() {
+                self.party.counters().redelivered.bump(1);
+            }
+            self.receiver.advance();
+        }
+        self.release();
     }
 
     /// A batch that was forgotten, to go on with, for `limit` more messages.
@@ -418,14 +428,7 @@ impl Deref for MpmcReceived<'_> {
 impl Drop for MpmcReceived<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.receiver.party.birth.is_foreign() {
-            return;
-        }
-        if self.message.redelivered {
-            self.receiver.party.counters().redelivered.bump(1);
-        }
-        self.receiver.receiver.advance();
-        self.receiver.release();
+        self.receiver.give_back();
     }
 }
 

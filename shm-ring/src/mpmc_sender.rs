@@ -127,6 +127,25 @@ impl MpmcSender {
         Ok(())
     }
 
+    /// Publishes the first `len` bytes of the room that was claimed last and whose guard was forgotten, at
+    /// once or with the flush: what the guard would have done. Nothing, if there is no such room.
+    ///
+    /// # Errors
+    /// [`SendError::Forked`]: the room is the parent's.
+    #[inline(always)]
+    pub fn finish(&mut self, len: usize, now: bool) -> Result<(), SendError> {
+        if self.party.birth.is_foreign() {
+            return Err(SendError::Forked);
+        }
+        if self.has_room() {
+            self.fill(len.min(self.max_len) as u64);
+            if now {
+                self.publish();
+            }
+        }
+        Ok(())
+    }
+
     /// Publications so far: how often something was made visible.
     pub fn publications(&self) -> u64 {
         self.publications
@@ -178,7 +197,7 @@ impl MpmcSender {
         }
         match self.sender.try_claim(count) {
             Ok(()) => {
-                if self.sender.knows_more_room() && self.party.sleeps_any(Side::Sends) {
+                if self.party.sleeps_any(Side::Sends) && self.sender.knows_more_room() {
                     self.party.wake(Side::Sends, 1);
                 }
                 Ok(true)
@@ -216,6 +235,12 @@ impl MpmcSender {
     /// Who has the slot, or else anybody who might take what is in it.
     fn in_the_way(&self) -> Option<Peer> {
         self.party.held_up().and_then(|held| held.peer).or_else(|| self.party.any_peer())
+    }
+
+    #[inline(always)]
+    fn fill(&mut self, len: u64) {
+        self.sender.fill(len);
+        self.party.counters().bytes.bump(len);
     }
 
     #[inline(always)]
@@ -344,8 +369,7 @@ impl<'a> MpmcClaim<'a> {
         if sender.party.birth.is_foreign() {
             return Err(SendError::Forked);
         }
-        sender.sender.fill(len);
-        sender.party.counters().bytes.bump(len);
+        sender.fill(len);
         Ok(sender)
     }
 }

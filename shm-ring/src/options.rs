@@ -229,10 +229,10 @@ impl fmt::Display for Redeliver {
 pub const DEFAULT_SLOTS: u64 = 4096;
 /// Bytes of a slot when nobody says otherwise.
 pub const DEFAULT_SLOT: u32 = 256;
-/// Slots are a multiple of it: a cache line.
-pub const SLOT_UNIT: u32 = 64;
+/// Least bytes of a slot: its flag and a word, or the larger header.
+pub const MIN_SLOT: u32 = 16;
 /// Most bytes of a slot: what a slot's word can count.
-pub const MAX_SLOT: u32 = LEN_MAX as u32 / SLOT_UNIT * SLOT_UNIT;
+pub const MAX_SLOT: u32 = LEN_MAX as u32 / 16 * 16;
 
 /// What the messages of a channel are, for the check that both sides mean the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -271,8 +271,8 @@ pub struct Options {
     pub history: Option<u64>,
     /// Of an MPMC channel: how many messages it holds, a power of two. Default 4096.
     pub slots: Option<u64>,
-    /// Of an MPMC channel: bytes of a slot, a multiple of 64. A message takes one, less its header of
-    /// 8 bytes, or 16 where it has parts that need that alignment. Default 256.
+    /// Of an MPMC channel: bytes of a slot, a multiple of 8 from 16 on. A message takes one, less its
+    /// header of 8 bytes; both are 16 where it has parts that need that alignment. Default 256.
     pub slot: Option<u32>,
     /// Of an MPMC channel: what becomes of a message whose receiver dies with it. Default: another
     /// receiver gets it.
@@ -376,10 +376,14 @@ impl Options {
             );
         }
         let slot = self.slot.unwrap_or(DEFAULT_SLOT);
-        if slot == 0 || !slot.is_multiple_of(SLOT_UNIT) || slot > MAX_SLOT {
-            let nearest = slot.clamp(1, MAX_SLOT).div_ceil(SLOT_UNIT) * SLOT_UNIT;
+        // Slots adjoin, and each message is to begin where its alignment asks for.
+        let unit = if self.schema.payload_align > 8 { 16 } else { 8 };
+        if !slot.is_multiple_of(unit) || !(MIN_SLOT..=MAX_SLOT).contains(&slot) {
+            let nearest = slot.clamp(MIN_SLOT, MAX_SLOT).div_ceil(unit) * unit;
             return refuse(
-                format!("a slot of {slot} bytes is not a multiple of {SLOT_UNIT} up to {MAX_SLOT}"),
+                format!(
+                    "a slot of {slot} bytes is not a multiple of {unit} from {MIN_SLOT} to {MAX_SLOT}"
+                ),
                 format!("Try `slot={nearest}`"),
             );
         }

@@ -133,7 +133,7 @@ impl Party {
 
     #[inline(always)]
     pub fn counters(&self) -> &SeatCounters {
-        &self.memory.page().seats[self.seat.id].counters
+        &self.memory.page().seats[self.seat.id % MAX_PARTICIPANTS].counters
     }
 
     /// After a publication of `news` messages or rooms: wakes as many who wait for that.

@@ -42,6 +42,8 @@ pub struct QueueMemory {
     count: u64,
     /// Bytes of a slot.
     size: usize,
+    /// Where the last word is that is asked for in advance; 0: slots lie within lines.
+    last_line: usize,
     /// Where a message starts in its slot.
     payload_offset: usize,
     /// What the pointers point into.
@@ -142,6 +144,7 @@ impl QueueMemory {
             slots: at(slots)?,
             count,
             size: header.slot as usize,
+            last_line: last_line(header.slot as usize),
             payload_offset: header.payload_offset.into(),
             _mapping: Arc::new(map),
         })
@@ -163,8 +166,8 @@ impl QueueMemory {
 }
 
 // SAFETY: `map` checked that twice `count` words and as many slots of `size` bytes lie inside the mapping,
-// which the Arc keeps in place; `count` was validated as a power of two. A slot is a multiple of 64
-// bytes, its payload begins behind its word and ends with it.
+// which the Arc keeps in place; `count` was validated as a power of two. A slot is a multiple of 8
+// bytes, its payload begins behind its flag and ends with it: `file::validate` saw to both.
 unsafe impl SlotMemory for QueueMemory {
     type Word = Word;
 
@@ -181,7 +184,7 @@ unsafe impl SlotMemory for QueueMemory {
     #[inline(always)]
     fn flag(&self, index: u64) -> &Word {
         // SAFETY: callers mask indices by the count - 1, so that the slot is inside; its first bytes are
-        // its word, 64-aligned; a Word is an atomic, so other processes may write it.
+        // its flag, 8-aligned; a Word is an atomic, so other processes may write it.
         unsafe { &*self.slot(index).cast::<Word>() }
     }
 
@@ -226,8 +229,13 @@ unsafe impl SlotMemory for QueueMemory {
 
     #[inline(always)]
     fn prefetch(&self, index: u64, access: Access) {
-        for line in 0..self.size.min(PREFETCHED) / LINE {
-            ask_for(self.slot(index).wrapping_add(line * LINE), access);
+        let slot = self.slot(index);
+        ask_for(slot, access);
+        if self.last_line > 0 {
+            for line in 1..self.last_line / LINE {
+                ask_for(slot.wrapping_add(line * LINE), access);
+            }
+            ask_for(slot.wrapping_add(self.last_line), access);
         }
     }
 
@@ -235,6 +243,11 @@ unsafe impl SlotMemory for QueueMemory {
     fn prefetch_taken(&self, index: u64) {
         ask_for(self.taken.as_ptr().wrapping_add(index as usize).cast(), Access::Write);
     }
+}
+
+/// Where the last word is of what is asked for of a slot; 0: in the line of the first, in each slot.
+fn last_line(size: usize) -> usize {
+    if LINE.is_multiple_of(size) { 0 } else { size.min(PREFETCHED) - size_of::<Word>() }
 }
 
 /// Asks for a line.

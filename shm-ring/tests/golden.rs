@@ -156,7 +156,7 @@ fn the_headers_of_a_channel() {
     let segment = scratch.segment(1);
     assert_eq!(segment.len(), SEGMENT_LEN);
     assert_eq!(&segment[..8], b"RWAYSEG\0");
-    assert_eq!(&segment[8..20], [3, 0, 0, 0, 0, 1, 0, 0, 4, 3, 2, 1]);
+    assert_eq!(&segment[8..20], [4, 0, 0, 0, 0, 1, 0, 0, 4, 3, 2, 1]);
     assert_eq!(half(&segment, 20), 1, "kind: SPSC");
     assert_eq!(half(&segment, 24), 2, "wait: park");
     assert_eq!(half(&segment, 28), 64 | 8 << 16, "record_align, payload_offset");
@@ -494,7 +494,7 @@ fn the_words_of_a_queue() {
         capacity: None,
         record_align: None,
         slots: Some(4),
-        slot: Some(128),
+        slot: Some(72),
         redeliver: Some(Redeliver::Drop),
         until: Some(Until::Last),
         ..scratch.options()
@@ -503,8 +503,8 @@ fn the_words_of_a_queue() {
     let mut receiver = MpmcReceiver::open(&options).unwrap();
     let file = scratch.segment(1);
     assert_eq!(file.len(), SLOTS + 4096);
-    assert_eq!((half(&file, 20), word(&file, 32)), (3, 512));
-    assert_eq!((half(&file, 212), half(&file, 224), half(&file, 228)), (64, 128, 3));
+    assert_eq!((half(&file, 20), word(&file, 32)), (3, 288));
+    assert_eq!((half(&file, 212), half(&file, 224), half(&file, 228)), (64, 72, 3));
     let parts = [(6, QUEUE, 20480), (7, TAKEN, 4096), (9, SENT, 4096), (8, SLOTS, 4096)];
     assert_sections(&file, parts);
     assert!(file[SEAT..].iter().all(|&byte| byte == 0));
@@ -532,7 +532,7 @@ fn the_words_of_a_queue() {
     sender.flush().unwrap();
     let file = scratch.segment(1);
     // One message, the other given up.
-    for (words, apart) in [(SENT, 8), (SLOTS, 128)] {
+    for (words, apart) in [(SENT, 8), (SLOTS, 72)] {
         let found = (word(&file, words + apart), word(&file, words + 2 * apart));
         assert_eq!(found, (1 << 24 | 1 << 4 | 2, 1 << 24));
     }

@@ -13,8 +13,8 @@ use common::{PATIENCE, channel};
 use ringway_shm::mpmc::memory::BoxedMemory;
 use ringway_shm::mpmc::{ClaimError, Receiver, Sender, SlotMemory, TakeError};
 use ringway_shm::{
-    ErrorKind, Kind, MpmcReceiver, MpmcSender, Options, Producer, RecvError, Redeliver, SendError,
-    Until, Wait,
+    ErrorKind, Kind, MpmcReceiver, MpmcSender, Options, Producer, RecvError, Redeliver, Schema,
+    SendError, Until, Wait,
 };
 
 fn options(scratch: &Scratch, slots: u64) -> Options {
@@ -357,6 +357,77 @@ fn other_options_are_refused_with_both_sides_printed() {
     assert_eq!(error.kind(), ErrorKind::OptionMismatch, "{error}");
 }
 
+/// Slots adjoin, and lie across cache lines: each holds as much as it says, and no more.
+#[test]
+fn messages_fill_slots_of_any_size() {
+    for slot in [16, 24, 72, 80, 136, 264] {
+        let scratch = Scratch::new();
+        let options = Options { slot: Some(slot), ..options(&scratch, 8) };
+        let mut sender = MpmcSender::open(&options).unwrap();
+        let mut receiver = MpmcReceiver::open(&options).unwrap();
+        let len = slot as usize - 8;
+        assert_eq!(sender.max_len(), len);
+        for round in 0..5_u8 {
+            for number in 0..8 {
+                send(&mut sender, &vec![round << 4 | number; len]);
+            }
+            for number in 0..8 {
+                assert_eq!(take(&mut receiver), vec![round << 4 | number; len], "slot {slot}");
+            }
+        }
+        let error = sender.try_claim(len + 1).unwrap_err();
+        assert_eq!(error, SendError::TooLarge { len: len + 1, max: len });
+    }
+}
+
+/// Where messages have parts that need it, slots keep them at multiples of 16.
+#[test]
+fn slots_of_aligned_messages_are_multiples_of_sixteen() {
+    let scratch = Scratch::new();
+    let given = options(&scratch, 4);
+    let schema = Schema { payload_align: 16, ..given.schema.clone() };
+    let given = Options { schema, ..given };
+    let error = MpmcSender::open(&Options { slot: Some(72), ..given.clone() }).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::BadOption, "{error}");
+    assert!(error.to_string().contains("slot=80"), "{error}");
+    let mut sender = MpmcSender::open(&Options { slot: Some(80), ..given }).unwrap();
+    assert_eq!(sender.max_len(), 64);
+    for _ in 0..4 {
+        let claim = sender.try_claim(64).unwrap();
+        assert!(claim.as_ptr().cast::<u128>().is_aligned());
+        claim.commit().unwrap();
+    }
+}
+
+/// A claim whose guard was forgotten is finished by its sender.
+#[test]
+fn what_was_left_open_is_finished() {
+    let scratch = Scratch::new();
+    let options = options(&scratch, 4);
+    let mut sender = MpmcSender::open(&options).unwrap();
+    let mut receiver = MpmcReceiver::open(&options).unwrap();
+    // Nothing is open.
+    sender.finish(5, true).unwrap();
+    assert_eq!(receiver.try_recv().unwrap_err(), RecvError::Empty);
+    let mut claim = sender.try_claim(5).unwrap();
+    claim.copy_from_slice(b"hello");
+    std::mem::forget(claim);
+    sender.finish(5, false).unwrap();
+    assert_eq!(receiver.try_recv().unwrap_err(), RecvError::Empty);
+    sender.flush().unwrap();
+    assert_eq!(take(&mut receiver), b"hello");
+    std::mem::forget(sender.try_claim(5).unwrap());
+    // More than the slot has counts as all of it.
+    sender.finish(1000, true).unwrap();
+    assert_eq!(take(&mut receiver).len(), 56);
+    // A message that was forgotten is given back once.
+    send(&mut sender, b"once");
+    std::mem::forget(receiver.try_recv().unwrap());
+    receiver.give_back();
+    receiver.give_back();
+    assert_eq!(receiver.stats().received, 3);
+}
+
 #[test]
 fn values_that_no_queue_has_are_refused() {
     let scratch = Scratch::new();
@@ -364,9 +435,9 @@ fn values_that_no_queue_has_are_refused() {
     for (bad, remedy) in [
         (Options { slots: Some(0), ..given.clone() }, "slots=2"),
         (Options { slots: Some(5), ..given.clone() }, "slots=8"),
-        (Options { slot: Some(100), ..given.clone() }, "slot=128"),
-        (Options { slot: Some(0), ..given.clone() }, "slot=64"),
-        (Options { slot: Some(u32::MAX), ..given.clone() }, "slot=1048512"),
+        (Options { slot: Some(100), ..given.clone() }, "slot=104"),
+        (Options { slot: Some(0), ..given.clone() }, "slot=16"),
+        (Options { slot: Some(u32::MAX), ..given.clone() }, "slot=1048560"),
         (Options { slots: Some(1 << 24), slot: Some(1 << 19), ..given.clone() }, "slots=8192"),
         (Options { capacity: Some(1 << 20), ..given.clone() }, "slots=4096&slot=256"),
     ] {

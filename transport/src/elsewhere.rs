@@ -134,7 +134,7 @@ fn finish(end: &mut Sending, room: usize, len: usize, publish: Publish) -> Resul
     let open = Patience::None;
     match end {
         Sending::Copied(end) => Outlet::claim(end, room, open)?.finish(len, publish)?,
-        Sending::Shared(end) => Outlet::claim(end, room, open)?.finish(len, publish)?,
+        Sending::Shared(end) => end.finish(len.min(room), matches!(publish, Publish::Now))?,
         Sending::Remote(end) => Outlet::claim(end.as_mut(), room, open)?.finish(len, publish)?,
     }
     Ok(())

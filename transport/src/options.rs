@@ -226,8 +226,9 @@ impl Builder {
         Self { slots: Some(slots), ..self }
     }
 
-    /// Of an MPMC channel: bytes of a slot, a multiple of 64 below 1 MiB. A message takes one, less 8
-    /// bytes, or 16 where it has parts that need that alignment. Default: 256.
+    /// Of an MPMC channel: bytes of a slot, a multiple of 8 from 16 to below 1 MiB. A message takes one,
+    /// less 8 bytes; where it has parts that need that alignment, both are 16. Slots adjoin: the
+    /// smaller they are, the more messages go in one cache line. Default: 256.
     #[must_use]
     pub fn slot(self, bytes: u32) -> Self {
         Self { slot: Some(bytes), ..self }

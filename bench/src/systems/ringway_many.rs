@@ -46,7 +46,7 @@ pub(super) fn kind(system: &str, size: usize) -> Option<String> {
         "ringway-broadcast-overwrite" => "kind=broadcast&overflow=overwrite".into(),
         "ringway-mpmc" | "ringway-mpmc-batch" => {
             // A slot's own word is in it.
-            format!("kind=mpmc&slots={SLOTS}&slot={}", (size + 8).next_multiple_of(64))
+            format!("kind=mpmc&slots={SLOTS}&slot={}", size + 8)
         }
         _ => return None,
     })

@@ -15,7 +15,7 @@ pub const LEN_MAX: u64 = (1 << 20) - 1;
 const OWNER_SHIFT: u32 = 4;
 const COUNT_SHIFT: u32 = 16;
 const LAP_SHIFT: u32 = 24;
-const LAP_MASK: u64 = (1 << 40) - 1;
+const LAP_MASK: u64 = !((1 << LAP_SHIFT) - 1);
 const STATE_MASK: u64 = 0xf;
 
 const NOTHING: u64 = 0;
@@ -28,7 +28,7 @@ const RETURNED: u64 = 2;
 const READING_AGAIN: u64 = 3;
 
 /// How often the ring has gone round, from 1; 0 is before the first time. Modulo 2^40: only
-/// neighbours are ever compared.
+/// neighbours are ever compared. Kept where a word has it, for words are what it is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Lap(u64);
 
@@ -36,32 +36,32 @@ impl Lap {
     /// Of a ticket in a ring of 2^`shift` slots.
     #[inline(always)]
     pub fn of(ticket: u64, shift: u32) -> Self {
-        Self((ticket >> shift).wrapping_add(1) & LAP_MASK)
+        Self((ticket >> shift).wrapping_add(1) << LAP_SHIFT)
     }
 
     /// The one before.
     #[inline(always)]
     pub fn before(self) -> Self {
-        Self(self.0.wrapping_sub(1) & LAP_MASK)
+        Self(self.0.wrapping_sub(1 << LAP_SHIFT))
     }
 
     /// How many laps after `other`; negative: before.
     #[inline(always)]
     pub fn since(self, other: Self) -> i64 {
-        // Shifted up, the difference has its sign where an i64 has it.
-        (self.0.wrapping_sub(other.0) << LAP_SHIFT).cast_signed() >> LAP_SHIFT
+        // The difference has its sign where an i64 has it.
+        self.0.wrapping_sub(other.0).cast_signed() >> LAP_SHIFT
     }
 
     #[inline(always)]
     fn bits(self) -> u64 {
-        self.0 << LAP_SHIFT
+        self.0
     }
 }
 
 /// The lap of either word.
 #[inline(always)]
 pub fn lap(word: u64) -> Lap {
-    Lap(word >> LAP_SHIFT)
+    Lap(word & LAP_MASK)
 }
 
 /// The senders' word.
@@ -123,7 +123,8 @@ pub fn ready_len(word: u64) -> u64 {
 /// Whether the word says that lap `lap` of the slot was claimed and is over for the senders.
 #[inline(always)]
 pub fn is_settled(word: u64, lap: Lap) -> bool {
-    word >> LAP_SHIFT == lap.0 && matches!(word & STATE_MASK, NOTHING | READY)
+    // Of the states these two only have no bit but this one.
+    word & !(LEN_MAX << OWNER_SHIFT | READY) == lap.bits() | NOTHING
 }
 
 /// The receivers' word.
@@ -209,7 +210,7 @@ mod tests {
     #[test]
     fn words_read_back() {
         let last = Lap::of(u64::MAX, 0);
-        for lap_ in [Lap(0), Lap(1), Lap(77), Lap(LAP_MASK), last] {
+        for lap_ in [Lap::of(0, 0).before(), Lap::of(0, 0), Lap::of(77, 0), last] {
             for state in [
                 Sent::Nothing,
                 Sent::Writing { owner: OWNERS - 1, run: RUN_MAX },
@@ -248,10 +249,12 @@ mod tests {
 
     #[test]
     fn laps_are_compared_across_the_end_of_their_numbers() {
-        assert_eq!(Lap(0).since(Lap(LAP_MASK)), 1);
-        assert_eq!(Lap(LAP_MASK).since(Lap(0)), -1);
-        assert_eq!(Lap(0).before(), Lap(LAP_MASK));
-        assert_eq!(Lap(5).since(Lap(7)), -2);
-        assert_eq!(Lap::of(8, 3), Lap(2));
+        let (first, last) = (Lap::of(u64::MAX, 0), Lap::of(u64::MAX - 1, 0));
+        assert_eq!((Sent::Nothing.word(first), Sent::Nothing.word(last)), (0, LAP_MASK));
+        assert_eq!(first.since(last), 1);
+        assert_eq!(last.since(first), -1);
+        assert_eq!(first.before(), last);
+        assert_eq!(Lap::of(5, 0).since(Lap::of(7, 0)), -2);
+        assert_eq!(Lap::of(8, 3), Lap::of(1, 0));
     }
 }
