@@ -15,7 +15,7 @@ use rkyv::util::AlignedVec;
 use crate::cpu_latency::CpuLatency;
 use crate::elsewhere;
 use crate::error::{BatchError, CloseError, Error, Peer, RecvError, SendError};
-use crate::flavor::{AnyBatch, AnyClaim, ArrayRoom, Guard, Outlet, Receiving, Sending};
+use crate::flavor::{AnyBatch, AnyClaim, ArrayRoom, Guard, Outlet, Receiving, Room, Sending};
 use crate::message::{Batch, Borrowed, Claim, Message, Received, Scratch};
 use crate::options::Builder;
 use crate::peers::Peers;
@@ -399,45 +399,71 @@ impl<T: Message + ?Sized> Sender<T> {
         messages: &[M],
         patience: Patience,
     ) -> Result<Sent, BatchError> {
-        let before = self.publications();
-        let mut sent = 0;
-        let mut equal = true;
-        let mut result = Ok(());
-        while sent < messages.len() && result.is_ok() {
-            let rest = &messages[sent..];
-            let queued = if equal { self.queue_equal(rest, patience) } else { Ok(0) };
-            result = match queued {
-                Ok(0) => {
-                    equal = false;
-                    self.put(rest[0].borrow(), patience, Publish::Later, rest.len())
-                        .map(|()| sent += 1)
-                }
-                queued => queued.map(|count| sent += count),
-            };
-        }
-        match result.and(self.flush()) {
-            Ok(()) => Ok(Sent { messages: sent, publications: self.publications() - before }),
-            Err(error) => Err(BatchError { sent, error }),
-        }
-    }
-
-    fn queue_equal<M: Borrow<T>>(
-        &mut self,
-        messages: &[M],
-        patience: Patience,
-    ) -> Result<usize, SendError> {
         let scratch = &mut self.scratch;
         each!(
             Sending,
             &mut self.end,
-            end => queue_equal(end, scratch, messages, patience),
-            queue_equal(end.as_mut(), scratch, messages, patience)
+            end => put_batch(end, scratch, messages, patience),
+            put_batch(end.as_mut(), scratch, messages, patience)
         )
     }
+}
 
-    fn publications(&self) -> u64 {
-        each!(Sending, &self.end, end => end.publications())
+fn put_batch<E: Outlet, T: Message + ?Sized, M: Borrow<T>>(
+    end: &mut E,
+    scratch: &mut Scratch,
+    messages: &[M],
+    patience: Patience,
+) -> Result<Sent, BatchError> {
+    let before = end.publications();
+    let mut sent = 0;
+    let mut equal = E::HAS_ARRAYS;
+    let mut result = Ok(());
+    while sent < messages.len() && result.is_ok() {
+        let rest = &messages[sent..];
+        let queued =
+            if equal { queue_equal::<E, T, M>(end, scratch, rest, patience) } else { Ok(0) };
+        result = match queued {
+            Ok(0) => {
+                equal = false;
+                queue_one::<E, T>(end, scratch, rest[0].borrow(), patience, rest.len())
+                    .map(|()| sent += 1)
+            }
+            queued => queued.map(|count| sent += count),
+        };
     }
+    match result.and(end.flush().map_err(Into::into)) {
+        Ok(()) => Ok(Sent { messages: sent, publications: end.publications() - before }),
+        Err(error) => Err(BatchError { sent, error }),
+    }
+}
+
+/// As [`Sender::put`], in a loop that is one flavor's own, where nothing is better for being out of line.
+#[inline(always)]
+fn queue_one<E: Outlet, T: Message + ?Sized>(
+    end: &mut E,
+    scratch: &mut Scratch,
+    message: &T,
+    patience: Patience,
+    queued: usize,
+) -> Result<(), SendError> {
+    end.expect(queued).map_err(Into::into)?;
+    let len = match end.claim_run(message.inline_len()).map_err(Into::into)? {
+        Some(mut run) => {
+            let len = scratch.encode(message, &mut run)?;
+            if len <= run.len() {
+                return run.finish(len, Publish::Later).map_err(Into::into);
+            }
+            len
+        }
+        None => scratch.encode(message, &mut [])?,
+    };
+    let mut claim = end.claim(len, patience).map_err(Into::into)?;
+    if scratch.encode(message, &mut claim)? != len {
+        // As in `Sender::put`.
+        return Err(SendError::Encode);
+    }
+    claim.finish(len, Publish::Later).map_err(Into::into)
 }
 
 /// Queues as many messages from the front as are of one length, as one record. 0: they have to go one
@@ -450,7 +476,7 @@ fn queue_equal<E: Outlet, T: Message + ?Sized, M: Borrow<T>>(
     patience: Patience,
 ) -> Result<usize, SendError> {
     let len = messages.first().map_or(0, |first| first.borrow().inline_len());
-    if len == 0 || !E::HAS_ARRAYS {
+    if len == 0 {
         return Ok(0);
     }
     // An eighth of the ring at most: what is larger waits for room in pieces, while the receiver

@@ -64,6 +64,7 @@ pub(crate) trait Outlet {
     ) -> Result<Self::ArrayClaim<'_>, Self::Error>;
     fn flush(&mut self) -> Result<(), Self::Error>;
     fn max_len(&self) -> usize;
+    fn publications(&self) -> u64;
 }
 
 /// Room for one message.
@@ -156,6 +157,10 @@ impl Outlet for Producer {
     fn max_len(&self) -> usize {
         self.max_len()
     }
+
+    fn publications(&self) -> u64 {
+        self.publications()
+    }
 }
 
 impl ArrayRoom for ArrayClaim<'_> {
@@ -206,6 +211,10 @@ impl Outlet for Publisher {
     #[inline(always)]
     fn max_len(&self) -> usize {
         self.max_len()
+    }
+
+    fn publications(&self) -> u64 {
+        self.publications()
     }
 }
 
@@ -273,6 +282,10 @@ impl Outlet for MpmcSender {
     #[inline(always)]
     fn max_len(&self) -> usize {
         self.max_len()
+    }
+
+    fn publications(&self) -> u64 {
+        self.publications()
     }
 }
 

@@ -148,6 +148,10 @@ impl Outlet for NetSender {
     fn max_len(&self) -> usize {
         self.max_len()
     }
+
+    fn publications(&self) -> u64 {
+        self.publications()
+    }
 }
 
 impl Room for ringway_net::Claim<'_> {
