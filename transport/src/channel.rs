@@ -15,7 +15,9 @@ use rkyv::util::AlignedVec;
 use crate::cpu_latency::CpuLatency;
 use crate::elsewhere;
 use crate::error::{BatchError, CloseError, Error, Peer, RecvError, SendError};
-use crate::flavor::{AnyBatch, AnyClaim, ArrayRoom, Guard, Outlet, Receiving, Room, Sending};
+use crate::flavor::{
+    AnyBatch, AnyClaim, ArrayRoom, BatchOutlet, Guard, Outlet, Receiving, Room, Sending,
+};
 use crate::message::{Batch, Borrowed, Claim, Message, Received, Scratch};
 use crate::options::Builder;
 use crate::peers::Peers;
@@ -179,7 +181,7 @@ impl<T: Message + ?Sized> Sender<T> {
     /// [`SendError::Full`], which names the receiver; the others of [`SendError`].
     #[inline(always)]
     pub fn try_send(&mut self, message: &T) -> Result<(), SendError> {
-        self.put(message, Patience::None, Publish::Now, QUEUED)
+        self.put(message, Patience::None, Publish::Now)
     }
 
     /// Sends a message. Blocks while the ring is full, and for as long as there is no receiver to
@@ -189,7 +191,7 @@ impl<T: Message + ?Sized> Sender<T> {
     /// [`SendError::PeerDied`] within 100 ms of the death of a receiver that it waits for.
     #[inline(always)]
     pub fn send(&mut self, message: &T) -> Result<(), SendError> {
-        self.put(message, Patience::Forever, Publish::Now, QUEUED)
+        self.put(message, Patience::Forever, Publish::Now)
     }
 
     /// As [`Self::send`], for at most `timeout`.
@@ -197,7 +199,7 @@ impl<T: Message + ?Sized> Sender<T> {
     /// # Errors
     /// [`SendError::Timeout`], which names the receiver.
     pub fn send_timeout(&mut self, message: &T, timeout: Duration) -> Result<(), SendError> {
-        self.put(message, Patience::Within(timeout), Publish::Now, QUEUED)
+        self.put(message, Patience::Within(timeout), Publish::Now)
     }
 
     /// Writes a message into the ring and keeps it back until [`Self::flush`] or the next send. If
@@ -207,7 +209,7 @@ impl<T: Message + ?Sized> Sender<T> {
     /// As [`Self::try_send`].
     #[inline(always)]
     pub fn try_queue(&mut self, message: &T) -> Result<(), SendError> {
-        self.put(message, Patience::None, Publish::Later, QUEUED)
+        self.put(message, Patience::None, Publish::Later)
     }
 
     /// As [`Self::try_queue`], but waits for room.
@@ -216,7 +218,7 @@ impl<T: Message + ?Sized> Sender<T> {
     /// As [`Self::send`].
     #[inline(always)]
     pub fn queue(&mut self, message: &T) -> Result<(), SendError> {
-        self.put(message, Patience::Forever, Publish::Later, QUEUED)
+        self.put(message, Patience::Forever, Publish::Later)
     }
 
     /// As [`Self::queue`], for at most `timeout`.
@@ -224,7 +226,7 @@ impl<T: Message + ?Sized> Sender<T> {
     /// # Errors
     /// As [`Self::send_timeout`].
     pub fn queue_timeout(&mut self, message: &T, timeout: Duration) -> Result<(), SendError> {
-        self.put(message, Patience::Within(timeout), Publish::Later, QUEUED)
+        self.put(message, Patience::Within(timeout), Publish::Later)
     }
 
     /// Publishes what was queued, all at once. Never blocks.
@@ -233,7 +235,7 @@ impl<T: Message + ?Sized> Sender<T> {
     /// [`SendError::Forked`], [`SendError::Corrupt`].
     #[inline(always)]
     pub fn flush(&mut self) -> Result<(), SendError> {
-        each!(Sending, &mut self.end, end => Ok(end.flush()?), Ok(Outlet::flush(end.as_mut())?))
+        each!(Sending, &mut self.end, end => Ok(end.flush()?), Ok(BatchOutlet::flush(end.as_mut())?))
     }
 
     /// Sends many messages with one publication, if there is room for them all; as many as there
@@ -357,40 +359,17 @@ impl<T: Message + ?Sized> Sender<T> {
         end.local_addr()
     }
 
-    /// Serialises straight into the free run at the tail. Only when that is too short, once a lap and
-    /// when the ring is full, room is claimed for the length that came out, and the message serialised
-    /// again.
-    ///
-    /// The message goes nowhere but there: to be handed to a call, one that was just put together would have
-    /// to be whole in memory first, whether the call comes or not, which is as much to write again as
-    /// the ring gets. So nothing of this is out of the caller's line but what claims and publishes.
+    /// A line of its own for each flavor that is in a hurry: where two come together, a claim that could be
+    /// of either goes through memory.
     #[inline(always)]
-    fn put(
-        &mut self,
-        message: &T,
-        patience: Patience,
-        publish: Publish,
-        queued: usize,
-    ) -> Result<(), SendError> {
-        let mut needed = None;
-        loop {
-            let mut claim = match needed {
-                None => AnyClaim::run(&mut self.end, message.inline_len(), publish, queued)?,
-                Some(len) => AnyClaim::wait(&mut self.end, len, Limit::of(patience))?,
-            };
-            let len = self.scratch.encode(message, &mut claim)?;
-            if let Some(needed) = needed
-                && needed != len
-            {
-                // A Serialize that writes another length each time; the claim is aborted.
-                return Err(SendError::Encode);
+    fn put(&mut self, message: &T, patience: Patience, publish: Publish) -> Result<(), SendError> {
+        let scratch = &mut self.scratch;
+        match &mut self.end {
+            Sending::InPlace(end) => put(end, scratch, message, patience, publish, QUEUED),
+            Sending::Elsewhere(elsewhere::Sending::Remote(end)) => {
+                put(end.as_mut(), scratch, message, patience, publish, QUEUED)
             }
-            if len <= claim.len()
-                && let Some(finished) = claim.finish_run(len, publish)
-            {
-                return finished;
-            }
-            needed = Some(len);
+            Sending::Elsewhere(end) => put(end, scratch, message, patience, publish, QUEUED),
         }
     }
 
@@ -409,7 +388,53 @@ impl<T: Message + ?Sized> Sender<T> {
     }
 }
 
-fn put_batch<E: Outlet, T: Message + ?Sized, M: Borrow<T>>(
+/// Serialises straight into the free run at the tail. Only when that is too short, once a lap and when the
+/// ring is full, room is claimed for the length that came out, and the message serialised again.
+///
+/// The message goes nowhere but there: to be handed to a call, one that was just put together would have
+/// to be whole in memory first, whether the call comes or not, which is as much to write again as the ring
+/// gets. So nothing of this is out of the caller's line but what claims and publishes.
+#[inline(always)]
+fn put<E: Outlet, T: Message + ?Sized>(
+    end: &mut E,
+    scratch: &mut Scratch,
+    message: &T,
+    patience: Patience,
+    publish: Publish,
+    queued: usize,
+) -> Result<(), SendError> {
+    if let Publish::Later = publish {
+        end.expect(queued).map_err(Into::into)?;
+    }
+    let len = match end.claim_run(message.inline_len()).map_err(Into::into)? {
+        Some(mut run) => {
+            let len = scratch.encode(message, &mut run)?;
+            if len <= run.len() {
+                return run.finish(len, publish).map_err(Into::into);
+            }
+            len
+        }
+        None => scratch.encode(message, &mut [])?,
+    };
+    let mut claim = claim_slowly(end, len, Limit::of(patience))?;
+    if scratch.encode(message, &mut claim)? != len {
+        // A Serialize that writes another length each time; the claim is aborted.
+        return Err(SendError::Encode);
+    }
+    claim.finish(len, publish).map_err(Into::into)
+}
+
+#[cold]
+#[inline(never)]
+fn claim_slowly<E: Outlet>(
+    end: &mut E,
+    len: usize,
+    limit: Limit,
+) -> Result<E::Claim<'_>, SendError> {
+    end.claim(len, limit.patience()).map_err(Into::into)
+}
+
+fn put_batch<E: BatchOutlet, T: Message + ?Sized, M: Borrow<T>>(
     end: &mut E,
     scratch: &mut Scratch,
     messages: &[M],
@@ -426,7 +451,7 @@ fn put_batch<E: Outlet, T: Message + ?Sized, M: Borrow<T>>(
         result = match queued {
             Ok(0) => {
                 equal = false;
-                queue_one::<E, T>(end, scratch, rest[0].borrow(), patience, rest.len())
+                put::<E, T>(end, scratch, rest[0].borrow(), patience, Publish::Later, rest.len())
                     .map(|()| sent += 1)
             }
             queued => queued.map(|count| sent += count),
@@ -438,38 +463,10 @@ fn put_batch<E: Outlet, T: Message + ?Sized, M: Borrow<T>>(
     }
 }
 
-/// As [`Sender::put`], in a loop that is one flavor's own, where nothing is better for being out of line.
-#[inline(always)]
-fn queue_one<E: Outlet, T: Message + ?Sized>(
-    end: &mut E,
-    scratch: &mut Scratch,
-    message: &T,
-    patience: Patience,
-    queued: usize,
-) -> Result<(), SendError> {
-    end.expect(queued).map_err(Into::into)?;
-    let len = match end.claim_run(message.inline_len()).map_err(Into::into)? {
-        Some(mut run) => {
-            let len = scratch.encode(message, &mut run)?;
-            if len <= run.len() {
-                return run.finish(len, Publish::Later).map_err(Into::into);
-            }
-            len
-        }
-        None => scratch.encode(message, &mut [])?,
-    };
-    let mut claim = end.claim(len, patience).map_err(Into::into)?;
-    if scratch.encode(message, &mut claim)? != len {
-        // As in `Sender::put`.
-        return Err(SendError::Encode);
-    }
-    claim.finish(len, Publish::Later).map_err(Into::into)
-}
-
 /// Queues as many messages from the front as are of one length, as one record. 0: they have to go one
 /// by one.
 #[inline(always)]
-fn queue_equal<E: Outlet, T: Message + ?Sized, M: Borrow<T>>(
+fn queue_equal<E: BatchOutlet, T: Message + ?Sized, M: Borrow<T>>(
     end: &mut E,
     scratch: &mut Scratch,
     messages: &[M],

@@ -9,7 +9,7 @@
 //! Nothing here knows what the bytes mean.
 
 use std::mem::{ManuallyDrop, forget};
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 
 use ringway_net::{NetReceiver, NetSender};
 use ringway_shm::{BatchMessage, BatchRun, MpmcReceiver, MpmcSender, Publisher, Subscriber};
@@ -40,42 +40,53 @@ pub(crate) enum Receiving {
 #[derive(Debug)]
 pub(crate) struct Claim<'a> {
     end: &'a mut Sending,
+    room: *mut u8,
     len: usize,
 }
 
+// SAFETY: the pointer goes into memory that the borrowed end, itself Send, keeps.
+unsafe impl Send for Claim<'_> {}
+
 impl<'a> Claim<'a> {
-    /// With where it is: `len` bytes, this claim's until it ends.
     #[inline(always)]
-    pub(crate) fn open(
-        end: &'a mut Sending,
-        len: usize,
-        limit: Limit,
-    ) -> Result<(*mut u8, Self), SendError> {
+    pub(crate) fn open(end: &'a mut Sending, len: usize, limit: Limit) -> Result<Self, SendError> {
         let room = open(end, len, limit)?;
-        Ok((room, Self { end, len }))
+        Ok(Self { end, room, len })
     }
+}
 
-    /// As much as there is; what is asked for as in [`Outlet::expect`] and [`Outlet::claim_run`].
-    #[inline(always)]
-    pub(crate) fn run(
-        end: &'a mut Sending,
-        likely: usize,
-        queued: usize,
-    ) -> Result<Option<(*mut u8, Self)>, SendError> {
-        let run = run(end, likely, queued)?;
-        Ok(run.map(|(room, len)| (room, Self { end, len })))
-    }
+impl Deref for Claim<'_> {
+    type Target = [u8];
 
     #[inline(always)]
-    pub(crate) fn len(&self) -> usize {
-        self.len
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the end granted `len` bytes there, this claim's until it ends.
+        unsafe { std::slice::from_raw_parts(self.room, self.len) }
     }
+}
+
+impl DerefMut for Claim<'_> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`; what is claimed is to be written.
+        unsafe { std::slice::from_raw_parts_mut(self.room, self.len) }
+    }
+}
+
+impl Room for Claim<'_> {
+    type Error = SendError;
 
     #[inline(always)]
-    pub(crate) fn finish(self, len: usize, publish: Publish) -> Result<(), SendError> {
+    fn finish(self, len: usize, publish: Publish) -> Result<(), SendError> {
         let mut this = ManuallyDrop::new(self);
         let room = this.len;
         finish(this.end, room, len, publish)
+    }
+
+    #[inline(always)]
+    fn finish_whole(self, publish: Publish) -> Result<(), SendError> {
+        let len = self.len;
+        self.finish(len, publish)
     }
 }
 
@@ -83,6 +94,33 @@ impl Drop for Claim<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         abort(self.end, self.len);
+    }
+}
+
+/// Whatever it is, by calls: for single messages.
+impl Outlet for Sending {
+    type Error = SendError;
+    type Claim<'a> = Claim<'a>;
+
+    #[inline(never)]
+    fn expect(&mut self, messages: usize) -> Result<(), SendError> {
+        match self {
+            Self::Copied(end) => Outlet::expect(end, messages)?,
+            Self::Shared(end) => Outlet::expect(end, messages)?,
+            Self::Remote(end) => Outlet::expect(end.as_mut(), messages)?,
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn claim_run(&mut self, likely: usize) -> Result<Option<Claim<'_>>, SendError> {
+        let run = run(self, likely)?;
+        Ok(run.map(|(room, len)| Claim { end: self, room, len }))
+    }
+
+    #[inline(always)]
+    fn claim(&mut self, len: usize, patience: Patience) -> Result<Claim<'_>, SendError> {
+        Claim::open(self, len, Limit::of(patience))
     }
 }
 
@@ -98,27 +136,13 @@ fn open(end: &mut Sending, len: usize, limit: Limit) -> Result<*mut u8, SendErro
     .0)
 }
 
-/// As [`open`], of what is free. `queued` is 0 if the message is to go at once.
+/// As [`open`], of what is free.
 #[inline(never)]
-fn run(
-    end: &mut Sending,
-    likely: usize,
-    queued: usize,
-) -> Result<Option<(*mut u8, usize)>, SendError> {
-    fn run<E: Outlet>(
-        end: &mut E,
-        likely: usize,
-        queued: usize,
-    ) -> Result<Option<(*mut u8, usize)>, E::Error> {
-        if queued > 0 {
-            end.expect(queued)?;
-        }
-        Ok(end.claim_run(likely)?.map(leave))
-    }
+fn run(end: &mut Sending, likely: usize) -> Result<Option<(*mut u8, usize)>, SendError> {
     Ok(match end {
-        Sending::Copied(end) => run(end, likely, queued)?,
-        Sending::Shared(end) => run(end, likely, queued)?,
-        Sending::Remote(end) => run(end.as_mut(), likely, queued)?,
+        Sending::Copied(end) => Outlet::claim_run(end, likely)?.map(leave),
+        Sending::Shared(end) => Outlet::claim_run(end, likely)?.map(leave),
+        Sending::Remote(end) => Outlet::claim_run(end.as_mut(), likely)?.map(leave),
     })
 }
 

@@ -30,7 +30,7 @@ pub(crate) enum Receiving {
     Elsewhere(elsewhere::Receiving),
 }
 
-/// The verbs of a sending end.
+/// The verbs for single messages.
 pub(crate) trait Outlet {
     /// Why not, in the medium's words: an error is translated where it is handed out.
     type Error: Into<SendError>;
@@ -38,13 +38,6 @@ pub(crate) trait Outlet {
     type Claim<'a>: Room<Error = Self::Error>
     where
         Self: 'a;
-    /// Room for many.
-    type ArrayClaim<'a>: ArrayRoom<Error = Self::Error>
-    where
-        Self: 'a;
-
-    /// Whether it has room for many messages in one piece.
-    const HAS_ARRAYS: bool = true;
 
     /// Told before a message is queued: how many may come before the flush, this one included.
     #[inline(always)]
@@ -56,6 +49,18 @@ pub(crate) trait Outlet {
     /// this; `None`: ask [`Self::claim`].
     fn claim_run(&mut self, likely: usize) -> Result<Option<Self::Claim<'_>>, Self::Error>;
     fn claim(&mut self, len: usize, patience: Patience) -> Result<Self::Claim<'_>, Self::Error>;
+}
+
+/// The verbs for many.
+pub(crate) trait BatchOutlet: Outlet {
+    /// Room for many.
+    type ArrayClaim<'a>: ArrayRoom<Error = Self::Error>
+    where
+        Self: 'a;
+
+    /// Whether it has room for many messages in one piece.
+    const HAS_ARRAYS: bool = true;
+
     fn claim_array(
         &mut self,
         len: usize,
@@ -113,7 +118,6 @@ pub(crate) trait ArrayRoom {
 impl Outlet for Producer {
     type Error = ShmSendError;
     type Claim<'a> = Claim<'a>;
-    type ArrayClaim<'a> = ArrayClaim<'a>;
 
     #[inline(always)]
     fn claim_run(&mut self, likely: usize) -> Result<Option<Claim<'_>>, ShmSendError> {
@@ -129,6 +133,10 @@ impl Outlet for Producer {
             Patience::Until(deadline) => self.claim_timeout(len, Patience::left(deadline)),
         }
     }
+}
+
+impl BatchOutlet for Producer {
+    type ArrayClaim<'a> = ArrayClaim<'a>;
 
     #[inline(always)]
     fn claim_array(
@@ -181,7 +189,6 @@ impl ArrayRoom for ArrayClaim<'_> {
 impl Outlet for Publisher {
     type Error = ShmSendError;
     type Claim<'a> = Copied<'a>;
-    type ArrayClaim<'a> = CopiedArray<'a>;
 
     #[inline(always)]
     fn claim_run(&mut self, _likely: usize) -> Result<Option<Copied<'_>>, ShmSendError> {
@@ -192,6 +199,10 @@ impl Outlet for Publisher {
     fn claim(&mut self, len: usize, _patience: Patience) -> Result<Copied<'_>, ShmSendError> {
         self.claim(len)
     }
+}
+
+impl BatchOutlet for Publisher {
+    type ArrayClaim<'a> = CopiedArray<'a>;
 
     #[inline(always)]
     fn claim_array(
@@ -236,9 +247,6 @@ impl ArrayRoom for CopiedArray<'_> {
 impl Outlet for MpmcSender {
     type Error = ShmSendError;
     type Claim<'a> = MpmcClaim<'a>;
-    type ArrayClaim<'a> = NoArray;
-
-    const HAS_ARRAYS: bool = false;
 
     #[inline(always)]
     fn expect(&mut self, messages: usize) -> Result<(), ShmSendError> {
@@ -263,6 +271,12 @@ impl Outlet for MpmcSender {
             Patience::Until(deadline) => self.claim_timeout(len, Patience::left(deadline)),
         }
     }
+}
+
+impl BatchOutlet for MpmcSender {
+    type ArrayClaim<'a> = NoArray;
+
+    const HAS_ARRAYS: bool = false;
 
     fn claim_array(
         &mut self,
@@ -317,8 +331,6 @@ pub(crate) struct AnyClaim<'a> {
 enum Whose<'a> {
     InPlace(Claim<'a>),
     Elsewhere(elsewhere::Claim<'a>),
-    /// There is no room, not even for an empty message.
-    Nothing,
 }
 
 // SAFETY: the pointer goes where the claim's does, which is Send.
@@ -337,40 +349,8 @@ impl<'a> AnyClaim<'a> {
                 (claim.as_mut_ptr(), Whose::InPlace(claim))
             }
             Sending::Elsewhere(end) => {
-                let (room, claim) = elsewhere::Claim::open(end, len, Limit::of(patience))?;
-                (room, Whose::Elsewhere(claim))
-            }
-        };
-        Ok(Self { room, len, whose })
-    }
-
-    /// As [`Self::of`], out of the caller's line.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn wait(end: &'a mut Sending, len: usize, limit: Limit) -> Result<Self, SendError> {
-        Self::of(end, len, limit.patience())
-    }
-
-    /// What is free in one piece, if only nothing, for a message of a length that is known by writing it,
-    /// and `likely` this. If it is to be queued, `queued` may come before the flush, this one included.
-    #[inline(always)]
-    pub(crate) fn run(
-        end: &'a mut Sending,
-        likely: usize,
-        publish: Publish,
-        queued: usize,
-    ) -> Result<Self, SendError> {
-        let (room, len, whose) = match end {
-            Sending::InPlace(end) => match Producer::claim_run(end, likely) {
-                Some(mut claim) => (claim.as_mut_ptr(), claim.len(), Whose::InPlace(claim)),
-                None => (std::ptr::dangling_mut(), 0, Whose::Nothing),
-            },
-            Sending::Elsewhere(end) => {
-                let queued = if let Publish::Later = publish { queued } else { 0 };
-                match elsewhere::Claim::run(end, likely, queued)? {
-                    Some((room, claim)) => (room, claim.len(), Whose::Elsewhere(claim)),
-                    None => (std::ptr::dangling_mut(), 0, Whose::Nothing),
-                }
+                let mut claim = elsewhere::Claim::open(end, len, Limit::of(patience))?;
+                (claim.as_mut_ptr(), Whose::Elsewhere(claim))
             }
         };
         Ok(Self { room, len, whose })
@@ -378,17 +358,9 @@ impl<'a> AnyClaim<'a> {
 
     #[inline(always)]
     pub(crate) fn finish(self, len: usize, publish: Publish) -> Result<(), SendError> {
-        // One of nothing never comes to a caller.
-        self.finish_run(len, publish).unwrap_or(Err(SendError::Encode))
-    }
-
-    /// As [`Self::finish`]; `None`: there was no room.
-    #[inline(always)]
-    pub(crate) fn finish_run(self, len: usize, publish: Publish) -> Option<Result<(), SendError>> {
         match self.whose {
-            Whose::InPlace(claim) => Some(claim.finish(len, publish).map_err(Into::into)),
-            Whose::Elsewhere(claim) => Some(claim.finish(len, publish)),
-            Whose::Nothing => None,
+            Whose::InPlace(claim) => Ok(claim.finish(len, publish)?),
+            Whose::Elsewhere(claim) => claim.finish(len, publish),
         }
     }
 
@@ -397,7 +369,6 @@ impl<'a> AnyClaim<'a> {
         match self.whose {
             Whose::InPlace(claim) => Ok(claim.finish_whole(publish)?),
             Whose::Elsewhere(claim) => claim.finish(self.len, publish),
-            Whose::Nothing => Err(SendError::Encode),
         }
     }
 }

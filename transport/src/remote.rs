@@ -11,7 +11,7 @@ use ringway_shm::{Read, Stats};
 use crate::channel::{Patience, Publish};
 use crate::elsewhere;
 use crate::error::Error;
-use crate::flavor::{ArrayRoom, Outlet, Receiving, Room, Sending};
+use crate::flavor::{ArrayRoom, BatchOutlet, Outlet, Receiving, Room, Sending};
 use crate::watch;
 
 /// What an end is opened with.
@@ -110,10 +110,6 @@ fn counted(net: &ringway_net::Stats) -> Stats {
 impl Outlet for NetSender {
     type Error = ringway_net::SendError;
     type Claim<'a> = ringway_net::Claim<'a>;
-    type ArrayClaim<'a> = NoArray;
-
-    /// Each message has a header of its own.
-    const HAS_ARRAYS: bool = false;
 
     #[inline(always)]
     fn claim_run(&mut self, _likely: usize) -> Result<Option<Self::Claim<'_>>, Self::Error> {
@@ -129,6 +125,13 @@ impl Outlet for NetSender {
             Patience::Until(deadline) => self.claim_timeout(len, Patience::left(deadline)),
         }
     }
+}
+
+impl BatchOutlet for NetSender {
+    type ArrayClaim<'a> = NoArray;
+
+    /// Each message has a header of its own.
+    const HAS_ARRAYS: bool = false;
 
     fn claim_array(
         &mut self,
