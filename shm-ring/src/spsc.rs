@@ -4,8 +4,8 @@
 //! cache-line transfer and no look at a shared tail. The writer keeps a zero word (the terminator)
 //! behind its newest record at all times; that is what the reader polls.
 //!
-//! Everything here works on a [`RingMemory`], and is total: whatever bytes the other side wrote,
-//! the result is a message, nothing, or a [`Fault`]. No waiting, no system calls, no files.
+//! Everything here works on a [`RingMemory`](crate::memory::RingMemory), and is total: whatever bytes the other side wrote,
+//! the result is a message, nothing, or a [`Fault`](crate::error::Fault). No waiting, no system calls, no files.
 //!
 //! Orderings, by label:
 //! - `R1` publication: the writer's Release of a header; `A1` the reader's look at it.
@@ -15,6 +15,7 @@
 mod reader;
 mod writer;
 
+pub use crate::home::Foreign;
 pub use reader::{Found, Reader, Run};
 pub use writer::{Claim, ClaimError, Publish, Writer};
 
