@@ -212,8 +212,9 @@ extern "C" fn in_child() {
     }
     // SAFETY: the mutex was taken before the fork; a child has one thread, which is here.
     for home in unsafe { &*TAKING.homes.get() } {
-        // SAFETY: what is listed lives, and no verb is under way in this thread, which has forked. A verb
-        // of another thread was interrupted for ever: its handle is out of reach here.
+        // SAFETY: what is listed lives; this thread, which has forked, is in no call of the ring's, so it
+        // holds no reference to it (`home`). A call of another thread was interrupted for ever: its handle
+        // is out of reach here.
         unsafe { (home.leave)(home.at) };
     }
     after_fork();

@@ -244,8 +244,7 @@ impl<M: RingMemory> Writer<M> {
 
     /// Asks for two lines: the terminator's, so that it comes from the reader's cache at the same time
     /// as the payload's and not after it, and one that a stream will write [`PREFETCH_AHEAD`] bytes
-    /// from now. A record that ends in the line it began in needs neither: to ask for every message of
-    /// 8 bytes, four to a line, took a sixth of its time.
+    /// from now. A record that ends in the line it began in needs neither.
     #[inline(always)]
     fn prefetch(&self, size: u64) {
         let front = self.tail.front;
