@@ -11,7 +11,6 @@ use crate::control::{Control, Role};
 use crate::copy::copy_out;
 use crate::counters::Stats;
 use crate::error::{Error, ErrorKind, Fault, Peer, RecvError};
-use crate::fork::Birth;
 use crate::layout::{CLOSED, FINISHED, RUN_MAX};
 use crate::liveness::Identity;
 use crate::memory::RingMemory;
@@ -31,7 +30,6 @@ pub struct Consumer {
     reader: Reader<SegmentMemory>,
     /// The segment that is being read; `None` between incarnations of the producer.
     current: Option<Current>,
-    birth: Birth,
     /// Whether anybody on this channel ever sleeps.
     sleepy: bool,
     wait: Wait,
@@ -87,7 +85,6 @@ impl Consumer {
         let mut consumer = Self {
             reader: idle(),
             current: None,
-            birth: Birth::now(),
             sleepy,
             wait,
             ringer: Ringer::new(sleepy),
@@ -197,7 +194,7 @@ impl Consumer {
     #[cold]
     #[inline(never)]
     fn try_message_slowly(&mut self) -> Result<(), RecvError> {
-        if self.birth.is_foreign() {
+        if self.reader.is_foreign() {
             return Err(RecvError::Forked);
         }
         while !self.look()? {
@@ -209,7 +206,7 @@ impl Consumer {
     #[cold]
     #[inline(never)]
     fn message_slowly(&mut self, timeout: Option<Duration>) -> Result<(), RecvError> {
-        if self.birth.is_foreign() {
+        if self.reader.is_foreign() {
             return Err(RecvError::Forked);
         }
         while !self.look()? {
@@ -428,7 +425,7 @@ impl Drop for Consumer {
     /// Leaves. What was not received waits for the next consumer. May wait up to two seconds for
     /// others who are just opening or closing the channel. In a forked child: does nothing.
     fn drop(&mut self) {
-        if self.birth.is_foreign() {
+        if self.reader.is_foreign() {
             return;
         }
         if let Some(current) = &self.current {
@@ -680,7 +677,7 @@ impl<'a> Batch<'a> {
     #[cold]
     #[inline(never)]
     fn look_closely(&mut self) -> Result<bool, RecvError> {
-        if self.consumer.birth.is_foreign() {
+        if self.consumer.reader.is_foreign() {
             return Err(RecvError::Forked);
         }
         self.consumer.reader.look_closely().map_err(|fault| self.consumer.poison(fault))
@@ -691,7 +688,7 @@ impl Drop for Batch<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         // Corruption in the middle of it ends the segment: then there is nothing to give back.
-        if self.consumer.birth.is_foreign() || !self.consumer.reader.holds_any() {
+        if self.consumer.reader.is_foreign() || !self.consumer.reader.holds_any() {
             return;
         }
         if self.consumer.reader.release() {
