@@ -42,6 +42,14 @@ mod own {
         status.collect()
     }
 
+    /// Waits for one, and tells on which cores it may run. A thread gives itself its name when it
+    /// comes to run, which may be after the handle is there.
+    fn the_only(name: &str) -> String {
+        wait_until("the thread to have its name", || !threads(name).is_empty());
+        let [cores] = threads(name).try_into().expect("one thread");
+        cores
+    }
+
     /// None is left. A thread that was joined may be listed for a moment.
     fn gone(name: &str) {
         wait_until("the threads to be gone", || threads(name).is_empty());
@@ -61,13 +69,13 @@ mod own {
         let reins = Reins { name: Some("rw-named".into()), core: Some(core()) };
         let mut options = Options { side: Side::Bind, thread: reins, ..options(0) };
         let tx = NetSender::open(&options).unwrap();
-        assert_eq!(threads("rw-named"), [core().to_string()]);
+        assert_eq!(the_only("rw-named"), core().to_string());
         drop(tx);
         gone("rw-named");
         options.thread = Reins::default();
         options.channel = "unnamed".into();
         let rx = NetReceiver::open(&options).unwrap();
-        assert_eq!(threads("rw-unnamed").len(), 1);
+        the_only("rw-unnamed");
         drop(rx);
         gone("rw-unnamed");
     }
