@@ -9,6 +9,9 @@ use crate::mirror::Span;
 /// The most that fits one packet of segments on loopback, less a reserve: one byte more than 65483
 /// and throughput halves.
 const BATCH_SMALL: u64 = 65_400;
+/// A rest that is sent along: a call of its own costs more than what it does to the packets. A message of
+/// 64 KiB with its frame is one.
+const CRUMB: u64 = 1 << 10;
 /// From here on it does not matter any more.
 const BATCH_LARGE: u64 = 256 << 10;
 /// More at once gains nothing.
@@ -58,7 +61,7 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
             let data = transmit.data;
             let len = match data.end - data.start {
                 0 => return false,
-                len if len <= BATCH_SMALL => len,
+                len if len <= BATCH_SMALL + CRUMB => len,
                 len if len < BATCH_LARGE => BATCH_SMALL,
                 len => len.min(BATCH_MOST),
             };

@@ -19,8 +19,7 @@ use crate::stats::Stats;
 #[derive(Debug)]
 pub struct Inline<H: Inbox, B: Backend> {
     pub(crate) connection: Connection<H, B>,
-    /// Of a sender: position up to which acknowledgements need not be looked for. Of a receiver: at
-    /// whose release enough has come together for an acknowledgement.
+    /// Of a sender: position up to which acknowledgements need not be looked for.
     mark: u64,
     /// Which of the connection's sessions the caller's positions are of.
     session: u64,
@@ -105,17 +104,17 @@ impl<B: Backend> Outgoing for Inline<Sending, B> {
     fn publish(&mut self, tail: u64) -> u64 {
         let connection = &mut self.connection;
         connection.session.handle_committed(tail);
-        if tail >= self.mark {
-            self.look_for_acknowledgements();
-        }
-        let connection = &mut self.connection;
         connection.tend_sometimes();
         if !connection.session.is_up() {
             // Somebody may be at the door, who was not there a moment ago.
             connection.step();
         }
         connection.push();
-        connection.session.acknowledged()
+        if tail >= self.mark {
+            // When the message is on its way: it need not wait for this.
+            self.look_for_acknowledgements();
+        }
+        self.connection.session.acknowledged()
     }
 
     #[inline(always)]
@@ -191,9 +190,10 @@ impl<B: Backend> Incoming for Inline<Receiving, B> {
 
     #[inline(always)]
     fn release(&mut self, desk: &Desk) {
-        self.connection.session.handle_released(desk.taken);
-        if desk.taken >= self.mark {
-            self.tell(desk.taken);
+        let session = &mut self.connection.session;
+        session.handle_released(desk.taken);
+        if session.is_late_to_acknowledge() {
+            self.tell();
         }
     }
 
@@ -222,7 +222,6 @@ impl<B: Backend> Incoming for Inline<Receiving, B> {
     fn acknowledge_end(&mut self, desk: &mut Desk) -> Ending {
         let ending = self.ending();
         self.connection.acknowledge_end();
-        self.mark = 0;
         self.show(desk);
         ending
     }
@@ -240,11 +239,9 @@ impl<B: Backend> Inline<Receiving, B> {
         desk.received = self.connection.session.received();
     }
 
-    /// The acknowledgement leaves, if the session finds that it is time.
+    /// The acknowledgement leaves.
     #[cold]
-    fn tell(&mut self, taken: u64) {
+    fn tell(&mut self) {
         self.connection.push();
-        let eighth = (self.connection.ring.capacity() / 8) as u64;
-        self.mark = taken + eighth;
     }
 }

@@ -86,6 +86,15 @@ impl Session<Receiving> {
         }
     }
 
+    /// Whether the sender may soon stand still for want of an acknowledgement, as nobody calls
+    /// [`Session::poll_transmit`]. Most calls for messages do, when there are none left; who waits for that
+    /// keeps the answer to a message from waiting for its acknowledgement. Round trips of 64 KiB over rings
+    /// of 256 KiB were 1.1 times as long.
+    #[inline(always)]
+    pub fn is_late_to_acknowledge(&self) -> bool {
+        self.half.released - self.half.told > self.half.window / 8 * 3
+    }
+
     /// Acknowledges what was released with the next [`Session::poll_transmit`], however little.
     /// For a caller that is about to sleep.
     pub fn acknowledge_now(&mut self) {
