@@ -88,7 +88,7 @@ impl Consumer {
             sleepy,
             wait,
             ringer: Ringer::new(sleepy),
-            burst: Burst::default(),
+            burst: Burst::in_ring(),
             probe_clock: ProbeClock::start(),
             finished: 0,
             end,

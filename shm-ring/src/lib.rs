@@ -91,7 +91,7 @@ pub use listing::{Listed, ListedEnd, channels};
 #[cfg(not(loom))]
 pub use mpmc_receiver::{MpmcBatch, MpmcReceived, MpmcReceiver};
 #[cfg(not(loom))]
-pub use mpmc_sender::{MpmcClaim, MpmcSender};
+pub use mpmc_sender::{MpmcArrayClaim, MpmcClaim, MpmcSender};
 #[cfg(not(loom))]
 pub use open::{Receiving, Sending, receiving, sending};
 #[cfg(not(loom))]

@@ -61,9 +61,8 @@ impl MpmcSender {
     /// [`SendError::Full`], [`SendError::TooLarge`], [`SendError::Corrupt`].
     #[inline(always)]
     pub fn try_claim(&mut self, len: usize) -> Result<MpmcClaim<'_>, SendError> {
-        self.usable(len)?;
-        if !self.has_room() && !self.take_room(1)? {
-            return Err(self.no_room_now());
+        if !self.has_room_at_once(len) {
+            self.room_or_refusal(len)?;
         }
         Ok(MpmcClaim::new(self, len))
     }
@@ -74,9 +73,8 @@ impl MpmcSender {
     /// Never [`SendError::Full`].
     #[inline(always)]
     pub fn claim(&mut self, len: usize) -> Result<MpmcClaim<'_>, SendError> {
-        self.usable(len)?;
-        if !self.has_room() && !self.take_room(1)? {
-            self.wait_for_room(None)?;
+        if !self.has_room_at_once(len) {
+            self.room_or_wait(len, None)?;
         }
         Ok(MpmcClaim::new(self, len))
     }
@@ -91,11 +89,51 @@ impl MpmcSender {
         len: usize,
         timeout: Duration,
     ) -> Result<MpmcClaim<'_>, SendError> {
-        self.usable(len)?;
-        if !self.has_room() && !self.take_room(1)? {
-            self.wait_for_room(Some(timeout))?;
+        if !self.has_room_at_once(len) {
+            self.room_or_wait(len, Some(timeout))?;
         }
         Ok(MpmcClaim::new(self, len))
+    }
+
+    /// As [`Self::try_claim`], if there is room and nobody is in the way. `None` says nothing: another verb
+    /// does.
+    #[inline(always)]
+    pub fn claim_at_once(&mut self, len: usize) -> Option<MpmcClaim<'_>> {
+        if self.has_room_at_once(len) { Some(MpmcClaim::new(self, len)) } else { None }
+    }
+
+    /// Room for up to `count` (at least 1) messages of `len` bytes each, as many as are free, claimed with one
+    /// swap. Of what is claimed already, what is left of that. Never blocks.
+    ///
+    /// # Errors
+    /// As [`Self::try_claim`].
+    #[inline(always)]
+    pub fn try_claim_array(
+        &mut self,
+        len: usize,
+        count: usize,
+    ) -> Result<MpmcArrayClaim<'_>, SendError> {
+        if !self.has_rooms(len, count)? {
+            return Err(self.no_room_now());
+        }
+        Ok(MpmcArrayClaim::new(self, len, count))
+    }
+
+    /// As [`Self::try_claim_array`], but waits for room for one, for at most `timeout` if there is one.
+    ///
+    /// # Errors
+    /// As [`Self::claim_timeout`].
+    #[inline(always)]
+    pub fn claim_array(
+        &mut self,
+        len: usize,
+        count: usize,
+        timeout: Option<Duration>,
+    ) -> Result<MpmcArrayClaim<'_>, SendError> {
+        if !self.has_rooms(len, count)? {
+            self.wait_for_room(timeout)?;
+        }
+        Ok(MpmcArrayClaim::new(self, len, count))
     }
 
     /// Claims up to `count` slots with one swap, as many as are free, for messages that are queued and
@@ -138,10 +176,7 @@ impl MpmcSender {
             return Err(SendError::Forked);
         }
         if self.has_room() {
-            self.fill(len.min(self.max_len) as u64);
-            if now {
-                self.publish();
-            }
+            self.settle(len.min(self.max_len), now);
         }
         Ok(())
     }
@@ -188,6 +223,55 @@ impl MpmcSender {
         self.sender.filled() < self.sender.claimed()
     }
 
+    /// As nearly always: it is there, or claimed without meeting anybody. All else is out of the caller's
+    /// line, so that this keeps to a few registers.
+    #[inline(always)]
+    fn has_room_at_once(&mut self, len: usize) -> bool {
+        if self.party.birth.is_foreign() || len > self.max_len {
+            return false;
+        }
+        if self.sender.claimed() > 0 {
+            return self.has_room();
+        }
+        let has_room = self.sender.claim_at_once(1);
+        if has_room && self.party.sleeps_any(Side::Sends) {
+            self.pass_on();
+        }
+        has_room
+    }
+
+    /// Whether there is room for some messages, if possible for `count`.
+    #[inline(always)]
+    fn has_rooms(&mut self, len: usize, count: usize) -> Result<bool, SendError> {
+        self.usable(len)?;
+        Ok(self.has_room() || self.take_room(count.max(1) as u64)?)
+    }
+
+    /// There is room, or why not.
+    #[cold]
+    #[inline(never)]
+    fn room_or_refusal(&mut self, len: usize) -> Result<(), SendError> {
+        self.usable(len)?;
+        if self.has_room() || self.take_room(1)? { Ok(()) } else { Err(self.no_room_now()) }
+    }
+
+    /// As [`Self::room_or_refusal`], but waits.
+    #[cold]
+    #[inline(never)]
+    fn room_or_wait(&mut self, len: usize, timeout: Option<Duration>) -> Result<(), SendError> {
+        self.usable(len)?;
+        if self.has_room() || self.take_room(1)? { Ok(()) } else { self.wait_for_room(timeout) }
+    }
+
+    /// Others who sleep for room may find some behind what this one has claimed.
+    #[cold]
+    #[inline(never)]
+    fn pass_on(&mut self) {
+        if self.sender.knows_more_room() {
+            self.party.wake(Side::Sends, 1);
+        }
+    }
+
     /// Claims, if there is room. What was queued goes out first: with no slot left for the next message,
     /// waiting for room would keep everybody else waiting, too.
     #[inline(always)]
@@ -197,8 +281,8 @@ impl MpmcSender {
         }
         match self.sender.try_claim(count) {
             Ok(()) => {
-                if self.party.sleeps_any(Side::Sends) && self.sender.knows_more_room() {
-                    self.party.wake(Side::Sends, 1);
+                if self.party.sleeps_any(Side::Sends) {
+                    self.pass_on();
                 }
                 Ok(true)
             }
@@ -237,15 +321,35 @@ impl MpmcSender {
         self.party.held_up().and_then(|held| held.peer).or_else(|| self.party.any_peer())
     }
 
+    /// Gives up the claim, if nothing is in it.
     #[inline(always)]
-    fn fill(&mut self, len: u64) {
-        self.sender.fill(len);
-        self.party.counters().bytes.bump(len);
+    fn abort(&mut self) {
+        if !self.party.birth.is_foreign() && self.sender.filled() == 0 {
+            self.sender.abort();
+            // Those behind the slots need not wait for them any more.
+            self.party.wake(Side::Receives, 1);
+        }
+    }
+
+    /// Fills the next slot of the claim with so many bytes, and publishes the claim, if so.
+    #[inline(always)]
+    fn settle(&mut self, len: usize, now: bool) {
+        self.sender.fill(len as u64);
+        let messages = if now { self.sender.publish() } else { 0 };
+        self.party.counters().bytes.bump(len as u64);
+        if now {
+            self.published(messages);
+        }
     }
 
     #[inline(always)]
     fn publish(&mut self) {
         let messages = self.sender.publish();
+        self.published(messages);
+    }
+
+    #[inline(always)]
+    fn published(&mut self, messages: u64) {
         if messages > 0 {
             self.publications += 1;
             self.party.counters().sent.bump(messages);
@@ -336,8 +440,7 @@ impl<'a> MpmcClaim<'a> {
     /// As [`Self::commit`].
     #[inline(always)]
     pub fn commit_len(self, len: usize) -> Result<(), SendError> {
-        self.fill(len)?.publish();
-        Ok(())
+        self.settle(len, true)
     }
 
     /// Keeps the message back until [`MpmcSender::flush`] or the next commit, if it is in a slot that
@@ -357,31 +460,27 @@ impl<'a> MpmcClaim<'a> {
     /// As [`Self::commit`].
     #[inline(always)]
     pub fn queue_len(self, len: usize) -> Result<(), SendError> {
-        self.fill(len).map(|_| ())
+        self.settle(len, false)
     }
 
     #[inline(always)]
-    fn fill(self, len: usize) -> Result<&'a mut MpmcSender, SendError> {
-        let len = len.min(self.len) as u64;
+    fn settle(self, len: usize, now: bool) -> Result<(), SendError> {
+        let len = len.min(self.len);
         let mut this = std::mem::ManuallyDrop::new(self);
         // SAFETY: `this` is not used again, and not dropped.
         let sender: &'a mut MpmcSender = unsafe { &mut *std::ptr::from_mut(this.sender) };
         if sender.party.birth.is_foreign() {
             return Err(SendError::Forked);
         }
-        sender.fill(len);
-        Ok(sender)
+        sender.settle(len, now);
+        Ok(())
     }
 }
 
 impl Drop for MpmcClaim<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        if !self.sender.party.birth.is_foreign() && self.sender.sender.filled() == 0 {
-            self.sender.sender.abort();
-            // Those behind the slot need not wait for it any more.
-            self.sender.party.wake(Side::Receives, 1);
-        }
+        self.sender.abort();
     }
 }
 
@@ -407,3 +506,63 @@ impl DerefMut for MpmcClaim<'_> {
 // SAFETY: everything but the raw pointer is Send, and that points into the mapping which the borrowed
 // sender, itself Send, keeps.
 unsafe impl Send for MpmcClaim<'_> {}
+
+/// Room for several messages of one length, each in a slot of its own. Dropping it aborts them all.
+#[derive(Debug)]
+#[must_use = "a claim that is dropped is aborted"]
+pub struct MpmcArrayClaim<'a> {
+    sender: &'a mut MpmcSender,
+    len: usize,
+    count: usize,
+}
+
+impl<'a> MpmcArrayClaim<'a> {
+    #[inline(always)]
+    fn new(sender: &'a mut MpmcSender, len: usize, count: usize) -> Self {
+        let free = sender.sender.claimed() - sender.sender.filled();
+        Self { sender, len, count: count.clamp(1, free as usize) }
+    }
+
+    /// How many messages there is room for: at least 1.
+    #[inline(always)]
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The room of each, one after the other. The bytes hold whatever was there before.
+    #[inline(always)]
+    pub fn rooms(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        let (sender, len) = (&self.sender.sender, self.len);
+        (0..self.count as u64).map(move |more| {
+            let payload = sender.payload_after(more);
+            // SAFETY: as in MpmcClaim::deref_mut; the slots are apart, and each is lent once, while `self` is
+            // borrowed.
+            unsafe { std::slice::from_raw_parts_mut(payload, len) }
+        })
+    }
+
+    /// Keeps the first `count` messages (at least 1) back until the flush or the next commit.
+    ///
+    /// # Errors
+    /// As [`MpmcClaim::commit`].
+    #[inline(always)]
+    pub fn queue(self, count: usize) -> Result<(), SendError> {
+        let count = count.clamp(1, self.count) as u64;
+        let this = std::mem::ManuallyDrop::new(self);
+        // SAFETY: read once out of what is not dropped.
+        let sender: &'a mut MpmcSender = unsafe { std::ptr::read(&raw const this.sender) };
+        if sender.party.birth.is_foreign() {
+            return Err(SendError::Forked);
+        }
+        sender.sender.fill_many(count, this.len as u64);
+        sender.party.counters().bytes.bump(count * this.len as u64);
+        Ok(())
+    }
+}
+
+impl Drop for MpmcArrayClaim<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.sender.abort();
+    }
+}

@@ -140,12 +140,18 @@ impl Party {
     #[inline(always)]
     pub fn wake(&self, side: Side, news: u64) {
         if self.sleepy {
-            let page = self.memory.page();
-            let rung = |seat: Owner| &page.seats[usize::from(seat) % MAX_PARTICIPANTS].rung.count;
-            let woken = bell::wake(self.sleepers(side), news, self.registered, rung);
-            if woken > 0 {
-                self.counters().wakes[self.side as usize].bump(woken);
-            }
+            self.wake_sleepers(side, news);
+        }
+    }
+
+    /// Out of the line of those who never sleep, and need no registers for this.
+    #[inline(never)]
+    fn wake_sleepers(&self, side: Side, news: u64) {
+        let page = self.memory.page();
+        let rung = |seat: Owner| &page.seats[usize::from(seat) % MAX_PARTICIPANTS].rung.count;
+        let woken = bell::wake(self.sleepers(side), news, self.registered, rung);
+        if woken > 0 {
+            self.counters().wakes[self.side as usize].bump(woken);
         }
     }
 

@@ -97,7 +97,7 @@ impl Subscriber {
             sleepy,
             wait,
             ringer: Ringer::new(sleepy),
-            burst: Burst::default(),
+            burst: Burst::in_ring(),
             probe_clock: ProbeClock::start(),
             finished: place.before(),
             end: End::Place(place),

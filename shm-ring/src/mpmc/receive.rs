@@ -32,6 +32,17 @@ impl From<Fault> for TakeError {
     }
 }
 
+/// What a short look for messages found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Glance {
+    /// They are claimed.
+    Taken,
+    /// There is none.
+    Nothing,
+    /// Something that takes a closer look.
+    Doubt,
+}
+
 /// A message that this receiver has claimed, to be read before [`Receiver::release`].
 #[derive(Clone, Copy, Debug)]
 pub struct Message {
@@ -112,6 +123,11 @@ impl<M: SlotMemory> Receiver<M> {
         &self.memory
     }
 
+    /// How many messages anybody has taken, as far as this receiver knows.
+    pub fn seen(&self) -> u64 {
+        self.next
+    }
+
     /// Messages claimed and not released.
     #[inline(always)]
     pub fn held(&self) -> u64 {
@@ -133,23 +149,33 @@ impl<M: SlotMemory> Receiver<M> {
     /// Claims up to `most` messages (at least 1) that are there. Call only with nothing claimed.
     #[inline(always)]
     pub fn try_take(&mut self, most: u64) -> Result<(), TakeError> {
-        debug_assert!(self.held.len == 0 && most >= 1);
-        // As nearly always: a message is there and nobody else took it, or nothing is there. Anything else
-        // is out of the caller's line.
-        if !self.may_return {
-            let first = self.next;
-            let lap = self.geometry.lap(first);
-            // A21, pairs with R21 in Sender::settle.
-            let found = self.memory.flag(self.geometry.index(first)).load_acquire();
-            if word::is_ready(found, lap) {
-                if !self.is_far(first) && self.take(first, lap, found, most).is_ok() {
-                    return Ok(());
-                }
-            } else if word::is_settled(found, lap.before()) {
-                return Err(TakeError::Empty(None));
-            }
+        match self.take_at_once(most) {
+            Glance::Taken => Ok(()),
+            Glance::Nothing => Err(TakeError::Empty(None)),
+            Glance::Doubt => self.take_in_doubt(most),
         }
-        self.take_in_doubt(most)
+    }
+
+    /// As [`Self::try_take`], as it nearly always is: a message is there and nobody else took it, or nothing
+    /// is there.
+    #[inline(always)]
+    pub fn take_at_once(&mut self, most: u64) -> Glance {
+        debug_assert!(self.held.len == 0 && most >= 1);
+        if self.may_return {
+            return Glance::Doubt;
+        }
+        let first = self.next;
+        let lap = self.geometry.lap(first);
+        // A21, pairs with R21 in Sender::settle.
+        let found = self.memory.flag(self.geometry.index(first)).load_acquire();
+        if word::is_ready(found, lap) {
+            if !self.is_far(first) && self.take(first, lap, found, most).is_ok() {
+                return Glance::Taken;
+            }
+        } else if word::is_settled(found, lap.before()) {
+            return Glance::Nothing;
+        }
+        Glance::Doubt
     }
 
     /// As [`Self::try_take`], whatever is in the way.
@@ -297,6 +323,20 @@ impl<M: SlotMemory> Receiver<M> {
     pub fn advance(&mut self) {
         debug_assert!(self.held.used < self.held.len);
         self.held.used += 1;
+    }
+
+    /// Gives back a claim of one message, whether it was looked at or not, that is no redelivery. False: the
+    /// claim is none such, and stays.
+    #[inline(always)]
+    pub fn release_one(&mut self) -> bool {
+        let Held { first, len, redelivered, .. } = self.held;
+        if len != 1 || redelivered {
+            return false;
+        }
+        self.memory.touch(self.geometry.index(first), Access::Read);
+        self.store(first, Taken::Done);
+        self.held = Held::default();
+        true
     }
 
     /// Gives back what was stepped over. The rest of the claim stays. Returns how many slots.

@@ -100,21 +100,22 @@ impl<M: SlotMemory> Sender<M> {
     /// Claims up to `most` slots (at least 1), as many as are free. Call only with nothing claimed.
     #[inline(always)]
     pub fn try_claim(&mut self, most: u64) -> Result<(), ClaimError> {
+        if self.claim_at_once(most) { Ok(()) } else { self.claim_in_doubt(most) }
+    }
+
+    /// As [`Self::try_claim`], as it nearly always is: nobody else was here, and the slots are known to be
+    /// free. False, and nothing claimed: look closer.
+    #[inline(always)]
+    pub fn claim_at_once(&mut self, most: u64) -> bool {
         debug_assert!(self.run.len == 0 && most >= 1);
-        // As nearly always: nobody else was here, and the slots are known to be free. Anything else is out
-        // of the caller's line.
         let first = self.next;
         let lap = self.geometry.lap(first);
         let found = self.memory.sent(self.geometry.index(first)).load_acquire();
-        let len = most.min(self.geometry.run_max());
-        if word::is_settled(found, lap.before())
+        let len = if most == 1 { 1 } else { most.min(self.geometry.run_max()) };
+        word::is_settled(found, lap.before())
             && first + len <= self.free
             && !self.is_far(first)
             && self.claim(first, lap, found, len)
-        {
-            return Ok(());
-        }
-        self.claim_in_doubt(most)
     }
 
     /// As [`Self::try_claim`], whatever is in the way.
@@ -172,8 +173,14 @@ impl<M: SlotMemory> Sender<M> {
     /// Call only while fewer are filled than claimed.
     #[inline(always)]
     pub fn payload(&self) -> *mut u8 {
-        debug_assert!(self.run.filled < self.run.len);
-        let ticket = self.run.first + self.run.filled;
+        self.payload_after(0)
+    }
+
+    /// As [`Self::payload`], when so many more are filled.
+    #[inline(always)]
+    pub fn payload_after(&self, more: u64) -> *mut u8 {
+        debug_assert!(self.run.filled + more < self.run.len);
+        let ticket = self.run.first + self.run.filled + more;
         let index = self.geometry.index(ticket);
         self.memory.prefetch(self.geometry.index(ticket + SEND_AHEAD), Access::Write);
         self.memory.touch(index, Access::Write);
@@ -183,16 +190,24 @@ impl<M: SlotMemory> Sender<M> {
     /// Makes the first `bytes` of [`Self::payload`] a message, to be published with the others.
     #[inline(always)]
     pub fn fill(&mut self, bytes: u64) {
-        debug_assert!(self.run.filled < self.run.len && bytes <= LEN_MAX);
-        let ticket = self.run.first + self.run.filled;
-        self.memory.touch(self.geometry.index(ticket), Access::Write);
-        if self.run.filled == 0 {
-            self.run.first_bytes = bytes;
-        } else {
-            // Nobody looks at it before the first one's says that the claim is over.
-            self.settle(ticket, Sent::Ready { len: bytes });
+        self.fill_many(1, bytes);
+    }
+
+    /// The same for the next `count` slots, of which no more may be than are claimed and not filled.
+    #[inline(always)]
+    pub fn fill_many(&mut self, count: u64, bytes: u64) {
+        let Run { first, len, filled, .. } = self.run;
+        debug_assert!(filled + count <= len && bytes <= LEN_MAX);
+        for ticket in first + filled..first + filled + count {
+            self.memory.touch(self.geometry.index(ticket), Access::Write);
+            if ticket == first {
+                self.run.first_bytes = bytes;
+            } else {
+                // Nobody looks at it before the first one's says that the claim is over.
+                self.settle(ticket, Sent::Ready { len: bytes });
+            }
         }
-        self.run.filled += 1;
+        self.run.filled = filled + count;
     }
 
     /// Publishes what was filled, all of it or, under a crash, nothing. Slots that were claimed beyond
@@ -343,26 +358,27 @@ impl<M: SlotMemory> Sender<M> {
     fn look_ahead(&mut self, first: u64) -> Result<bool, ClaimError> {
         let end = first + LOOK_AHEAD.min(self.geometry.mask + 1);
         self.free = first;
-        while self.free < end {
-            let lap = self.geometry.lap(self.free);
-            let index = self.geometry.index(self.free);
+        let mut free = first;
+        while free < end {
+            let before = self.geometry.lap(free).before();
+            let index = self.geometry.index(free);
             // A22, pairs with R22 in Receiver::release: whoever read the message is through with it.
             let found = self.memory.taken(index).load_acquire();
-            if found != Taken::Done.word(lap.before()) {
-                if self.free == first {
+            if found != Taken::Done.word(before) {
+                if free == first {
                     return self.is_past(first, found);
                 }
                 break;
             }
             // Its sender may have set the flag, and not settled its word yet: that store must not come after
             // a claim that covers the slot. Of the first one the caller knows.
-            let is_settled =
-                || word::is_settled(self.memory.sent(index).load_acquire(), lap.before());
-            if self.free > first && !is_settled() {
+            let is_settled = || word::is_settled(self.memory.sent(index).load_acquire(), before);
+            if free > first && !is_settled() {
                 break;
             }
-            self.free += 1;
+            free += 1;
         }
+        self.free = free;
         Ok(true)
     }
 

@@ -21,6 +21,7 @@ const AFTER: u8 = 200;
 enum Act {
     Send,
     SendThree,
+    SendArray,
     Abort,
     Receive,
     ReceiveThree,
@@ -41,6 +42,7 @@ pub fn verbs() -> Vec<Box<dyn Verb>> {
     let all = [
         Send,
         SendThree,
+        SendArray,
         Abort,
         Receive,
         ReceiveThree,
@@ -85,7 +87,7 @@ impl Act {
         match self {
             Self::Send => 1,
             Self::DropSender => 2,
-            Self::SendThree => 3,
+            Self::SendThree | Self::SendArray => 3,
             _ => 0,
         }
     }
@@ -118,6 +120,7 @@ impl Verb for Act {
         match self {
             Self::Send => "Mpmc send",
             Self::SendThree => "Mpmc flush of three",
+            Self::SendArray => "Mpmc array of three",
             Self::Abort => "Mpmc claim dropped",
             Self::Receive => "Mpmc recv and release",
             Self::ReceiveThree => "Mpmc batch of three",
@@ -165,6 +168,17 @@ impl Verb for Act {
                 let mut sender = sender();
                 knife.begin();
                 queue(&mut sender, 3, OWN..OWN + 3);
+                sender.flush().unwrap();
+                knife.end();
+            }
+            Self::SendArray => {
+                let mut sender = sender();
+                knife.begin();
+                let mut claim = sender.try_claim_array(40, 3).unwrap();
+                for (number, room) in (OWN..).zip(claim.rooms()) {
+                    room.fill(number);
+                }
+                claim.queue(3).unwrap();
                 sender.flush().unwrap();
                 knife.end();
             }
