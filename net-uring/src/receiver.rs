@@ -158,6 +158,17 @@ impl<L: Incoming> NetReceiver<L> {
         Ok(Received { receiver: self, frame })
     }
 
+    /// As [`Self::try_recv`], if a message is there and nothing else is to be said. `None` says nothing:
+    /// another verb does.
+    #[inline(always)]
+    pub fn recv_at_once(&mut self) -> Option<Received<'_, L>> {
+        if self.birth.is_foreign() {
+            return None;
+        }
+        let frame = self.peek().filter(|frame| frame.flags != GAP)?;
+        Some(Received { receiver: self, frame })
+    }
+
     /// Up to `limit` messages (and no more than 2^20) that are there, released together when the
     /// batch is dropped. Does not wait; a batch is empty only if `limit` is 0.
     ///

@@ -476,9 +476,7 @@ fn queue_equal<E: BatchOutlet, T: Message + ?Sized, M: Borrow<T>>(
     if len == 0 {
         return Ok(0);
     }
-    // An eighth of the ring at most: what is larger waits for room in pieces, while the receiver
-    // reads the piece before.
-    let most = messages.len().min(end.max_len() / 4 / len);
+    let most = messages.len().min(end.array_max(len));
     let count = messages[..most]
         .iter()
         .take_while(|message| (*message).borrow().inline_len() == len)
@@ -495,7 +493,7 @@ fn queue_equal<E: BatchOutlet, T: Message + ?Sized, M: Borrow<T>>(
         },
     };
     let mut written = 0;
-    for (message, room) in messages.iter().zip(claim.bytes().chunks_exact_mut(len)) {
+    for (message, room) in messages.iter().zip(claim.rooms(len)) {
         // A message with parts out of line ends the record: an element's place in it promises only
         // the alignment of its inline part. So does one that fails: it comes first, and its error
         // with it, when those before it are through.

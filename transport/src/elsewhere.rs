@@ -4,12 +4,15 @@
 //! Why not one enum of everybody's claims: what a call writes through a pointer can't live in registers,
 //! and with all flavors' loops beside it the ring's own path, some 50 instructions, went at half its rate.
 //! So what is claimed or received stays open in the end that knows of it, and here is only where its
-//! bytes are and whose they are: a few words, put together by the caller.
+//! bytes are and whose they are: a few words, put together by the caller. Each flavor has calls of its
+//! own, and they return where the bytes are in registers: what comes by way of memory waits there for the
+//! stores that bring it.
 //!
 //! Nothing here knows what the bytes mean.
 
 use std::mem::{ManuallyDrop, forget};
 use std::ops::{Deref, DerefMut};
+use std::ptr::null_mut;
 
 use ringway_net::{NetReceiver, NetSender};
 use ringway_shm::{BatchMessage, BatchRun, MpmcReceiver, MpmcSender, Publisher, Subscriber};
@@ -36,12 +39,37 @@ pub(crate) enum Receiving {
     Remote(Box<NetReceiver>),
 }
 
+/// The `match` on the flavor of an end, for calls that all of them have.
+macro_rules! whichever {
+    ($kind:ident, $end:expr, $name:ident => $call:expr) => {
+        match &mut *$end {
+            $kind::Copied($name) => $call,
+            $kind::Shared($name) => $call,
+            $kind::Remote(remote) => {
+                let $name = remote.as_mut();
+                $call
+            }
+        }
+    };
+}
+
+/// The bytes that a call found, or made room for.
+#[derive(Clone, Copy, Debug)]
+struct Bytes {
+    /// Null: there are none.
+    at: *mut u8,
+    len: usize,
+}
+
+impl Bytes {
+    const NONE: Self = Self { at: null_mut(), len: 0 };
+}
+
 /// Room for one message, which the end has open; dropping this aborts it.
 #[derive(Debug)]
 pub(crate) struct Claim<'a> {
     end: &'a mut Sending,
-    room: *mut u8,
-    len: usize,
+    room: Bytes,
 }
 
 // SAFETY: the pointer goes into memory that the borrowed end, itself Send, keeps.
@@ -50,8 +78,21 @@ unsafe impl Send for Claim<'_> {}
 impl<'a> Claim<'a> {
     #[inline(always)]
     pub(crate) fn open(end: &'a mut Sending, len: usize, limit: Limit) -> Result<Self, SendError> {
-        let room = open(end, len, limit)?;
-        Ok(Self { end, room, len })
+        let mut refused = None;
+        let room = whichever!(Sending, end, end => open(end, len, limit, &mut refused));
+        Self::of(end, room, refused)?.ok_or(SendError::Other)
+    }
+
+    #[inline(always)]
+    fn of(
+        end: &'a mut Sending,
+        room: Bytes,
+        refused: Option<SendError>,
+    ) -> Result<Option<Self>, SendError> {
+        if room.at.is_null() {
+            return refused.map_or(Ok(None), Err);
+        }
+        Ok(Some(Self { end, room }))
     }
 }
 
@@ -61,7 +102,7 @@ impl Deref for Claim<'_> {
     #[inline(always)]
     fn deref(&self) -> &[u8] {
         // SAFETY: the end granted `len` bytes there, this claim's until it ends.
-        unsafe { std::slice::from_raw_parts(self.room, self.len) }
+        unsafe { std::slice::from_raw_parts(self.room.at, self.room.len) }
     }
 }
 
@@ -69,7 +110,7 @@ impl DerefMut for Claim<'_> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `deref`; what is claimed is to be written.
-        unsafe { std::slice::from_raw_parts_mut(self.room, self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.room.at, self.room.len) }
     }
 }
 
@@ -79,13 +120,13 @@ impl Room for Claim<'_> {
     #[inline(always)]
     fn finish(self, len: usize, publish: Publish) -> Result<(), SendError> {
         let mut this = ManuallyDrop::new(self);
-        let room = this.len;
-        finish(this.end, room, len, publish)
+        let room = this.room.len;
+        whichever!(Sending, this.end, end => finish(end, room, len, publish))
     }
 
     #[inline(always)]
     fn finish_whole(self, publish: Publish) -> Result<(), SendError> {
-        let len = self.len;
+        let len = self.room.len;
         self.finish(len, publish)
     }
 }
@@ -93,7 +134,7 @@ impl Room for Claim<'_> {
 impl Drop for Claim<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        abort(self.end, self.len);
+        abort(self.end, self.room.len);
     }
 }
 
@@ -104,18 +145,14 @@ impl Outlet for Sending {
 
     #[inline(never)]
     fn expect(&mut self, messages: usize) -> Result<(), SendError> {
-        match self {
-            Self::Copied(end) => Outlet::expect(end, messages)?,
-            Self::Shared(end) => Outlet::expect(end, messages)?,
-            Self::Remote(end) => Outlet::expect(end.as_mut(), messages)?,
-        }
-        Ok(())
+        whichever!(Self, self, end => Ok(Outlet::expect(end, messages)?))
     }
 
     #[inline(always)]
     fn claim_run(&mut self, likely: usize) -> Result<Option<Claim<'_>>, SendError> {
-        let run = run(self, likely)?;
-        Ok(run.map(|(room, len)| Claim { end: self, room, len }))
+        let mut refused = None;
+        let run = whichever!(Self, self, end => run(end, likely, &mut refused));
+        Claim::of(self, run, refused)
     }
 
     #[inline(always)]
@@ -126,42 +163,63 @@ impl Outlet for Sending {
 
 /// Claims, and leaves the claim open: asked for as much again, an end grants the same bytes.
 #[inline(never)]
-fn open(end: &mut Sending, len: usize, limit: Limit) -> Result<*mut u8, SendError> {
-    let patience = limit.patience();
-    Ok(match end {
-        Sending::Copied(end) => leave(Outlet::claim(end, len, patience)?),
-        Sending::Shared(end) => leave(Outlet::claim(end, len, patience)?),
-        Sending::Remote(end) => leave(Outlet::claim(end.as_mut(), len, patience)?),
+fn open<E: Outlet>(
+    end: &mut E,
+    len: usize,
+    limit: Limit,
+    refused: &mut Option<SendError>,
+) -> Bytes {
+    match end.claim_at_once(len).map(leave) {
+        Some(room) => room,
+        None => open_slowly(end, len, limit, refused),
     }
-    .0)
 }
 
-/// As [`open`], of what is free.
+#[cold]
 #[inline(never)]
-fn run(end: &mut Sending, likely: usize) -> Result<Option<(*mut u8, usize)>, SendError> {
-    Ok(match end {
-        Sending::Copied(end) => Outlet::claim_run(end, likely)?.map(leave),
-        Sending::Shared(end) => Outlet::claim_run(end, likely)?.map(leave),
-        Sending::Remote(end) => Outlet::claim_run(end.as_mut(), likely)?.map(leave),
-    })
+fn open_slowly<E: Outlet>(
+    end: &mut E,
+    len: usize,
+    limit: Limit,
+    refused: &mut Option<SendError>,
+) -> Bytes {
+    match end.claim(len, limit.patience()) {
+        Ok(claim) => leave(claim),
+        Err(error) => {
+            *refused = Some(error.into());
+            Bytes::NONE
+        }
+    }
 }
 
-/// Where the room is, and how much of it.
-fn leave(mut claim: impl Room) -> (*mut u8, usize) {
-    let room = (claim.as_mut_ptr(), claim.len());
+/// As [`open`], of what is free; nothing and not refused: a length is to be asked for.
+#[inline(never)]
+fn run<E: Outlet>(end: &mut E, likely: usize, refused: &mut Option<SendError>) -> Bytes {
+    match end.claim_run(likely) {
+        Ok(Some(claim)) => leave(claim),
+        Ok(None) => Bytes::NONE,
+        Err(error) => {
+            *refused = Some(error.into());
+            Bytes::NONE
+        }
+    }
+}
+
+fn leave(mut claim: impl Room) -> Bytes {
+    let room = Bytes { at: claim.as_mut_ptr(), len: claim.len() };
     forget(claim);
     room
 }
 
+/// Publishes what is open.
 #[inline(never)]
-fn finish(end: &mut Sending, room: usize, len: usize, publish: Publish) -> Result<(), SendError> {
-    let open = Patience::None;
-    match end {
-        Sending::Copied(end) => Outlet::claim(end, room, open)?.finish(len, publish)?,
-        Sending::Shared(end) => end.finish(len.min(room), matches!(publish, Publish::Now))?,
-        Sending::Remote(end) => Outlet::claim(end.as_mut(), room, open)?.finish(len, publish)?,
-    }
-    Ok(())
+fn finish<E: Outlet>(
+    end: &mut E,
+    room: usize,
+    len: usize,
+    publish: Publish,
+) -> Result<(), SendError> {
+    end.finish(room, len, publish).map_err(Into::into)
 }
 
 /// Only slots are anything to give back: nobody saw what was claimed of the others.
@@ -177,16 +235,33 @@ fn abort(end: &mut Sending, room: usize) {
 #[derive(Debug)]
 pub(crate) struct Received<'a> {
     end: &'a mut Receiving,
-    message: Message,
+    message: Bytes,
+    told: Told,
 }
 
-/// Where a message is.
-#[derive(Clone, Copy, Debug)]
-struct Message {
-    payload: *const u8,
-    len: usize,
-    sequence: u64,
-    redelivered: bool,
+/// What a call tells of a message beside where it is, in one word: a guard with a flag of its own in it
+/// would go through memory, as the compiler puts there which kind of guard it is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told(u64);
+
+impl Told {
+    /// Messages are not so many.
+    const REDELIVERED: u64 = 1 << 63;
+
+    #[inline(always)]
+    fn new(sequence: u64, redelivered: bool) -> Self {
+        Self(sequence & !Self::REDELIVERED | if redelivered { Self::REDELIVERED } else { 0 })
+    }
+
+    #[inline(always)]
+    fn sequence(self) -> u64 {
+        self.0 & !Self::REDELIVERED
+    }
+
+    #[inline(always)]
+    fn redelivered(self) -> bool {
+        self.0 & Self::REDELIVERED != 0
+    }
 }
 
 // SAFETY: the pointer goes into memory that the borrowed end, itself Send, keeps.
@@ -195,16 +270,21 @@ unsafe impl Send for Received<'_> {}
 impl<'a> Received<'a> {
     #[inline(always)]
     pub(crate) fn take(end: &'a mut Receiving, limit: Limit) -> Result<Self, RecvError> {
-        let message = take(end, limit)?;
-        Ok(Self { end, message })
+        let (mut told, mut refused) = (Told::default(), None);
+        let message = whichever!(Receiving, end, end => take(end, limit, &mut told, &mut refused));
+        if message.at.is_null() {
+            return Err(refused.unwrap_or(RecvError::Other));
+        }
+        Ok(Self { end, message, told })
     }
 
     pub(crate) fn redelivered(&self) -> bool {
-        self.message.redelivered
+        self.told.redelivered()
     }
 
+    #[inline(always)]
     pub(crate) fn sequence(&self) -> u64 {
-        self.message.sequence
+        self.told.sequence()
     }
 
     /// See [`ringway_shm::Received::copy_to`]; what is a copy already is copied as it is.
@@ -229,54 +309,148 @@ impl Deref for Received<'_> {
     fn deref(&self) -> &[u8] {
         // SAFETY: the bytes of the message that the end has open, which it leaves as they are until it
         // is given back: when this is dropped.
-        unsafe { std::slice::from_raw_parts(self.message.payload, self.message.len) }
+        unsafe { std::slice::from_raw_parts(self.message.at, self.message.len) }
     }
 }
 
 impl Drop for Received<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        give_back(self.end);
+        whichever!(Receiving, self.end, end => give_back(end));
     }
 }
+
+/// The verbs of a receiving end, each of which leaves open what it received.
+trait Inlet {
+    /// The next message, if it is there and nothing else is to be said; `None`: ask [`Self::take`].
+    #[inline(always)]
+    fn take_at_once(&mut self) -> Option<Message> {
+        None
+    }
+    fn take(&mut self, patience: Patience) -> Result<Message, RecvError>;
+    fn give_back(&mut self);
+    fn take_batch(&mut self, most: usize, patience: Patience) -> Result<(), RecvError>;
+    fn next(&mut self) -> Result<Option<Message>, RecvError>;
+    fn give_back_batch(&mut self);
+}
+
+/// Where a message is, and what is told of it.
+struct Message {
+    at: *const u8,
+    len: usize,
+    told: Told,
+}
+
+impl Message {
+    #[inline(always)]
+    fn tell(self, told: &mut Told) -> Bytes {
+        *told = self.told;
+        Bytes { at: self.at.cast_mut(), len: self.len }
+    }
+}
+
+/// A message whose guard is forgotten.
+macro_rules! open {
+    ($message:ident, $again:expr) => {{
+        let (at, len) = ($message.as_ptr(), $message.len());
+        let told = Told::new($message.sequence(), $again);
+        forget($message);
+        Message { at, len, told }
+    }};
+}
+
+macro_rules! inlet {
+    ($end:ty $(, $at_once:ident)?; $message:ident => $again:expr, $next:ident => $next_again:expr) => {
+        impl Inlet for $end {
+            $(#[inline(always)]
+            fn take_at_once(&mut self) -> Option<Message> {
+                self.$at_once().map(|$message| open!($message, $again))
+            })?
+
+            #[inline(always)]
+            fn take(&mut self, patience: Patience) -> Result<Message, RecvError> {
+                let $message = match patience {
+                    Patience::None => self.try_recv()?,
+                    Patience::Forever => self.recv()?,
+                    Patience::Within(timeout) => self.recv_timeout(timeout)?,
+                    Patience::Until(deadline) => self.recv_timeout(Patience::left(deadline))?,
+                };
+                Ok(open!($message, $again))
+            }
+
+            #[inline(always)]
+            fn give_back(&mut self) {
+                self.give_back();
+            }
+
+            #[inline(always)]
+            fn take_batch(&mut self, most: usize, patience: Patience) -> Result<(), RecvError> {
+                forget(match patience {
+                    Patience::None => self.try_recv_batch(most)?,
+                    Patience::Forever => self.recv_batch(most, None)?,
+                    Patience::Within(timeout) => self.recv_batch(most, Some(timeout))?,
+                    Patience::Until(deadline) => {
+                        self.recv_batch(most, Some(Patience::left(deadline)))?
+                    }
+                });
+                Ok(())
+            }
+
+            #[inline(always)]
+            fn next(&mut self) -> Result<Option<Message>, RecvError> {
+                let mut batch = ManuallyDrop::new(self.batch_again(1));
+                Ok(batch.next()?.map(|$next| Message {
+                    at: $next.payload.as_ptr(),
+                    len: $next.payload.len(),
+                    told: Told::new($next.sequence, $next_again),
+                }))
+            }
+
+            #[inline(always)]
+            fn give_back_batch(&mut self) {
+                drop(self.batch_again(0));
+            }
+        }
+    };
+}
+inlet!(Subscriber; message => false, next => false);
+inlet!(MpmcReceiver, recv_at_once; message => message.redelivered(), next => next.redelivered);
+inlet!(NetReceiver, recv_at_once; message => message.redelivered(), next => next.redelivered);
 
 /// Receives, and leaves the message open.
 #[inline(never)]
-fn take(end: &mut Receiving, limit: Limit) -> Result<Message, RecvError> {
-    let patience = limit.patience();
-    macro_rules! message {
-        ($end:expr, $message:ident => $redelivered:expr) => {{
-            let end = $end;
-            let $message = match patience {
-                Patience::None => end.try_recv()?,
-                Patience::Forever => end.recv()?,
-                Patience::Within(timeout) => end.recv_timeout(timeout)?,
-                Patience::Until(deadline) => end.recv_timeout(Patience::left(deadline))?,
-            };
-            let message = Message {
-                payload: $message.as_ptr(),
-                len: $message.len(),
-                sequence: $message.sequence(),
-                redelivered: $redelivered,
-            };
-            forget($message);
-            message
-        }};
+fn take<E: Inlet>(
+    end: &mut E,
+    limit: Limit,
+    told: &mut Told,
+    refused: &mut Option<RecvError>,
+) -> Bytes {
+    match end.take_at_once() {
+        Some(message) => message.tell(told),
+        None => take_slowly(end, limit, told, refused),
     }
-    Ok(match end {
-        Receiving::Copied(end) => message!(end, message => false),
-        Receiving::Shared(end) => message!(end, message => message.redelivered()),
-        Receiving::Remote(end) => message!(end, message => message.redelivered()),
-    })
+}
+
+#[cold]
+#[inline(never)]
+fn take_slowly<E: Inlet>(
+    end: &mut E,
+    limit: Limit,
+    told: &mut Told,
+    refused: &mut Option<RecvError>,
+) -> Bytes {
+    match end.take(limit.patience()) {
+        Ok(message) => message.tell(told),
+        Err(error) => {
+            *refused = Some(error);
+            Bytes::NONE
+        }
+    }
 }
 
 #[inline(never)]
-fn give_back(end: &mut Receiving) {
-    match end {
-        Receiving::Copied(end) => end.give_back(),
-        Receiving::Shared(end) => end.give_back(),
-        Receiving::Remote(end) => end.give_back(),
-    }
+fn give_back<E: Inlet>(end: &mut E) {
+    end.give_back();
 }
 
 /// Several messages. The end has them open; dropping this gives them back.
@@ -293,7 +467,7 @@ impl<'a> Batch<'a> {
         most: usize,
         limit: Limit,
     ) -> Result<Self, RecvError> {
-        take_batch(end, most, limit)?;
+        whichever!(Receiving, end, end => take_batch(end, most, limit))?;
         Ok(Self { end, left: most })
     }
 
@@ -302,12 +476,20 @@ impl<'a> Batch<'a> {
         if self.left == 0 {
             return Ok(None);
         }
-        let Some(message) = next(self.end)? else { return Ok(None) };
+        let (mut told, mut refused) = (Told::default(), None);
+        let message = match &mut *self.end {
+            Receiving::Shared(end) => next_here(end, &mut told, &mut refused),
+            Receiving::Copied(end) => next(end, &mut told, &mut refused),
+            Receiving::Remote(end) => next(end.as_mut(), &mut told, &mut refused),
+        };
+        if message.at.is_null() {
+            return refused.map_or(Ok(None), Err);
+        }
         self.left -= 1;
-        let Message { payload, len, sequence, redelivered } = message;
         // SAFETY: as in Received::deref: the message is the batch's until its next one, a copy, or until
         // its end, and either needs `self`, which the result borrows.
-        let payload = unsafe { std::slice::from_raw_parts(payload, len) };
+        let payload = unsafe { std::slice::from_raw_parts(message.at, message.len) };
+        let (sequence, redelivered) = (told.sequence(), told.redelivered());
         Ok(Some(BatchMessage { payload, sequence, redelivered }))
     }
 
@@ -327,58 +509,34 @@ impl<'a> Batch<'a> {
 impl Drop for Batch<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        give_back_batch(self.end);
+        whichever!(Receiving, self.end, end => give_back_batch(end));
     }
 }
 
 /// Receives, and leaves the batch open.
 #[inline(never)]
-fn take_batch(end: &mut Receiving, most: usize, limit: Limit) -> Result<(), RecvError> {
-    let patience = limit.patience();
-    macro_rules! batch {
-        ($end:expr) => {
-            forget(match patience {
-                Patience::None => $end.try_recv_batch(most)?,
-                Patience::Forever => $end.recv_batch(most, None)?,
-                Patience::Within(timeout) => $end.recv_batch(most, Some(timeout))?,
-                Patience::Until(deadline) => {
-                    $end.recv_batch(most, Some(Patience::left(deadline)))?
-                }
-            })
-        };
-    }
-    match end {
-        Receiving::Copied(end) => batch!(end),
-        Receiving::Shared(end) => batch!(end),
-        Receiving::Remote(end) => batch!(end),
-    }
-    Ok(())
+fn take_batch<E: Inlet>(end: &mut E, most: usize, limit: Limit) -> Result<(), RecvError> {
+    end.take_batch(most, limit.patience())
 }
 
 #[inline(never)]
-fn next(end: &mut Receiving) -> Result<Option<Message>, RecvError> {
-    macro_rules! next {
-        ($end:expr, $message:ident => $redelivered:expr) => {
-            ManuallyDrop::new($end.batch_again(1)).next()?.map(|$message| Message {
-                payload: $message.payload.as_ptr(),
-                len: $message.payload.len(),
-                sequence: $message.sequence,
-                redelivered: $redelivered,
-            })
-        };
+fn next<E: Inlet>(end: &mut E, told: &mut Told, refused: &mut Option<RecvError>) -> Bytes {
+    next_here(end, told, refused)
+}
+
+#[inline(always)]
+fn next_here<E: Inlet>(end: &mut E, told: &mut Told, refused: &mut Option<RecvError>) -> Bytes {
+    match end.next() {
+        Ok(Some(message)) => message.tell(told),
+        Ok(None) => Bytes::NONE,
+        Err(error) => {
+            *refused = Some(error);
+            Bytes::NONE
+        }
     }
-    Ok(match end {
-        Receiving::Copied(end) => next!(end, message => false),
-        Receiving::Shared(end) => next!(end, message => message.redelivered),
-        Receiving::Remote(end) => next!(end, message => message.redelivered),
-    })
 }
 
 #[inline(never)]
-fn give_back_batch(end: &mut Receiving) {
-    match end {
-        Receiving::Copied(end) => drop(end.batch_again(0)),
-        Receiving::Shared(end) => drop(end.batch_again(0)),
-        Receiving::Remote(end) => drop(end.batch_again(0)),
-    }
+fn give_back_batch<E: Inlet>(end: &mut E) {
+    end.give_back_batch();
 }

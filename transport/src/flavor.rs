@@ -5,8 +5,8 @@
 //! Nothing here knows what the bytes mean.
 
 use ringway_shm::{
-    ArrayClaim, BatchMessage, BatchRun, Claim, Consumer, Copied, CopiedArray, MpmcClaim,
-    MpmcSender, Producer, Publisher, Received, SendError as ShmSendError,
+    ArrayClaim, BatchMessage, BatchRun, Claim, Consumer, Copied, CopiedArray, MpmcArrayClaim,
+    MpmcClaim, MpmcSender, Producer, Publisher, Received, SendError as ShmSendError,
 };
 use std::ops::{Deref, DerefMut};
 
@@ -49,6 +49,19 @@ pub(crate) trait Outlet {
     /// this; `None`: ask [`Self::claim`].
     fn claim_run(&mut self, likely: usize) -> Result<Option<Self::Claim<'_>>, Self::Error>;
     fn claim(&mut self, len: usize, patience: Patience) -> Result<Self::Claim<'_>, Self::Error>;
+
+    /// Room, if it is there and nothing else is to be said; `None`: ask [`Self::claim`].
+    #[inline(always)]
+    fn claim_at_once(&mut self, _len: usize) -> Option<Self::Claim<'_>> {
+        None
+    }
+
+    /// What the claim of `room` bytes that was made last and forgotten would have done by its
+    /// [`Room::finish`].
+    #[inline(always)]
+    fn finish(&mut self, room: usize, len: usize, publish: Publish) -> Result<(), Self::Error> {
+        self.claim(room, Patience::None)?.finish(len, publish)
+    }
 }
 
 /// The verbs for many.
@@ -58,9 +71,17 @@ pub(crate) trait BatchOutlet: Outlet {
     where
         Self: 'a;
 
-    /// Whether it has room for many messages in one piece.
+    /// Whether room for many messages of one length is cheaper than for each.
     const HAS_ARRAYS: bool = true;
 
+    /// Most messages of `len` bytes that one claim may have. In a ring that is an eighth of it: what is larger
+    /// waits for room in pieces, while the receiver reads the piece before.
+    #[inline(always)]
+    fn array_max(&self, len: usize) -> usize {
+        self.max_len() / 4 / len
+    }
+
+    /// Room for `count` messages of `len` bytes; may be for fewer.
     fn claim_array(
         &mut self,
         len: usize,
@@ -111,7 +132,8 @@ room!(Claim Copied MpmcClaim);
 pub(crate) trait ArrayRoom {
     type Error: Into<SendError>;
 
-    fn bytes(&mut self) -> &mut [u8];
+    /// That of each, `len` bytes, one after the other.
+    fn rooms(&mut self, len: usize) -> impl Iterator<Item = &mut [u8]>;
     fn queue(self, count: usize) -> Result<(), Self::Error>;
 }
 
@@ -175,8 +197,8 @@ impl ArrayRoom for ArrayClaim<'_> {
     type Error = ShmSendError;
 
     #[inline(always)]
-    fn bytes(&mut self) -> &mut [u8] {
-        self.bytes()
+    fn rooms(&mut self, len: usize) -> impl Iterator<Item = &mut [u8]> {
+        self.bytes().chunks_exact_mut(len)
     }
 
     #[inline(always)]
@@ -233,8 +255,8 @@ impl ArrayRoom for CopiedArray<'_> {
     type Error = ShmSendError;
 
     #[inline(always)]
-    fn bytes(&mut self) -> &mut [u8] {
-        self.bytes()
+    fn rooms(&mut self, len: usize) -> impl Iterator<Item = &mut [u8]> {
+        self.bytes().chunks_exact_mut(len)
     }
 
     #[inline(always)]
@@ -271,21 +293,41 @@ impl Outlet for MpmcSender {
             Patience::Until(deadline) => self.claim_timeout(len, Patience::left(deadline)),
         }
     }
+
+    #[inline(always)]
+    fn claim_at_once(&mut self, len: usize) -> Option<MpmcClaim<'_>> {
+        self.claim_at_once(len)
+    }
+
+    #[inline(always)]
+    fn finish(&mut self, room: usize, len: usize, publish: Publish) -> Result<(), ShmSendError> {
+        self.finish(len.min(room), matches!(publish, Publish::Now))
+    }
 }
 
 impl BatchOutlet for MpmcSender {
-    type ArrayClaim<'a> = NoArray;
+    type ArrayClaim<'a> = MpmcArrayClaim<'a>;
 
-    const HAS_ARRAYS: bool = false;
+    #[inline(always)]
+    fn array_max(&self, _len: usize) -> usize {
+        self.batch_max()
+    }
 
+    #[inline(always)]
     fn claim_array(
         &mut self,
         len: usize,
-        _count: usize,
-        _patience: Patience,
-    ) -> Result<NoArray, ShmSendError> {
-        // `HAS_ARRAYS` says that there is none.
-        Err(ShmSendError::TooLarge { len, max: self.max_len() })
+        count: usize,
+        patience: Patience,
+    ) -> Result<MpmcArrayClaim<'_>, ShmSendError> {
+        match patience {
+            Patience::None => self.try_claim_array(len, count),
+            Patience::Forever => self.claim_array(len, count, None),
+            Patience::Within(timeout) => self.claim_array(len, count, Some(timeout)),
+            Patience::Until(deadline) => {
+                self.claim_array(len, count, Some(Patience::left(deadline)))
+            }
+        }
     }
 
     #[inline(always)]
@@ -303,18 +345,17 @@ impl BatchOutlet for MpmcSender {
     }
 }
 
-/// Nothing: slots are apart.
-pub(crate) enum NoArray {}
-
-impl ArrayRoom for NoArray {
+impl ArrayRoom for MpmcArrayClaim<'_> {
     type Error = ShmSendError;
 
-    fn bytes(&mut self) -> &mut [u8] {
-        match *self {}
+    #[inline(always)]
+    fn rooms(&mut self, _len: usize) -> impl Iterator<Item = &mut [u8]> {
+        self.rooms()
     }
 
-    fn queue(self, _count: usize) -> Result<(), ShmSendError> {
-        match self {}
+    #[inline(always)]
+    fn queue(self, count: usize) -> Result<(), ShmSendError> {
+        self.queue(count)
     }
 }
 

@@ -180,8 +180,8 @@ pub(crate) enum NoArray {}
 impl ArrayRoom for NoArray {
     type Error = ringway_net::SendError;
 
-    fn bytes(&mut self) -> &mut [u8] {
-        match *self {}
+    fn rooms(&mut self, _len: usize) -> impl Iterator<Item = &mut [u8]> {
+        std::iter::empty()
     }
 
     fn queue(self, _count: usize) -> Result<(), Self::Error> {
