@@ -329,28 +329,33 @@ impl<M: SlotMemory> Receiver<M> {
     /// claim is none such, and stays.
     #[inline(always)]
     pub fn release_one(&mut self) -> bool {
-        let Held { first, len, redelivered, .. } = self.held;
-        if len != 1 || redelivered {
-            return false;
+        let Held { len, redelivered, .. } = self.held;
+        let is_one = len == 1 && !redelivered;
+        if is_one {
+            self.release_only();
         }
-        self.memory.touch(self.geometry.index(first), Access::Read);
-        self.store(first, Taken::Done);
-        self.held = Held::default();
-        true
+        is_one
     }
 
     /// Gives back what was stepped over. The rest of the claim stays. Returns how many slots.
     #[inline(always)]
     pub fn release(&mut self) -> u64 {
-        let Held { first, len, used, .. } = self.held;
+        let Held { len, used, .. } = self.held;
         if len > 1 {
             self.release_run();
         } else if used == 1 {
-            self.memory.touch(self.geometry.index(first), Access::Read);
-            self.store(first, Taken::Done);
-            self.held = Held::default();
+            self.release_only();
         }
         used
+    }
+
+    /// Gives back the one slot that is claimed.
+    #[inline(always)]
+    fn release_only(&mut self) {
+        let first = self.held.first;
+        self.memory.touch(self.geometry.index(first), Access::Read);
+        self.store(first, Taken::Done);
+        self.held = Held::default();
     }
 
     #[cold]
