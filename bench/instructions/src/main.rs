@@ -22,23 +22,47 @@ type Outcome = Result<(), Box<dyn Error>>;
 /// call that is counted with it.
 const BURST: u64 = 64;
 
-/// Some laps within a run of a few thousand messages, so that their cost is in the mean.
-const OPTIONS: &str = "capacity=64KiB";
+/// Messages of a batch.
+const BATCH: u64 = 32;
 
-/// A verb under its name; `function` is where its instructions are.
+/// Of each kind of channel. Some laps within a run of a few thousand messages, so that their cost is in
+/// the mean.
+const RING: &str = "capacity=64KiB";
+const BROADCAST: &str = "kind=broadcast&capacity=64KiB";
+const MPMC: &str = "kind=mpmc&slots=1024&slot=16";
+
+/// A verb under its name, on a channel of these options; `function` is where its instructions are.
 struct Verb {
     name: &'static str,
     function: &'static str,
+    options: &'static str,
     run: fn(&str, u64) -> Outcome,
 }
 
-const VERBS: [Verb; 5] = [
-    Verb { name: "claim/commit, 8 B", function: "counted_claim", run: claim },
-    Verb { name: "send, 8 B", function: "counted_send", run: send },
-    Verb { name: "recv, 8 B", function: "counted_recv", run: claim },
-    Verb { name: "send, 48 B typed", function: "counted_send_typed", run: typed },
-    Verb { name: "recv, 48 B typed", function: "counted_recv_typed", run: typed },
+const VERBS: [Verb; 13] = [
+    verb("claim/commit, 8 B", "counted_claim", RING, claim),
+    verb("send, 8 B", "counted_send", RING, send),
+    verb("recv, 8 B", "counted_recv", RING, claim),
+    verb("send, 48 B typed", "counted_send_typed", RING, typed),
+    verb("recv, 48 B typed", "counted_recv_typed", RING, typed),
+    verb("send_batch, 8 B", "counted_send_batch", RING, batch),
+    verb("recv_batch, 8 B", "counted_recv_batch", RING, batch),
+    verb("send, broadcast", "counted_send", BROADCAST, send),
+    verb("recv, broadcast", "counted_recv", BROADCAST, send),
+    verb("send, mpmc", "counted_send", MPMC, send),
+    verb("recv, mpmc", "counted_recv", MPMC, send),
+    verb("send_batch, mpmc", "counted_send_batch", MPMC, batch),
+    verb("recv_batch, mpmc", "counted_recv_batch", MPMC, batch),
 ];
+
+const fn verb(
+    name: &'static str,
+    function: &'static str,
+    options: &'static str,
+    run: fn(&str, u64) -> Outcome,
+) -> Verb {
+    Verb { name, function, options, run }
+}
 
 /// Six words, as a tick has.
 #[derive(rkyv::Archive, rkyv::Serialize, Describe)]
@@ -75,7 +99,8 @@ fn count(name: &str, messages: &str) -> Outcome {
     let verb = VERBS.iter().find(|verb| verb.name == name);
     let verb = verb.ok_or_else(|| format!("no verb is called \"{name}\""))?;
     let messages: u64 = messages.parse()?;
-    (verb.run)(&format!("shm://instructions-{}?{OPTIONS}", std::process::id()), messages / BURST)
+    let address = format!("shm://instructions-{}?{}", std::process::id(), verb.options);
+    (verb.run)(&address, messages / BURST)
 }
 
 fn claim(address: &str, bursts: u64) -> Outcome {
@@ -94,6 +119,16 @@ fn send(address: &str, bursts: u64) -> Outcome {
     for burst in 0..bursts {
         counted_send(&mut tx, burst)?;
         counted_recv(&mut rx)?;
+    }
+    Ok(())
+}
+
+fn batch(address: &str, bursts: u64) -> Outcome {
+    let mut tx = ringway::sender(address)?;
+    let mut rx = ringway::receiver(address)?;
+    for burst in 0..bursts {
+        counted_send_batch(&mut tx, burst)?;
+        counted_recv_batch(&mut rx)?;
     }
     Ok(())
 }
@@ -130,6 +165,27 @@ fn counted_send(tx: &mut Sender<[u8]>, burst: u64) -> Outcome {
 fn counted_recv(rx: &mut Receiver<[u8]>) -> Outcome {
     for _ in 0..BURST {
         black_box(rx.recv()?.first_chunk::<8>());
+    }
+    Ok(())
+}
+
+#[inline(never)]
+fn counted_send_batch(tx: &mut Sender<[u8]>, burst: u64) -> Outcome {
+    for part in 0..BURST / BATCH {
+        let batch: [[u8; 8]; BATCH as usize] =
+            std::array::from_fn(|index| (burst + part + index as u64).to_ne_bytes());
+        tx.send_batch(&batch)?;
+    }
+    Ok(())
+}
+
+#[inline(never)]
+fn counted_recv_batch(rx: &mut Receiver<[u8]>) -> Outcome {
+    for _ in 0..BURST / BATCH {
+        let mut batch = rx.recv_batch(BATCH as usize)?;
+        while let Some(message) = batch.next()? {
+            black_box(message.first_chunk::<8>());
+        }
     }
     Ok(())
 }
