@@ -53,6 +53,15 @@ pub struct Blank {
     pub body_max: usize,
 }
 
+/// Where to write from now on, and how far.
+#[derive(Clone, Copy, Debug)]
+pub struct Front {
+    /// The ring.
+    pub view: View,
+    /// The tail at which to ask again.
+    pub until: u64,
+}
+
 /// What is read, and how far.
 #[derive(Clone, Copy, Debug)]
 pub struct Desk {
@@ -118,6 +127,12 @@ pub trait Link {
 pub trait Outgoing: Link {
     /// Where to write.
     fn blank(&self) -> Blank;
+    /// Where to write from `tail` on. May begin at the front of the ring again, if there is nothing left in
+    /// it: what is written behind `tail` is to be written anew.
+    fn front(&mut self, tail: u64) -> Front {
+        let _ = tail;
+        Front { view: self.blank().view, until: u64::MAX }
+    }
     /// Every frame below `tail` is written: sends what can be sent without waiting. Up to where frames
     /// were acknowledged, as known.
     fn publish(&mut self, tail: u64) -> u64;
@@ -310,6 +325,10 @@ open!(In);
 impl Outgoing for Out {
     fn blank(&self) -> Blank {
         of!(Out, self, link => link.blank())
+    }
+
+    fn front(&mut self, tail: u64) -> Front {
+        of!(Out, self, link => link.front(tail))
     }
 
     #[inline(always)]

@@ -7,6 +7,9 @@
 //!                        [ head ........ tail )            one range, across the end
 //! ```
 //!
+//! A range that would be empty may be begun anywhere: at the front, so that a ring which often runs empty
+//! stays in the few lines that the core's cache has (`begin_at`).
+//!
 //! A byte has two addresses, which no reference may know of: this module hands out raw [`Span`]s
 //! and never a slice. [`Ring`] is the one owner of a mapping, and has one owner itself; which of its
 //! bytes are whose is decided by the positions of the session that it belongs to, whose ranges never
@@ -19,6 +22,9 @@ use std::ptr::{self, NonNull};
 use crate::error::{Error, ErrorKind};
 use crate::frame::{ALIGN, HEADER_LEN};
 use crate::session::{Headers, MAX_CAPACITY, MIN_CAPACITY};
+
+/// Bytes of a cache line.
+const LINE: u64 = 64;
 
 /// Some of a ring's bytes: where they start, and how many. Only an address: whoever reads or writes
 /// there argues from what handed the span out.
@@ -46,6 +52,8 @@ impl Span {
 pub struct View {
     base: NonNull<u8>,
     capacity: usize,
+    /// The position whose byte is the first.
+    front: u64,
 }
 
 // SAFETY: addresses, with which nothing can be done in safe code.
@@ -61,11 +69,16 @@ impl View {
     /// The `len` bytes from `position` on; at most the whole ring. Contiguous wherever they start.
     #[inline(always)]
     pub fn span(&self, position: u64, len: usize) -> Span {
-        let offset = position as usize & (self.capacity - 1);
         // SAFETY: a view is made by a ring only; the offset is below its capacity, and the mapping is
         // twice that long.
-        let start = unsafe { self.base.as_ptr().add(offset) };
+        let start = unsafe { self.base.as_ptr().add(self.offset(position)) };
         Span { start, len: len.min(self.capacity) }
+    }
+
+    /// Bytes from the ring's front to that at `position`.
+    #[inline(always)]
+    pub fn offset(&self, position: u64) -> usize {
+        position.wrapping_sub(self.front) as usize & (self.capacity - 1)
     }
 
     /// Fetches the two lines at `position` into the core's cache, to be written soon.
@@ -99,12 +112,14 @@ impl Headers for View {
     }
 }
 
-/// A mirrored ring. A position is any number; the byte is at that, modulo the capacity.
+/// A mirrored ring. A position is any number; the byte is at that, modulo the capacity, from the front on.
 #[derive(Debug)]
 pub struct Ring {
     base: NonNull<u8>,
     /// A power of two, and a multiple of the page size.
     capacity: usize,
+    /// See [`View`].
+    front: u64,
 }
 
 // SAFETY: the mapping belongs to no thread. It is not Sync: `&Ring` gives out addresses that only
@@ -146,7 +161,14 @@ impl Ring {
     /// Where its bytes are, for who reads or writes some of them by agreement with the owner.
     #[inline(always)]
     pub fn view(&self) -> View {
-        View { base: self.base, capacity: self.capacity }
+        View { base: self.base, capacity: self.capacity, front: self.front }
+    }
+
+    /// From now on the bytes from `position` on are at the ring's front, wherever they were: for a ring in
+    /// which nothing is kept and nothing under way. Views of before show the old places.
+    pub fn begin_at(&mut self, position: u64) {
+        // Positions are aligned to cache lines as their bytes are.
+        self.front = position & !(LINE - 1);
     }
 
     fn map(capacity: usize) -> Result<Self, Error> {
@@ -181,7 +203,7 @@ impl Ring {
             _ => return Err(failed("reserving addresses")),
         };
         // From here on dropped, and with that unmapped, on every way out.
-        let mapping = Self { base, capacity };
+        let mapping = Self { base, capacity, front: 0 };
         for half in [0, capacity] {
             // SAFETY: each half lies inside the reservation just made, which is ours to replace.
             let mapped = unsafe {

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::fork::Birth;
 use crate::frame::{ALIGN, HEADER_LEN, Header, frame_len};
 use crate::gauge::Tally;
-use crate::link::{Blank, Ending, Out, Outgoing};
+use crate::link::{Blank, Ending, Front, Out, Outgoing};
 use crate::options::Options;
 use crate::session::{CONTROL_ROOM, Death, End, Unacknowledged};
 use crate::stats::Stats;
@@ -33,6 +33,8 @@ pub struct NetSender<L: Outgoing = Out> {
     tail: u64,
     /// Everything below may be written over, as far as known.
     free: u64,
+    /// The tail at which the link is asked where to write on.
+    until: u64,
     flushes: u64,
     queued: bool,
     total: Total,
@@ -167,6 +169,7 @@ impl<L: Outgoing> NetSender<L> {
             link,
             tail: 0,
             free: 0,
+            until: 0,
             flushes: 0,
             queued: false,
             total: Total::default(),
@@ -346,7 +349,7 @@ impl<L: Outgoing> NetSender<L> {
         self.total.lost += lost;
         self.note_all();
         let Ending { end, established, peer } = self.link.start_over(self.tail);
-        (self.tail, self.free, self.queued) = (0, 0, false);
+        (self.tail, self.free, self.until, self.queued) = (0, 0, 0, false);
         match (end, peer) {
             (Some(End::Died(death)), Some(peer)) if established => {
                 SendError::PeerDied { peer, death, lost }
@@ -371,9 +374,20 @@ impl<L: Outgoing> NetSender<L> {
 
     #[inline(always)]
     fn granted(&mut self, len: usize) -> Claim<'_, L> {
+        if self.tail >= self.until {
+            self.find_front();
+        }
         let at = self.tail + HEADER_LEN as u64;
         let payload = self.blank.view.span(at, len).start;
         Claim { sender: self, payload, room: len }
+    }
+
+    /// Never twice at one tail: a claim that was left is made again, and its bytes are written.
+    #[cold]
+    fn find_front(&mut self) {
+        let Front { view, until } = self.link.front(self.tail);
+        self.blank.view = view;
+        self.until = until.max(self.tail + 1);
     }
 
     #[cold]

@@ -35,6 +35,27 @@ fn a_range_across_the_end_is_one_piece() {
 }
 
 #[test]
+fn a_ring_begins_where_it_is_told_to() {
+    let mut ring = Ring::new(4096).unwrap();
+    let front = ring.span(0, 1).start;
+    write(ring.span(0, 5), b"first");
+    let old = ring.view();
+    ring.begin_at(3 * 4096 + 1000);
+    // At a line, so that what is aligned stays so.
+    let at = 3 * 4096 + 960;
+    assert_eq!(ring.span(at, 1).start, front);
+    assert_eq!(read(ring.span(at, 5)), b"first");
+    assert_eq!((ring.view().offset(at), ring.view().offset(at + 4096 + 7)), (0, 7));
+    // A range across the end is one piece as before, and positions may be below the front's.
+    let bytes: Vec<u8> = (0..1000).map(|index| (index * 7) as u8).collect();
+    write(ring.span(at - 500, 1000), &bytes);
+    assert_eq!(read(ring.span(at + 4096, 500)), bytes[500..]);
+    assert_eq!(ring.span(16, 1).start as usize % 64, 16);
+    // A view of before has the old places.
+    assert_eq!(old.span(0, 1).start, front);
+}
+
+#[test]
 fn what_is_a_multiple_of_16_is_aligned_to_it() {
     let ring = Ring::new(4096).unwrap();
     for position in (0..3 * 4096).step_by(16) {

@@ -50,6 +50,17 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
         came
     }
 
+    /// Has the ring begin at its front with `position`, if nothing is in it and nothing is on its way into it
+    /// or out of it. Whether it does.
+    pub(crate) fn begin_at(&mut self, position: u64) -> bool {
+        let idle = [Kind::Send, Kind::Recv].iter().all(|kind| !self.backend.is_outstanding(*kind));
+        let begins = idle && H::is_empty(&self.session, position);
+        if begins {
+            self.ring.begin_at(position);
+        }
+        begins
+    }
+
     /// Hands what may be sent to the backend. Whether it has something.
     #[inline(always)]
     pub(super) fn offer(&mut self) -> bool {

@@ -26,6 +26,8 @@ pub trait Inbox: Half {
     fn goal(session: &Session<Self>) -> u64;
     /// Bytes of frames that wait here: to be sent, and to be released.
     fn waiting(session: &Session<Self>) -> (u64, u64);
+    /// Whether no byte is in the ring, of what was below `position` or begins there.
+    fn is_empty(session: &Session<Self>, position: u64) -> bool;
     /// Whether messages would be lost if there were never a connection again.
     fn has_debts(session: &Session<Self>) -> bool;
     /// Where the next bytes from the connection go. Never empty.
@@ -82,6 +84,11 @@ impl Inbox for Sending {
         (session.unsent_below(tail), tail - session.acknowledged())
     }
 
+    fn is_empty(session: &Session<Self>, position: u64) -> bool {
+        let (acknowledged, tail) = (session.acknowledged(), session.tail());
+        acknowledged == position && tail == position && session.unsent_below(tail) == 0
+    }
+
     fn has_debts(session: &Session<Self>) -> bool {
         session.acknowledged() != session.tail()
     }
@@ -125,6 +132,11 @@ impl Inbox for Receiving {
 
     fn waiting(session: &Session<Self>) -> (u64, u64) {
         (0, session.received() - session.released())
+    }
+
+    fn is_empty(session: &Session<Self>, position: u64) -> bool {
+        let (released, received) = (session.released(), session.received());
+        released == position && received == position && session.partial() == 0
     }
 
     fn has_debts(_session: &Session<Self>) -> bool {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Blank, Desk, Ending, Incoming, Link, Outgoing};
+use super::{Blank, Desk, Ending, Front, Incoming, Link, Outgoing};
 use crate::backend::{Backend, Chosen};
 use crate::connection::{Connection, Inbox, Peer, Trouble};
 use crate::error::Error;
@@ -14,6 +14,16 @@ use crate::gauge::Tally;
 use crate::options::Options;
 use crate::session::{Receiving, Sending, Session, Unacknowledged};
 use crate::stats::Stats;
+
+/// Bytes at the front of a ring that a sender keeps to while what it sends is soon acknowledged, half the
+/// ring at most: so many, of a ring for each direction, with what the kernel has of them, stay in a core's
+/// own cache. Round trips of 64 KiB over rings of 4 MiB, to be read and written all over, took 1.43 times as
+/// long as a bare socket's, and over rings of 256 KiB 1.06; now 1.10 (`ringway-bench pingpong --over tcp
+/// --size 65536 --capacity 4MiB`).
+const NEAR: u64 = 256 << 10;
+/// A receiver that has read everything waits for nothing, and begins again sooner; after a quarter of the
+/// ring at most.
+const NEAR_READ: usize = 64 << 10;
 
 /// See the module.
 #[derive(Debug)]
@@ -98,6 +108,23 @@ impl<B: Backend> Outgoing for Inline<Sending, B> {
     fn blank(&self) -> Blank {
         let body_max = self.connection.session.body_max() as usize;
         Blank { view: self.connection.ring.view(), body_max }
+    }
+
+    #[cold]
+    fn front(&mut self, tail: u64) -> Front {
+        let capacity = self.connection.ring.capacity() as u64;
+        // A small ring is near anyhow: that is not worth a look.
+        if capacity > NEAR {
+            self.look_for_acknowledgements();
+        }
+        let near = NEAR.min(capacity / 2);
+        let until = match tail - self.connection.session.acknowledged() {
+            0 if self.connection.begin_at(tail) => near,
+            // Nearly: what is missing may be acknowledged with the next message.
+            waiting if waiting <= near / 2 => near / 4,
+            _ => near,
+        };
+        Front { view: self.connection.ring.view(), until: tail + until }
     }
 
     #[inline(always)]
@@ -199,12 +226,14 @@ impl<B: Backend> Incoming for Inline<Receiving, B> {
 
     #[inline(always)]
     fn look(&mut self, desk: &mut Desk) {
+        self.begin_again(desk);
         self.connection.step();
         self.connection.tend_sometimes();
         self.show(desk);
     }
 
     fn wait(&mut self, desk: &mut Desk, timeout: Option<Duration>) {
+        self.begin_again(desk);
         let (number, taken) = (self.session, desk.taken);
         self.connection.wait(timeout, |connection| {
             let session = &connection.session;
@@ -237,6 +266,18 @@ impl<B: Backend> Inline<Receiving, B> {
             *desk = Desk::new(desk.view);
         }
         desk.received = self.connection.session.received();
+    }
+
+    /// At the front of the ring, if everything in it was read, and that is some way behind.
+    #[inline(always)]
+    fn begin_again(&mut self, desk: &mut Desk) {
+        let session = &self.connection.session;
+        let at = session.received();
+        let near = NEAR_READ.min(desk.view.capacity() / 4);
+        if desk.released == at && session.released() == at && desk.view.offset(at) >= near {
+            self.connection.begin_at(at);
+            desk.view = self.connection.ring.view();
+        }
     }
 
     /// The acknowledgement leaves.

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringway_net::{NetReceiver, NetSender, Options, RecvError, SendError, Side, Wait};
+use ringway_net::{Io, NetReceiver, NetSender, Options, RecvError, SendError, Side, Wait};
 
 use super::support::{
     PATIENCE, WAITS, bound_receiver, bound_sender, check, expect, fill, length, options, send, to,
@@ -49,6 +49,42 @@ fn one_thread_may_have_both_ends() {
         assert_eq!(rx.try_recv().unwrap_err(), RecvError::Empty);
         assert_eq!((tx.peer().is_some(), rx.peer().is_some()), (true, true));
         assert_eq!((rx.stats().messages, rx.stats().violations), (2000, 0));
+    }
+}
+
+/// Rings that run empty now and then keep to their fronts, and nothing is written over that is still needed.
+#[test]
+fn rings_that_run_empty_begin_again() {
+    for bound in [bound_sender, bound_receiver] {
+        let options = Options { capacity: 512 << 10, ..options(0) };
+        let (mut tx, mut rx) = bound(&options);
+        // With io=thread the ring is the thread's, which goes round in it.
+        let goes_round = matches!(options.io, Io::Thread);
+        let (mut first, mut last) = (usize::MAX, 0);
+        let mut index = 0;
+        for round in 0..400_u64 {
+            // From one message at a time to as many as fit, to and fro.
+            let burst = 1 + round / 50 % 4 * 12;
+            for number in index..index + burst {
+                let mut claim = tx.claim_timeout(4000, PATIENCE).unwrap();
+                if burst == 1 {
+                    first = first.min(claim.as_ptr().addr());
+                    last = last.max(claim.as_ptr().addr());
+                }
+                fill(&mut claim, number);
+                claim.commit().unwrap();
+            }
+            for number in index..index + burst {
+                assert_eq!(check(&rx.recv_timeout(PATIENCE).unwrap()), number);
+            }
+            index += burst;
+            wait_until("acknowledgements", || {
+                assert_eq!(rx.try_recv().unwrap_err(), RecvError::Empty);
+                tx.flush().unwrap();
+                tx.unacknowledged().messages == 0
+            });
+        }
+        assert!(goes_round || last - first <= 320 << 10, "{} bytes apart", last - first);
     }
 }
 
