@@ -79,6 +79,12 @@ impl Ahead {
         Self { possible: is_allowed(socket), ..Self::default() }
     }
 
+    /// Whether bytes were looked at that the kernel still has.
+    #[inline(always)]
+    pub fn has_some(&self) -> bool {
+        self.bytes > 0
+    }
+
     /// One `recv(2)` that does not wait.
     ///
     /// # Safety

@@ -2,6 +2,10 @@
 //! does while its caller spins, because nothing is faster for one connection. How to sleep is not
 //! known here.
 //!
+//! A caller that spins asks whether anything has come (`poll(2)`), and receives when something has: a
+//! receive locks the socket, come what may, and who is just delivering stands before the lock. Round trips
+//! of 1 KiB took 1.12 times as long as over bare sockets, which spin on receives, and 1.06 so.
+//!
 //! A span that was submitted waits here until a call has moved some of it; the kernel knows of it
 //! only during the call.
 
@@ -21,6 +25,38 @@ pub(crate) struct Calls {
     ahead: Ahead,
     sent: Option<Result<usize, Errno>>,
     received: Option<Result<usize, Errno>>,
+    idle: Idle,
+}
+
+/// Whether a caller spins, and on what.
+#[derive(Debug, Default)]
+struct Idle {
+    /// Receives in a row that brought nothing.
+    vain: u32,
+    /// Bytes that came since there was nothing.
+    came: usize,
+}
+
+impl Idle {
+    /// After so many receives in vain a caller spins: one is what ends everybody's reading.
+    const SPINS: u32 = 2;
+    /// Who waits for more need not ask: to copy them takes longer than to deliver them. Round trips of 64 KiB
+    /// went from 1.08 times a bare socket's to 1.12 with questions.
+    const LARGE: usize = 16 << 10;
+
+    #[inline(always)]
+    fn asks(&self) -> bool {
+        self.vain >= Self::SPINS && self.came < Self::LARGE
+    }
+
+    #[inline(always)]
+    fn note(&mut self, result: Result<usize, Errno>) {
+        match result {
+            Ok(bytes) if self.vain == 0 => self.came = self.came.saturating_add(bytes),
+            Ok(bytes) => *self = Self { vain: 0, came: bytes },
+            Err(_) => self.vain = self.vain.saturating_add(1),
+        }
+    }
 }
 
 /// `None`: nothing of that kind is waiting.
@@ -34,6 +70,7 @@ impl Calls {
     pub fn attach(&mut self, socket: OwnSocket) {
         self.forget();
         self.ahead = Ahead::of(&socket);
+        self.idle = Idle::default();
         self.socket = Some(socket);
     }
 
@@ -107,8 +144,13 @@ impl Calls {
         }
         let Some(socket) = &self.socket else { return };
         if let Some(span) = self.waiting.recv {
+            // What was looked at and not taken is there in any case.
+            if self.idle.asks() && !self.ahead.has_some() && !has_news(socket) {
+                return;
+            }
             // SAFETY: submitted and not given back, so by `submit` it may be received into.
             let result = unsafe { self.ahead.receive(socket, span) };
+            self.idle.note(result);
             self.settle(Kind::Recv, result);
         }
     }
@@ -154,6 +196,15 @@ impl Calls {
     }
 }
 
+/// Whether a receive has something to tell: bytes, the end, or an error.
+#[inline(always)]
+fn has_news(socket: &OwnSocket) -> bool {
+    let events = libc::POLLIN | libc::POLLRDHUP;
+    let mut asked = libc::pollfd { fd: socket.as_raw_fd(), events, revents: 0 };
+    // SAFETY: one live entry, as told; it does not wait. If it fails, a receive tells why.
+    unsafe { libc::poll(&raw mut asked, 1, 0) != 0 }
+}
+
 /// One `send(2)` that does not wait and raises no signal.
 ///
 /// # Safety
@@ -176,4 +227,64 @@ pub(crate) unsafe fn recv_now(socket: &OwnSocket, span: Span) -> Result<usize, E
     // SAFETY: the caller's promise.
     let came = unsafe { libc::recv(socket.as_raw_fd(), span.start.cast(), span.len, flags) };
     usize::try_from(came).map_err(|_| Errno::last())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::OwnedFd;
+    use std::time::{Duration, Instant};
+
+    use super::{Errno, Idle, has_news};
+    use crate::fork::OwnSocket;
+
+    #[test]
+    fn who_spins_for_small_ones_asks_first() {
+        let later = Err(Errno(libc::EAGAIN));
+        let mut idle = Idle::default();
+        // Somebody else has said that there is something; then there is nothing left.
+        for result in [later, Ok(1000), later, Ok(1000)] {
+            assert!(!idle.asks());
+            idle.note(result);
+        }
+        for result in [later, later] {
+            assert!(!idle.asks());
+            idle.note(result);
+        }
+        assert!(idle.asks());
+        // A large one in pieces, of which the last is small.
+        for result in [Ok(Idle::LARGE), Ok(10), later, later, later] {
+            idle.note(result);
+            assert!(!idle.asks());
+        }
+        for result in [Ok(10), later, later] {
+            idle.note(result);
+        }
+        assert!(idle.asks());
+    }
+
+    #[test]
+    fn bytes_are_news_and_so_is_the_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let mut sends = TcpStream::connect(listener.local_addr().expect("bound")).expect("there");
+        let (socket, _) = listener.accept().expect("who has connected");
+        let socket = OwnSocket::open(|| std::io::Result::Ok(OwnedFd::from(socket))).expect("open");
+        assert!(!has_news(&socket));
+        let wait = |what| {
+            let start = Instant::now();
+            while !has_news(&socket) {
+                assert!(start.elapsed() < Duration::from_secs(30), "no news of {what}");
+            }
+        };
+        sends.write_all(b"hello").expect("connected");
+        wait("bytes");
+        let mut room = [0; 8];
+        let span = crate::mirror::Span { start: room.as_mut_ptr(), len: room.len() };
+        // SAFETY: a live array that nobody else touches.
+        assert_eq!(unsafe { super::recv_now(&socket, span) }, Ok(5));
+        assert!(!has_news(&socket));
+        drop(sends);
+        wait("the end");
+    }
 }
