@@ -58,7 +58,8 @@ pub struct Blank {
 pub struct Front {
     /// The ring.
     pub view: View,
-    /// The tail at which to ask again.
+    /// The tail at which to ask again, above that of now. Until then, only a publication can tell that the
+    /// session is over, and [`Outgoing::is_over_by_itself`].
     pub until: u64,
 }
 
@@ -129,10 +130,7 @@ pub trait Outgoing: Link {
     fn blank(&self) -> Blank;
     /// Where to write from `tail` on. May begin at the front of the ring again, if there is nothing left in
     /// it: what is written behind `tail` is to be written anew.
-    fn front(&mut self, tail: u64) -> Front {
-        let _ = tail;
-        Front { view: self.blank().view, until: u64::MAX }
-    }
+    fn front(&mut self, tail: u64) -> Front;
     /// Every frame below `tail` is written: sends what can be sent without waiting. Up to where frames
     /// were acknowledged, as known.
     fn publish(&mut self, tail: u64) -> u64;
@@ -144,6 +142,11 @@ pub trait Outgoing: Link {
     fn wait(&mut self, until: u64, timeout: Option<Duration>) -> u64;
     /// Whether nothing will be acknowledged any more.
     fn is_over(&self) -> bool;
+    /// The same, of a link that may learn of it while nobody calls.
+    #[inline(always)]
+    fn is_over_by_itself(&self) -> bool {
+        false
+    }
     /// Begins a new session at position 0, and tells how the last one ended.
     fn start_over(&mut self, tail: u64) -> Ending;
     /// Frames below `tail` that were never acknowledged.
@@ -352,6 +355,11 @@ impl Outgoing for Out {
     #[inline(always)]
     fn is_over(&self) -> bool {
         of!(Out, self, link => link.is_over())
+    }
+
+    #[inline(always)]
+    fn is_over_by_itself(&self) -> bool {
+        of!(Out, self, link => link.is_over_by_itself())
     }
 
     fn start_over(&mut self, tail: u64) -> Ending {

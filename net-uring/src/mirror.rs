@@ -80,26 +80,6 @@ impl View {
     pub fn offset(&self, position: u64) -> usize {
         position.wrapping_sub(self.front) as usize & (self.capacity - 1)
     }
-
-    /// Fetches the two lines at `position` into the core's cache, to be written soon.
-    #[inline(always)]
-    pub(crate) fn prefetch(&self, position: u64) {
-        let line = self.span(position, 1).start;
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a prefetch reads and writes nothing that a program can see, and never faults, wherever
-        // the line is; processors without it take it for a nop.
-        #[allow(clippy::pointers_in_nomem_asm_block, reason = "nothing behind it is accessed")]
-        unsafe {
-            std::arch::asm!(
-                "prefetchw [{line}]",
-                "prefetchw [{line} + 64]",
-                line = in(reg) line,
-                options(nostack, nomem, preserves_flags),
-            );
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = line;
-    }
 }
 
 impl Headers for View {
@@ -239,6 +219,26 @@ impl Drop for Ring {
             libc::munmap(self.base.as_ptr().cast(), 2 * self.capacity);
         }
     }
+}
+
+/// Fetches the two lines at an address into the core's cache, to be written soon. Nothing happens where no
+/// memory is.
+#[inline(always)]
+pub(crate) fn prefetch(line: *mut u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads and writes nothing that a program can see, and never faults, wherever
+    // the line is; processors without it take it for a nop.
+    #[allow(clippy::pointers_in_nomem_asm_block, reason = "nothing behind it is accessed")]
+    unsafe {
+        std::arch::asm!(
+            "prefetchw [{line}]",
+            "prefetchw [{line} + 64]",
+            line = in(reg) line,
+            options(nostack, nomem, preserves_flags),
+        );
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
 }
 
 fn page_size() -> u64 {

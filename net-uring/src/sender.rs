@@ -13,6 +13,7 @@ use crate::fork::Birth;
 use crate::frame::{ALIGN, HEADER_LEN, Header, frame_len};
 use crate::gauge::Tally;
 use crate::link::{Blank, Ending, Front, Out, Outgoing};
+use crate::mirror::prefetch;
 use crate::options::Options;
 use crate::session::{CONTROL_ROOM, Death, End, Unacknowledged};
 use crate::stats::Stats;
@@ -33,7 +34,7 @@ pub struct NetSender<L: Outgoing = Out> {
     tail: u64,
     /// Everything below may be written over, as far as known.
     free: u64,
-    /// The tail at which the link is asked where to write on.
+    /// Below this tail a claim need not ask the link whether the session goes on, and where to write.
     until: u64,
     flushes: u64,
     queued: bool,
@@ -194,7 +195,7 @@ impl<L: Outgoing> NetSender<L> {
     /// [`SendError`].
     #[inline(always)]
     pub fn try_claim(&mut self, len: usize) -> Result<Claim<'_, L>, SendError> {
-        self.usable()?;
+        self.ready()?;
         if !self.has_room(len) {
             self.no_room_now(len)?;
         }
@@ -207,7 +208,7 @@ impl<L: Outgoing> NetSender<L> {
     /// Never [`SendError::Full`].
     #[inline(always)]
     pub fn claim(&mut self, len: usize) -> Result<Claim<'_, L>, SendError> {
-        self.usable()?;
+        self.ready()?;
         if !self.has_room(len) {
             self.wait_for_room(len, None)?;
         }
@@ -224,7 +225,7 @@ impl<L: Outgoing> NetSender<L> {
         len: usize,
         timeout: Duration,
     ) -> Result<Claim<'_, L>, SendError> {
-        self.usable()?;
+        self.ready()?;
         if !self.has_room(len) {
             self.wait_for_room(len, Some(timeout))?;
         }
@@ -239,7 +240,7 @@ impl<L: Outgoing> NetSender<L> {
     /// [`SendError::Forked`], and how a session ended.
     #[inline(always)]
     pub fn claim_run(&mut self) -> Result<Option<Claim<'_, L>>, SendError> {
-        self.usable()?;
+        self.ready()?;
         if !self.has_room(self.blank.body_max) {
             self.free = self.link.free();
         }
@@ -331,6 +332,29 @@ impl<L: Outgoing> NetSender<L> {
         }
     }
 
+    /// Before a claim.
+    #[inline(always)]
+    fn ready(&mut self) -> Result<(), SendError> {
+        if self.birth.is_foreign() {
+            return Err(SendError::Forked);
+        }
+        let goes_on = self.tail < self.until && !self.link.is_over_by_itself();
+        if goes_on { Ok(()) } else { self.look_closer() }
+    }
+
+    /// Whether the session goes on, and where to write on. The latter never twice at one tail: a claim that
+    /// was left is made again, and its bytes are written.
+    #[inline(never)]
+    fn look_closer(&mut self) -> Result<(), SendError> {
+        if self.link.is_over() {
+            return Err(self.ended());
+        }
+        let Front { view, until } = self.link.front(self.tail);
+        self.blank.view = view;
+        self.until = until;
+        Ok(())
+    }
+
     #[inline(always)]
     fn usable(&mut self) -> Result<(), SendError> {
         if self.birth.is_foreign() {
@@ -374,20 +398,10 @@ impl<L: Outgoing> NetSender<L> {
 
     #[inline(always)]
     fn granted(&mut self, len: usize) -> Claim<'_, L> {
-        if self.tail >= self.until {
-            self.find_front();
-        }
-        let at = self.tail + HEADER_LEN as u64;
-        let payload = self.blank.view.span(at, len).start;
+        // Behind the header, in one piece with it wherever the ring ends.
+        let frame = self.blank.view.span(self.tail, HEADER_LEN + len);
+        let payload = frame.start.wrapping_add(HEADER_LEN);
         Claim { sender: self, payload, room: len }
-    }
-
-    /// Never twice at one tail: a claim that was left is made again, and its bytes are written.
-    #[cold]
-    fn find_front(&mut self) {
-        let Front { view, until } = self.link.front(self.tail);
-        self.blank.view = view;
-        self.until = until.max(self.tail + 1);
     }
 
     #[cold]
@@ -431,6 +445,9 @@ impl<L: Outgoing> NetSender<L> {
             tally.sent(self.total.messages, self.total.bytes);
         }
         self.free = self.link.publish(self.tail);
+        if self.link.is_over() {
+            self.until = 0;
+        }
     }
 
     /// All of it is left for whoever shows it, what is seldom news, too.
@@ -456,7 +473,7 @@ impl<L: Outgoing> Drop for NetSender<L> {
 /// How far ahead of the tail lines are fetched to be written. Without it every other cycle of a writer of
 /// small messages went into waiting for the first line of the next one: the ring is larger than the caches
 /// nearest to the core.
-const PREFETCH_AHEAD: u64 = 1024;
+const PREFETCH_AHEAD: usize = 1024;
 
 /// Bytes of the send ring that stay free, as a receive ring of the same size keeps them for control
 /// frames: so whatever fits in here fits over there, and a receiver that takes everything out need
@@ -530,7 +547,8 @@ impl<'a, L: Outgoing> Claim<'a, L> {
         let header = Header::data(len as u32, sender.tail).to_bytes();
         let size = frame_len(len as u32);
         let padding = size as usize - HEADER_LEN - len;
-        let start = sender.blank.view.span(sender.tail, HEADER_LEN).start;
+        // The header is right before it.
+        let start = payload.wrapping_sub(HEADER_LEN);
         // SAFETY: the frame lies behind the tail, in room that was checked when it was claimed, of a
         // ring that the sender's link keeps. It is this claim's alone: nothing of it was published, and
         // everything that lay there was acknowledged.
@@ -541,7 +559,7 @@ impl<'a, L: Outgoing> Claim<'a, L> {
                 payload.add(len).write_bytes(0, padding);
             }
         }
-        sender.blank.view.prefetch(sender.tail + PREFETCH_AHEAD);
+        prefetch(start.wrapping_add(PREFETCH_AHEAD));
         sender.tail += size;
         sender.total.messages += 1;
         sender.total.bytes += len as u64;

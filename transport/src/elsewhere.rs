@@ -487,7 +487,7 @@ impl<'a> Batch<'a> {
         let message = match &mut *self.end {
             Receiving::Shared(end) => next_here(end, &mut told, &mut refused),
             Receiving::Copied(end) => next(end, &mut told, &mut refused),
-            Receiving::Remote(end) => next(end.as_mut(), &mut told, &mut refused),
+            Receiving::Remote(end) => next_here(end.as_mut(), &mut told, &mut refused),
         };
         if message.at.is_null() {
             return refused.map_or(Ok(None), Err);

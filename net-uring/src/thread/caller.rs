@@ -10,7 +10,7 @@ use crate::connection::{Inbox, Peer, Trouble};
 use crate::fork::Birth;
 use crate::frame::body_max;
 use crate::gauge::Tally;
-use crate::link::{Blank, Desk, Ending, Incoming, Inline, Link, Outgoing};
+use crate::link::{Blank, Desk, Ending, Front, Incoming, Inline, Link, Outgoing};
 use crate::session::{Receiving, Sending, Unacknowledged};
 use crate::stats::Stats;
 
@@ -166,6 +166,11 @@ impl<B: Backend> Outgoing for Threaded<Sending, B> {
         Blank { view: self.view, body_max }
     }
 
+    /// The thread goes round in the ring, whether it is empty or not.
+    fn front(&mut self, _tail: u64) -> Front {
+        Front { view: self.view, until: u64::MAX }
+    }
+
     #[inline(always)]
     fn publish(&mut self, tail: u64) -> u64 {
         let sleep = self.line().give(tail);
@@ -191,6 +196,11 @@ impl<B: Backend> Outgoing for Threaded<Sending, B> {
     #[inline(always)]
     fn is_over(&self) -> bool {
         self.line().outcome() != Outcome::Open
+    }
+
+    #[inline(always)]
+    fn is_over_by_itself(&self) -> bool {
+        self.is_over()
     }
 
     fn start_over(&mut self, tail: u64) -> Ending {
