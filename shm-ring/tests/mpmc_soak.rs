@@ -60,6 +60,9 @@ struct Tally(Side);
 
 const UNEXPECTED: usize = 0;
 const STOP: usize = 1;
+/// In that word. Senders first: one that waits for room when the last receiver has gone would wait on.
+const SENDERS: u64 = 1;
+const RECEIVERS: u64 = 2;
 const PROGRESS: usize = 2;
 const FIRST: usize = 8;
 
@@ -74,8 +77,9 @@ impl Tally {
         self.0.word(FIRST + (LIVES + life * MOST + index) as usize)
     }
 
-    fn stops(&self) -> bool {
-        self.0.word(STOP).load_relaxed() == 1
+    /// Whether those of that side are to end.
+    fn stops(&self, side: u64) -> bool {
+        self.0.word(STOP).load_relaxed() >= side
     }
 }
 
@@ -85,7 +89,7 @@ fn sends(options: &Options, life: u64, tally: &Tally) {
     let room = sender.max_len();
     say("ready");
     let mut next = 0;
-    while next < MOST && !tally.stops() {
+    while next < MOST && !tally.stops(SENDERS) {
         let batch = if rng.one_in(3) { rng.range(2, 9).min(MOST - next) } else { 1 };
         if batch > 1 {
             sender.reserve(batch as usize).unwrap();
@@ -123,7 +127,7 @@ fn receives(options: &Options, tally: &Tally) {
         let most = if rng.one_in(2) { 1 } else { rng.range(2, 12) as usize };
         let mut batch = match receiver.recv_batch(most, Some(Duration::from_millis(500))) {
             Ok(batch) => batch,
-            Err(RecvError::Timeout) if tally.stops() => return,
+            Err(RecvError::Timeout) if tally.stops(RECEIVERS) => return,
             Err(RecvError::Timeout) => continue,
             Err(error) => return unexpected(tally, &error.to_string()),
         };
@@ -260,9 +264,12 @@ fn soak(rng: &mut Rng, wait: Wait, length: Duration) {
             one.peer.go_on();
         }
     }
-    tally.0.word(STOP).store_release(1);
-    for one in &mut living {
-        one.peer.finish();
+    let (senders, receivers) = living.split_at_mut(EACH);
+    for (side, peers) in [(SENDERS, senders), (RECEIVERS, receivers)] {
+        tally.0.word(STOP).store_release(side);
+        for one in peers {
+            one.peer.finish();
+        }
     }
     drop(living);
     // What nobody received is for the keeper.
