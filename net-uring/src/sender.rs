@@ -346,13 +346,13 @@ impl<L: Outgoing> NetSender<L> {
     /// was left is made again, and its bytes are written.
     #[inline(never)]
     fn look_closer(&mut self) -> Result<(), SendError> {
-        if self.link.is_over() {
-            return Err(self.ended());
+        if !self.link.is_over() {
+            let Front { view, until } = self.link.front(self.tail);
+            self.blank.view = view;
+            self.until = until;
         }
-        let Front { view, until } = self.link.front(self.tail);
-        self.blank.view = view;
-        self.until = until;
-        Ok(())
+        // Asked once more: to find the front is to look at the network, which may have brought the end.
+        if self.link.is_over() { Err(self.ended()) } else { Ok(()) }
     }
 
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! The backend that runs everywhere: plain calls at each turn, and `epoll` to sleep on.
 //!
-//! A spinning caller never calls epoll: a receive that finds nothing costs less than asking whether
-//! it would. The kernel holds no span between two calls.
+//! A spinning caller never calls epoll: it has one socket, and asks that (`calls`). The kernel holds no span
+//! between two calls.
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;

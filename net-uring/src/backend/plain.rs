@@ -94,6 +94,7 @@ impl<S: Sleep> Backend for Plain<S> {
         if !self.calls.has_completed() {
             self.sleep.park(&mut self.calls, timeout);
         }
+        self.calls.awake();
     }
 
     fn watch(&mut self, fd: BorrowedFd<'_>, what: Watch) {
