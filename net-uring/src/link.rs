@@ -129,8 +129,10 @@ pub trait Outgoing: Link {
     /// Where to write.
     fn blank(&self) -> Blank;
     /// Where to write from `tail` on. May begin at the front of the ring again, if there is nothing left in
-    /// it: what is written behind `tail` is to be written anew.
-    fn front(&mut self, tail: u64) -> Front;
+    /// it: what is written behind `tail` is to be written anew. Where it always goes round, as it was.
+    fn front(&mut self, _tail: u64) -> Front {
+        Front { view: self.blank().view, until: u64::MAX }
+    }
     /// Every frame below `tail` is written: sends what can be sent without waiting. Up to where frames
     /// were acknowledged, as known.
     fn publish(&mut self, tail: u64) -> u64;

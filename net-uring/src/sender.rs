@@ -547,7 +547,7 @@ impl<'a, L: Outgoing> Claim<'a, L> {
         let header = Header::data(len as u32, sender.tail).to_bytes();
         let size = frame_len(len as u32);
         let padding = size as usize - HEADER_LEN - len;
-        // The header is right before it.
+        // Where the frame begins: `granted` puts the payload right behind the header.
         let start = payload.wrapping_sub(HEADER_LEN);
         // SAFETY: the frame lies behind the tail, in room that was checked when it was claimed, of a
         // ring that the sender's link keeps. It is this claim's alone: nothing of it was published, and

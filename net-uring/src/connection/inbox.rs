@@ -85,8 +85,7 @@ impl Inbox for Sending {
     }
 
     fn is_empty(session: &Session<Self>, position: u64) -> bool {
-        let (acknowledged, tail) = (session.acknowledged(), session.tail());
-        acknowledged == position && tail == position && session.unsent_below(tail) == 0
+        session.tail() == position && Self::waiting(session) == (0, 0)
     }
 
     fn has_debts(session: &Session<Self>) -> bool {
@@ -135,8 +134,8 @@ impl Inbox for Receiving {
     }
 
     fn is_empty(session: &Session<Self>, position: u64) -> bool {
-        let (released, received) = (session.released(), session.received());
-        released == position && received == position && session.partial() == 0
+        let begins = session.received() == position && session.partial() == 0;
+        begins && Self::waiting(session) == (0, 0)
     }
 
     fn has_debts(_session: &Session<Self>) -> bool {

@@ -22,7 +22,7 @@ use crate::connection::{Connection, Peer};
 use crate::error::Error;
 use crate::frame::{AGAIN, GAP, GAP_BODY, HEADER_LEN, Header, body_max, frame_len};
 use crate::link::inline::is_over;
-use crate::link::{Blank, Ending, Front, Link, Outgoing};
+use crate::link::{Blank, Ending, Link, Outgoing};
 use crate::mirror::{Ring, View};
 use crate::options::{Kind, Options, Overflow};
 use crate::session::{End, Headers, Sending, Session, Unacknowledged};
@@ -390,10 +390,6 @@ impl Outgoing for Spread {
     fn blank(&self) -> Blank {
         let view = self.queue.view();
         Blank { view, body_max: body_max(view.capacity() as u64 / 2) as usize }
-    }
-
-    fn front(&mut self, _tail: u64) -> Front {
-        Front { view: self.queue.view(), until: u64::MAX }
     }
 
     fn publish(&mut self, tail: u64) -> u64 {

@@ -10,7 +10,7 @@ use crate::connection::{Inbox, Peer, Trouble};
 use crate::fork::Birth;
 use crate::frame::body_max;
 use crate::gauge::Tally;
-use crate::link::{Blank, Desk, Ending, Front, Incoming, Inline, Link, Outgoing};
+use crate::link::{Blank, Desk, Ending, Incoming, Inline, Link, Outgoing};
 use crate::session::{Receiving, Sending, Unacknowledged};
 use crate::stats::Stats;
 
@@ -164,11 +164,6 @@ impl<B: Backend> Outgoing for Threaded<Sending, B> {
     fn blank(&self) -> Blank {
         let body_max = body_max(self.view.capacity() as u64 / 2) as usize;
         Blank { view: self.view, body_max }
-    }
-
-    /// The thread goes round in the ring, whether it is empty or not.
-    fn front(&mut self, _tail: u64) -> Front {
-        Front { view: self.view, until: u64::MAX }
     }
 
     #[inline(always)]
