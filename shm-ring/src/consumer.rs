@@ -631,8 +631,12 @@ impl<'a> Batch<'a> {
     #[inline(always)]
     #[allow(clippy::should_implement_trait, reason = "lends, which Iterator can't")]
     pub fn next(&mut self) -> Result<Option<BatchMessage<'_>>, RecvError> {
-        let Some(run) = self.take(1)? else { return Ok(None) };
-        // SAFETY: `take` got the run from the reader, who checked that its bytes lie in the ring;
+        if !self.has_more()? {
+            return Ok(None);
+        }
+        let run = self.consumer.reader.one();
+        self.take(run);
+        // SAFETY: the run is of the reader, who checked that its bytes lie in the ring;
         // they are released when `self` is dropped, which the result borrows, and only by `self`.
         let payload = unsafe { std::slice::from_raw_parts(run.payload, run.len) };
         let redelivered = run.sequence < self.redelivered_below;
@@ -646,7 +650,12 @@ impl<'a> Batch<'a> {
     /// As [`Self::next`].
     #[inline(always)]
     pub fn next_run(&mut self) -> Result<Option<BatchRun<'_>>, RecvError> {
-        let Some(run) = self.take(usize::MAX)? else { return Ok(None) };
+        if !self.has_more()? {
+            return Ok(None);
+        }
+        let run = self.consumer.reader.run();
+        let run = Run { count: run.count.min(self.left), ..run };
+        self.take(run);
         // SAFETY: as in `next`; a run's messages lie side by side.
         let payload = unsafe { std::slice::from_raw_parts(run.payload, run.len * run.count) };
         let redelivered = run.sequence < self.redelivered_below;
@@ -654,24 +663,21 @@ impl<'a> Batch<'a> {
         Ok(Some(BatchRun { payload, len, count, sequence, redelivered }))
     }
 
-    /// Takes up to `limit` messages of the next record out of the ring.
+    /// Whether there is a message that the batch may have.
     #[inline(always)]
-    fn take(&mut self, limit: usize) -> Result<Option<Run>, RecvError> {
-        if self.left == 0 {
-            return Ok(None);
-        }
-        if !self.consumer.reader.is_ready() && !self.look_closely()? {
-            return Ok(None);
-        }
-        let reader = &mut self.consumer.reader;
-        let run = reader.run();
-        let run = Run { count: run.count.min(self.left).min(limit), ..run };
+    fn has_more(&mut self) -> Result<bool, RecvError> {
+        Ok(self.left != 0 && (self.consumer.reader.is_ready() || self.look_closely()?))
+    }
+
+    /// Takes what was found out of the ring.
+    #[inline(always)]
+    fn take(&mut self, run: Run) {
         self.left -= run.count;
         // Before they are shown: a successor must know which may have been seen.
         let lent = self.redelivered_below.max(run.sequence.wrapping_add(run.count as u64));
+        let reader = &mut self.consumer.reader;
         reader.memory().consumer().progress.lent.store_release(lent);
         reader.advance(run.count);
-        Ok(Some(run))
     }
 
     #[cold]

@@ -261,10 +261,20 @@ impl<M: RingMemory> Reader<M> {
         self.memory.touch(front + self.payload_offset, len * messages, Access::Read);
     }
 
+    /// The message that was found, by itself.
+    #[inline(always)]
+    pub fn one(&self) -> Run {
+        self.run_of(1)
+    }
+
     /// The message that was found, and those that follow it in the same record.
     #[inline(always)]
     pub fn run(&self) -> Run {
-        let count = if !self.head.in_array { 1 } else { self.elements_left() };
+        self.run_of(if !self.head.in_array { 1 } else { self.elements_left() })
+    }
+
+    #[inline(always)]
+    fn run_of(&self, count: u64) -> Run {
         self.touch(count);
         let Found { payload, len, .. } = self.found();
         Run { payload, len, count: count as usize, sequence: self.next_sequence() }
