@@ -56,6 +56,8 @@ pub use repair::{Living, Redeliver, Repaired, sweep};
 pub use send::{ClaimError, Sender};
 pub use word::{LEN_MAX, OWNERS, Owner, RUN_MAX};
 
+use std::ops::Range;
+
 use word::Lap;
 
 /// Least slots of a queue.
@@ -113,6 +115,17 @@ impl Geometry {
         Lap::of(ticket, self.shift)
     }
 
+    /// The slots of `len` tickets from `first` on, at most all there are, with their laps: in two pieces, of
+    /// which the second is empty unless the ring's end is between.
+    #[inline(always)]
+    fn pieces(&self, first: u64, len: u64) -> [(Lap, Range<u64>); 2] {
+        debug_assert!(len <= self.mask + 1);
+        let (lap, at) = (self.lap(first), self.index(first));
+        let end = (at + len).min(self.mask + 1);
+        // Within the slots, whatever `len` is.
+        [(lap, at..end), (lap.after(), 0..(at + len - end) & self.mask)]
+    }
+
     /// The ticket of slot `index` in the lap that is `laps` after that of `near`.
     fn ticket(&self, index: u64, near: u64, laps: i64) -> u64 {
         let lap = (near >> self.shift).wrapping_add_signed(laps);
@@ -166,4 +179,27 @@ fn back_off(failures: u32) {
     }
     #[cfg(loom)]
     let _ = failures;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_the_slots_of_the_tickets_in_order() {
+        for slots in [2, 4, 8] {
+            let geometry = Geometry::of(slots);
+            for first in 0..3 * slots {
+                for len in 0..=slots {
+                    let pieces = geometry.pieces(first, len).into_iter();
+                    let found: Vec<_> =
+                        pieces.flat_map(|(lap, slots)| slots.map(move |at| (lap, at))).collect();
+                    let tickets = first..first + len;
+                    let expected: Vec<_> =
+                        tickets.map(|at| (geometry.lap(at), geometry.index(at))).collect();
+                    assert_eq!(found, expected, "{len} from {first} on of {slots}");
+                }
+            }
+        }
+    }
 }

@@ -188,12 +188,17 @@ impl MpmcReceiver {
         {
             return None;
         }
-        // One that makes no sense stays claimed, and is told by who looks closer.
-        let message = self.receiver.message().ok().flatten();
         if self.party.sleeps_any(Side::Receives) {
-            self.pass_on();
+            return self.pass_on_and_show();
         }
-        message
+        self.receiver.message_at_once()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn pass_on_and_show(&mut self) -> Option<Message> {
+        self.pass_on();
+        self.receiver.message_at_once()
     }
 
     #[cold]

@@ -334,12 +334,22 @@ impl MpmcSender {
     /// Fills the next slot of the claim with so many bytes, and publishes the claim, if so.
     #[inline(always)]
     fn settle(&mut self, len: usize, now: bool) {
-        self.sender.fill(len as u64);
-        let messages = if now { self.sender.publish() } else { 0 };
         self.party.counters().bytes.bump(len as u64);
-        if now {
-            self.published(messages);
+        if !now {
+            self.sender.fill(len as u64);
+        } else if self.sender.publish_one(len as u64) {
+            self.published(1);
+        } else {
+            self.settle_last(len);
         }
+    }
+
+    /// The last one of several.
+    #[cold]
+    #[inline(never)]
+    fn settle_last(&mut self, len: usize) {
+        self.sender.fill(len as u64);
+        self.publish();
     }
 
     #[inline(always)]
@@ -532,9 +542,8 @@ impl<'a> MpmcArrayClaim<'a> {
     /// The room of each, one after the other. The bytes hold whatever was there before.
     #[inline(always)]
     pub fn rooms(&mut self) -> impl Iterator<Item = &mut [u8]> {
-        let (sender, len) = (&self.sender.sender, self.len);
-        (0..self.count as u64).map(move |more| {
-            let payload = sender.payload_after(more);
+        let len = self.len;
+        self.sender.sender.payloads(self.count as u64).map(move |payload| {
             // SAFETY: as in MpmcClaim::deref_mut; the slots are apart, and each is lent once, while `self` is
             // borrowed.
             unsafe { std::slice::from_raw_parts_mut(payload, len) }

@@ -3,6 +3,7 @@
 //!
 //! What is in the slots is the business of `mpmc`; who takes part that of `party`.
 
+use std::ops::Range;
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -30,7 +31,7 @@ const LINE: usize = 64;
 
 /// Bytes of a slot that are asked for in advance: of longer messages the processor sees by itself where
 /// they go on.
-const PREFETCHED: usize = 256;
+const PREFETCHED: usize = 4 * LINE;
 
 /// A mapped queue.
 #[derive(Clone, Debug)]
@@ -42,8 +43,7 @@ pub struct QueueMemory {
     count: u64,
     /// Bytes of a slot.
     size: usize,
-    /// Where the last word is that is asked for in advance; 0: slots lie within lines.
-    last_line: usize,
+    lines: Lines,
     /// Where a message starts in its slot.
     payload_offset: usize,
     /// What the pointers point into.
@@ -144,7 +144,7 @@ impl QueueMemory {
             slots: at(slots)?,
             count,
             size: header.slot as usize,
-            last_line: last_line(header.slot as usize),
+            lines: Lines::of(header.slot as usize),
             payload_offset: header.payload_offset.into(),
             _mapping: Arc::new(map),
         })
@@ -156,6 +156,24 @@ impl QueueMemory {
         // SAFETY: `map` checked that the section is there, at a page's beginning, and large enough; it
         // is made of atomics, so other processes may write it, and any bytes are valid.
         unsafe { self.page.as_ref() }
+    }
+
+    /// A word of each of these slots. With what it steps by in registers: a store to one of the words might,
+    /// for all the compiler knows, change `self`.
+    ///
+    /// # Safety
+    /// Of each slot below `count` there is a word, 8-aligned, so many steps behind `at`.
+    #[inline(always)]
+    unsafe fn words(
+        &self,
+        at: NonNull<u8>,
+        step: usize,
+        slots: Range<u64>,
+    ) -> impl DoubleEndedIterator<Item = &Word> {
+        debug_assert!(slots.end <= self.count);
+        // SAFETY: the range is of `Geometry::pieces`, which keeps it within the slots; a Word is an atomic,
+        // so other processes may write it.
+        slots.map(move |index| unsafe { at.add(index as usize * step).cast::<Word>().as_ref() })
     }
 
     #[inline(always)]
@@ -203,6 +221,42 @@ unsafe impl SlotMemory for QueueMemory {
     }
 
     #[inline(always)]
+    fn payloads(&self, index: u64, ahead: u64, count: u64) -> impl Iterator<Item = *mut u8> {
+        let (size, lines) = (self.size, self.lines);
+        let (mut slot, mut ahead) = (self.slot(index), self.slot(ahead));
+        let (first, end) = (self.slot(0), self.slot(0).wrapping_add(self.count as usize * size));
+        let after = move |slot: *mut u8| match slot.wrapping_add(size) {
+            next if next == end => first,
+            next => next,
+        };
+        let offset = self.payload_offset;
+        (0..count).map(move |_| {
+            lines.ask_for(ahead, Access::Write);
+            let payload = slot.wrapping_add(offset);
+            (slot, ahead) = (after(slot), after(ahead));
+            payload
+        })
+    }
+
+    #[inline(always)]
+    fn flags(&self, slots: Range<u64>) -> impl DoubleEndedIterator<Item = &Word> {
+        // SAFETY: as for `flag`; a slot is `size` bytes long.
+        unsafe { self.words(self.slots, self.size, slots) }
+    }
+
+    #[inline(always)]
+    fn sent_words(&self, slots: Range<u64>) -> impl DoubleEndedIterator<Item = &Word> {
+        // SAFETY: as for `sent`.
+        unsafe { self.words(self.sent.cast(), size_of::<Word>(), slots) }
+    }
+
+    #[inline(always)]
+    fn taken_words(&self, slots: Range<u64>) -> impl DoubleEndedIterator<Item = &Word> {
+        // SAFETY: as for `taken`.
+        unsafe { self.words(self.taken.cast(), size_of::<Word>(), slots) }
+    }
+
+    #[inline(always)]
     fn payload(&self, index: u64) -> *mut u8 {
         self.slot(index).wrapping_add(self.payload_offset)
     }
@@ -229,14 +283,7 @@ unsafe impl SlotMemory for QueueMemory {
 
     #[inline(always)]
     fn prefetch(&self, index: u64, access: Access) {
-        let slot = self.slot(index);
-        ask_for(slot, access);
-        if self.last_line > 0 {
-            for line in 1..self.last_line / LINE {
-                ask_for(slot.wrapping_add(line * LINE), access);
-            }
-            ask_for(slot.wrapping_add(self.last_line), access);
-        }
+        self.lines.ask_for(self.slot(index), access);
     }
 
     #[inline(always)]
@@ -245,9 +292,32 @@ unsafe impl SlotMemory for QueueMemory {
     }
 }
 
-/// Where the last word is of what is asked for of a slot; 0: in the line of the first, in each slot.
-fn last_line(size: usize) -> usize {
-    if LINE.is_multiple_of(size) { 0 } else { size.min(PREFETCHED) - size_of::<Word>() }
+/// The lines of a slot that are asked for in advance.
+#[derive(Clone, Copy, Debug)]
+struct Lines {
+    /// Where in the slot the last word is that is asked for; 0: slots lie within lines.
+    last: usize,
+}
+
+impl Lines {
+    fn of(size: usize) -> Self {
+        let last =
+            if LINE.is_multiple_of(size) { 0 } else { size.min(PREFETCHED) - size_of::<Word>() };
+        Self { last }
+    }
+
+    #[inline(always)]
+    fn ask_for(self, slot: *const u8, access: Access) {
+        ask_for(slot, access);
+        // The same line again, where slots lie within lines: cheaper than a branch.
+        ask_for(slot.wrapping_add(self.last), access);
+        if self.last >= 2 * LINE {
+            // Those that may be between, as `PREFETCHED` is four lines. A loop here would take the registers of
+            // what is around it.
+            ask_for(slot.wrapping_add(LINE), access);
+            ask_for(slot.wrapping_add(2 * LINE), access);
+        }
+    }
 }
 
 /// Asks for a line.

@@ -29,6 +29,12 @@ fn explore(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
 fn send(sender: &mut Sender<BoxedMemory>, mut values: &[u8]) {
     while !values.is_empty() {
         match sender.try_claim(values.len() as u64) {
+            Ok(()) if sender.claimed() == 1 => {
+                // SAFETY: claimed and not filled, one byte of room.
+                unsafe { sender.payload().write(values[0]) };
+                assert!(sender.publish_one(1));
+                values = &values[1..];
+            }
             Ok(()) => {
                 let (now, later) = values.split_at(sender.claimed() as usize);
                 for value in now {

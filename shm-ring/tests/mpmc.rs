@@ -152,6 +152,60 @@ fn a_claim_that_is_settled_late_is_sound() {
     assert_eq!(receiver.try_take(1), Err(TakeError::Empty(None)));
 }
 
+/// Messages as long as the first one of a batch are shown without a look at how long they are; the queue's end
+/// may be between any two of them, and behind it what the lap before left.
+#[test]
+fn messages_of_a_batch_have_their_own_lengths() {
+    let scratch = Scratch::new();
+    let options = options(&scratch, 8);
+    let mut sender = MpmcSender::open(&options).unwrap();
+    let mut receiver = MpmcReceiver::open(&options).unwrap();
+    let mut filling = 0_u8;
+    for lens in [&[3, 3, 3][..], &[3, 3, 5], &[5], &[5, 5], &[0, 7, 7], &[7, 7, 0], &[0]] {
+        // Twice round, whatever the step.
+        for _ in 0..16 {
+            filling = filling.wrapping_add(1);
+            for &len in lens {
+                send(&mut sender, &vec![filling; len]);
+            }
+            let mut batch = receiver.try_recv_batch(5).unwrap();
+            for &len in lens {
+                assert_eq!(batch.next().unwrap().unwrap().payload, vec![filling; len]);
+            }
+            assert!(batch.next().unwrap().is_none());
+        }
+    }
+}
+
+/// Slots that lie across lines, and arrays that go on at the queue's beginning.
+#[test]
+fn an_array_may_lie_across_the_end() {
+    let scratch = Scratch::new();
+    let options = Options { slot: Some(72), ..options(&scratch, 8) };
+    let mut sender = MpmcSender::open(&options).unwrap();
+    let mut receiver = MpmcReceiver::open(&options).unwrap();
+    for round in 0..30_u8 {
+        let mut claim = sender.try_claim_array(64, usize::MAX).unwrap();
+        assert_eq!(claim.count(), 4, "half of the queue");
+        for (number, room) in (0..3).zip(claim.rooms()) {
+            room.fill(round * 3 + number);
+        }
+        claim.queue(3).unwrap();
+        sender.flush().unwrap();
+        // In part: the second batch begins within the first one's claim.
+        let mut number = 0;
+        for limit in [1, 4] {
+            let mut batch = receiver.try_recv_batch(limit).unwrap();
+            while let Some(message) = batch.next().unwrap() {
+                assert_eq!(message.payload, [round * 3 + number; 64]);
+                number += 1;
+            }
+        }
+        assert_eq!(number, 3);
+    }
+    sender.reserve(usize::MAX).unwrap();
+}
+
 #[test]
 fn batches_are_claimed_whole() {
     let scratch = Scratch::new();

@@ -95,6 +95,35 @@ fn a_slot_word_that_nobody_writes_costs_one_message() {
 }
 
 /// Every word that anybody writes, overwritten by values of every kind: whatever it leads to, it ends.
+/// A length that no slot has room for, wherever in a batch.
+#[test]
+fn a_message_that_claims_to_be_too_long_is_not_shown() {
+    const LEN_SHIFT: u32 = 4;
+    for damaged in 0..3 {
+        let scratch = Scratch::new();
+        let mut sender = MpmcSender::open(&options(&scratch)).unwrap();
+        let mut receiver = MpmcReceiver::open(&options(&scratch)).unwrap();
+        for number in 0..3 {
+            send(&mut sender, number).unwrap();
+        }
+        let flag = peek(&scratch, SLOTS_AT + damaged * SLOT);
+        poke(&scratch, SLOTS_AT + damaged * SLOT, flag | 0x40 << LEN_SHIFT);
+        let mut batch = receiver.try_recv_batch(3).unwrap();
+        for number in 0..3 {
+            match batch.next() {
+                Ok(message) => assert_eq!(message.unwrap().payload, [number]),
+                Err(error) => {
+                    assert_eq!((error, number), (RecvError::Corrupt(Fault::Slot), damaged as u8))
+                }
+            }
+        }
+        assert!(batch.next().unwrap().is_none());
+        drop(batch);
+        send(&mut sender, 3).unwrap();
+        assert_eq!(receiver.try_recv().unwrap()[0], 3);
+    }
+}
+
 #[test]
 fn any_word_may_change() {
     let values: [fn(u64) -> u64; 8] = [

@@ -195,6 +195,14 @@ fn open_slowly<E: Outlet>(
 /// As [`open`], of what is free; nothing and not refused: a length is to be asked for.
 #[inline(never)]
 fn run<E: Outlet>(end: &mut E, likely: usize, refused: &mut Option<SendError>) -> Bytes {
+    match end.run_at_once().map(leave) {
+        Some(room) => room,
+        None => run_slowly(end, likely, refused),
+    }
+}
+
+#[inline(never)]
+fn run_slowly<E: Outlet>(end: &mut E, likely: usize, refused: &mut Option<SendError>) -> Bytes {
     match end.claim_run(likely) {
         Ok(Some(claim)) => leave(claim),
         Ok(None) => Bytes::NONE,
@@ -483,19 +491,16 @@ impl<'a> Batch<'a> {
         if self.left == 0 {
             return Ok(None);
         }
-        let (mut told, mut refused) = (Told::default(), None);
-        let message = match &mut *self.end {
-            Receiving::Shared(end) => next_here(end, &mut told, &mut refused),
-            Receiving::Copied(end) => next(end, &mut told, &mut refused),
-            Receiving::Remote(end) => next_here(end.as_mut(), &mut told, &mut refused),
+        let next = match &mut *self.end {
+            Receiving::Shared(end) => end.next()?,
+            Receiving::Copied(end) => next(end)?,
+            Receiving::Remote(end) => end.next()?,
         };
-        if message.at.is_null() {
-            return refused.map_or(Ok(None), Err);
-        }
+        let Some(Message { at, len, told }) = next else { return Ok(None) };
         self.left -= 1;
         // SAFETY: as in Received::deref: the message is the batch's until its next one, a copy, or until
         // its end, and either needs `self`, which the result borrows.
-        let payload = unsafe { std::slice::from_raw_parts(message.at, message.len) };
+        let payload = unsafe { std::slice::from_raw_parts(at, len) };
         let (sequence, redelivered) = (told.sequence(), told.redelivered());
         Ok(Some(BatchMessage { payload, sequence, redelivered }))
     }
@@ -526,21 +531,10 @@ fn take_batch<E: Inlet>(end: &mut E, most: usize, limit: Limit) -> Result<(), Re
     end.take_batch(most, limit.patience())
 }
 
+/// Out of the caller's line, and by way of memory, as the copy itself is.
 #[inline(never)]
-fn next<E: Inlet>(end: &mut E, told: &mut Told, refused: &mut Option<RecvError>) -> Bytes {
-    next_here(end, told, refused)
-}
-
-#[inline(always)]
-fn next_here<E: Inlet>(end: &mut E, told: &mut Told, refused: &mut Option<RecvError>) -> Bytes {
-    match end.next() {
-        Ok(Some(message)) => message.tell(told),
-        Ok(None) => Bytes::NONE,
-        Err(error) => {
-            *refused = Some(error);
-            Bytes::NONE
-        }
-    }
+fn next(end: &mut Subscriber) -> Result<Option<Message>, RecvError> {
+    end.next()
 }
 
 /// As [`give_back`].

@@ -50,6 +50,12 @@ pub(crate) trait Outlet {
     fn claim_run(&mut self, likely: usize) -> Result<Option<Self::Claim<'_>>, Self::Error>;
     fn claim(&mut self, len: usize, patience: Patience) -> Result<Self::Claim<'_>, Self::Error>;
 
+    /// As [`Self::claim_run`], if nothing else is to be said; `None`: ask that.
+    #[inline(always)]
+    fn run_at_once(&mut self) -> Option<Self::Claim<'_>> {
+        None
+    }
+
     /// Room, if it is there and nothing else is to be said; `None`: ask [`Self::claim`].
     #[inline(always)]
     fn claim_at_once(&mut self, _len: usize) -> Option<Self::Claim<'_>> {
@@ -292,6 +298,11 @@ impl Outlet for MpmcSender {
             Patience::Within(timeout) => self.claim_timeout(len, timeout),
             Patience::Until(deadline) => self.claim_timeout(len, Patience::left(deadline)),
         }
+    }
+
+    #[inline(always)]
+    fn run_at_once(&mut self) -> Option<MpmcClaim<'_>> {
+        self.claim_at_once(self.max_len())
     }
 
     #[inline(always)]

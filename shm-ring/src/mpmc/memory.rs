@@ -1,6 +1,8 @@
 //! The memory a queue lives in, as the algorithm sees it. `BoxedMemory` is heap memory for tests and
 //! models; mapped memory is in the segment. No algorithm here.
 
+use std::ops::Range;
+
 use crate::sync::Word;
 
 /// A shared word: [`Word`], or a model's, that counts each access as a step.
@@ -45,7 +47,8 @@ impl SlotWord for Word {
 /// # Safety
 /// For as long as the value lives: `slots` is a constant power of two, at least 2; for every index
 /// below it `payload` returns a pointer that is valid for `room` bytes, which overlap no other slot's;
-/// and the queue stays where it is when the value moves.
+/// `payloads` yields what `payload` does for the same slots; and the queue stays where it is when the
+/// value moves.
 pub unsafe trait SlotMemory {
     /// Its words.
     type Word: SlotWord;
@@ -70,6 +73,32 @@ pub unsafe trait SlotMemory {
     fn returns(&self) -> &Self::Word;
     /// Counts the messages that died with their receivers.
     fn dropped(&self) -> &Self::Word;
+    /// The messages' bytes of `count` slots, at most all there are, from `index` on, across the queue's end
+    /// if need be, to be written; with each, the lines of a slot are asked for, from `ahead` on.
+    #[inline(always)]
+    fn payloads(&self, index: u64, ahead: u64, count: u64) -> impl Iterator<Item = *mut u8> {
+        let mask = self.slots() - 1;
+        (0..count).map(move |more| {
+            self.prefetch((ahead + more) & mask, Access::Write);
+            self.touch((index + more) & mask, Access::Write);
+            self.payload((index + more) & mask)
+        })
+    }
+    /// The flags of these slots, in order.
+    #[inline(always)]
+    fn flags(&self, slots: Range<u64>) -> impl DoubleEndedIterator<Item = &Self::Word> {
+        slots.map(|index| self.flag(index))
+    }
+    /// Their senders' words, likewise.
+    #[inline(always)]
+    fn sent_words(&self, slots: Range<u64>) -> impl DoubleEndedIterator<Item = &Self::Word> {
+        slots.map(|index| self.sent(index))
+    }
+    /// Their receivers' words, likewise.
+    #[inline(always)]
+    fn taken_words(&self, slots: Range<u64>) -> impl DoubleEndedIterator<Item = &Self::Word> {
+        slots.map(|index| self.taken(index))
+    }
     /// Asks for the slot's lines, to be written or read soon. A hint: does nothing by itself.
     #[inline(always)]
     fn prefetch(&self, index: u64, access: Access) {

@@ -64,13 +64,12 @@ struct Held {
     len: u64,
     /// Those from the front that were looked at.
     used: u64,
-    /// Bytes of the first one; [`UNREADABLE`]: its words make no sense.
+    /// Those from the front that are known to have `bytes` bytes, for which a slot has room, and to be no
+    /// redeliveries.
+    alike: u64,
     bytes: u64,
     redelivered: bool,
 }
-
-/// More than any slot has.
-const UNREADABLE: u64 = u64::MAX;
 
 /// The receiver's half of the algorithm. At most one claim at a time.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -166,10 +165,12 @@ impl<M: SlotMemory> Receiver<M> {
         }
         let first = self.next;
         let lap = self.geometry.lap(first);
-        // A21, pairs with R21 in Sender::settle.
+        // A21, pairs with R21 in settle_slot.
         let found = self.memory.flag(self.geometry.index(first)).load_acquire();
         if word::is_ready(found, lap) {
-            if !self.is_far(first) && self.take(first, lap, found, most).is_ok() {
+            // So that its caller need not look at the length again.
+            let fits = word::ready_len(found) <= self.memory.room();
+            if fits && !self.is_far(first) && self.take(first, lap, found, most).is_ok() {
                 return Glance::Taken;
             }
         } else if word::is_settled(found, lap.before()) {
@@ -195,7 +196,7 @@ impl<M: SlotMemory> Receiver<M> {
             let first = self.next;
             let index = self.geometry.index(first);
             let lap = self.geometry.lap(first);
-            // A21, pairs with R21 in Sender::settle.
+            // A21, pairs with R21 in settle_slot.
             let mut found = self.memory.flag(index).load_acquire();
             let mut given_up = false;
             if !word::is_ready(found, lap) {
@@ -235,12 +236,13 @@ impl<M: SlotMemory> Receiver<M> {
     fn take(&mut self, first: u64, lap: Lap, found: u64, most: u64) -> Result<(), u64> {
         // While the swap waits for the stores before it. Measured: 442 and 429 ns, as in Sender::claim.
         self.memory.prefetch(self.geometry.index(first), Access::Read);
-        let len = self.ready_from(first, most);
+        let bytes = word::ready_len(found);
+        let (len, alike) = self.ready_from(first, bytes, most);
+        let alike = if bytes > self.memory.room() { 0 } else { alike };
         self.swap(first, lap, len, Taken::Reading { owner: self.owner, run: len })?;
         self.ask_ahead(first);
         crate::fault::point(crate::fault::Point::Taken);
-        let bytes = word::ready_len(found);
-        self.held = Held { first, len, used: 0, bytes, redelivered: false };
+        self.held = Held { first, len, used: 0, alike, bytes, redelivered: false };
         Ok(())
     }
 
@@ -303,19 +305,36 @@ impl<M: SlotMemory> Receiver<M> {
     /// The first message of the claim that was not looked at.
     #[inline(always)]
     pub fn message(&self) -> Result<Option<Message>, Fault> {
-        let Held { first, len, used, bytes, redelivered } = self.held;
+        match self.message_at_once() {
+            Some(message) => Ok(Some(message)),
+            None => self.message_in_doubt(),
+        }
+    }
+
+    /// As [`Self::message`], of one whose length is known; `None`: ask that.
+    #[inline(always)]
+    pub fn message_at_once(&self) -> Option<Message> {
+        let Held { first, used, alike, bytes, .. } = self.held;
+        (used < alike).then(|| self.show(first + used, bytes, false))
+    }
+
+    /// As [`Self::message`], whatever is known.
+    #[inline(never)]
+    fn message_in_doubt(&self) -> Result<Option<Message>, Fault> {
+        let Held { first, len, used, redelivered, .. } = self.held;
         if used == len {
             return Ok(None);
         }
         let ticket = first + used;
+        Ok(Some(self.show(ticket, self.published(ticket)?, redelivered)))
+    }
+
+    #[inline(always)]
+    fn show(&self, ticket: u64, bytes: u64, redelivered: bool) -> Message {
         let index = self.geometry.index(ticket);
-        let len = if used == 0 { bytes } else { self.published(ticket) };
-        if len > self.memory.room() {
-            return Err(Fault::Slot);
-        }
         self.memory.touch(index, Access::Read);
         let payload = self.memory.payload(index).cast_const();
-        Ok(Some(Message { payload, len: len as usize, ticket, redelivered }))
+        Message { payload, len: bytes as usize, ticket, redelivered }
     }
 
     /// Steps over the message that [`Self::message`] showed.
@@ -360,7 +379,7 @@ impl<M: SlotMemory> Receiver<M> {
 
     #[cold]
     fn release_run(&mut self) {
-        let Held { first, len, used, .. } = self.held;
+        let Held { first, len, used, alike, bytes, .. } = self.held;
         if used == 0 {
             return;
         }
@@ -369,34 +388,40 @@ impl<M: SlotMemory> Receiver<M> {
             let rest = Taken::Reading { owner: self.owner, run: len - used };
             self.store(first + used, rest);
         }
-        for ticket in (first..first + used).rev() {
-            self.memory.touch(self.geometry.index(ticket), Access::Read);
-            // The first goes last: until then senders stay before it, and receivers step over all.
-            self.store(ticket, Taken::Done);
-            crate::fault::point(crate::fault::Point::Releasing);
+        // The first goes last: until then senders stay before it, and receivers step over all.
+        for (lap, slots) in self.geometry.pieces(first, used).into_iter().rev() {
+            let done = Taken::Done.word(lap);
+            for (index, taken) in slots.clone().rev().zip(self.memory.taken_words(slots).rev()) {
+                self.memory.touch(index, Access::Read);
+                // R22, as in `store`.
+                taken.store_release(done);
+                crate::fault::point(crate::fault::Point::Releasing);
+            }
         }
         self.held = Held::default();
         if used < len {
             let (first, len) = (first + used, len - used);
-            self.held = Held { first, len, bytes: self.published(first), ..Held::default() };
+            let alike = alike.saturating_sub(used);
+            self.held = Held { first, len, alike, bytes, ..Held::default() };
         }
     }
 
-    /// How many bytes the sender said of a slot that was claimed already.
-    #[inline(always)]
-    fn published(&self, ticket: u64) -> u64 {
+    /// How many bytes the sender said of a slot that was claimed already, perhaps by another receiver.
+    fn published(&self, ticket: u64) -> Result<u64, Fault> {
         let index = self.geometry.index(ticket);
         let lap = self.geometry.lap(ticket);
         // A21, as in try_take.
-        let flag = self.memory.flag(index).load_acquire();
-        if word::is_ready(flag, lap) { word::ready_len(flag) } else { self.settled(index, lap) }
-    }
-
-    /// The same from the senders' word, of a slot whose flag was written over.
-    #[cold]
-    fn settled(&self, index: u64, lap: Lap) -> u64 {
-        let sent = self.memory.sent(index).load_acquire();
-        if word::is_ready(sent, lap) { word::ready_len(sent) } else { UNREADABLE }
+        let mut word = self.memory.flag(index).load_acquire();
+        if !word::is_ready(word, lap) {
+            // A flag that was written over.
+            word = self.memory.sent(index).load_acquire();
+        }
+        let len = word::ready_len(word);
+        if word::is_ready(word, lap) && len <= self.memory.room() {
+            Ok(len)
+        } else {
+            Err(Fault::Slot)
+        }
     }
 
     /// Leaves: what was looked at is released, the rest goes to whoever comes. Returns how many went.
@@ -430,21 +455,39 @@ impl<M: SlotMemory> Receiver<M> {
         }
     }
 
-    /// How many messages are there in a row, of which the first is known.
+    /// How many messages are there in a row, of which the first has so many bytes; and how many at least, from
+    /// the front, have as many.
     #[inline(always)]
-    fn ready_from(&self, first: u64, most: u64) -> u64 {
+    fn ready_from(&self, first: u64, bytes: u64, most: u64) -> (u64, u64) {
         if most == 1 {
-            return 1;
+            return (1, 1);
         }
         let most = most.min(self.geometry.run_max());
-        (1..most)
-            .find(|behind| {
-                let ticket = first + behind;
-                // A21, as in try_take.
-                let found = self.memory.flag(self.geometry.index(ticket)).load_acquire();
-                !word::is_ready(found, self.geometry.lap(ticket))
-            })
-            .unwrap_or(most)
+        let [(lap, slots), (next_lap, more)] = self.geometry.pieces(first + 1, most - 1);
+        let expected = Sent::Ready { len: bytes }.word(lap);
+        // A21, all, as in try_take.
+        let mut words = self.memory.flags(slots).map(SlotWord::load_acquire);
+        let mut alike = 1;
+        let other = loop {
+            match words.next() {
+                Some(word) if word == expected => alike += 1,
+                other => break other,
+            }
+        };
+        let mut ready = alike;
+        for word in other.into_iter().chain(words) {
+            if !word::is_ready(word, lap) {
+                return (ready, alike);
+            }
+            ready += 1;
+        }
+        for word in self.memory.flags(more).map(SlotWord::load_acquire) {
+            if !word::is_ready(word, next_lap) {
+                return (ready, alike);
+            }
+            ready += 1;
+        }
+        (ready, alike)
     }
 
     /// Whether the slot holds no message and never will in this lap; false: look at `next` again.
@@ -607,9 +650,7 @@ impl<M: SlotMemory> Receiver<M> {
             }
             let laps = lap.since(self.geometry.lap(self.next));
             let first = self.geometry.ticket(index, self.next, laps);
-            // Made visible by whoever claimed it first; A21 again, for this receiver.
-            let bytes = self.published(first);
-            self.held = Held { first, len: 1, used: 0, bytes, redelivered: true };
+            self.held = Held { first, len: 1, redelivered: true, ..Held::default() };
             return Ok(true);
         }
         self.returns = returns;

@@ -122,6 +122,7 @@ impl<M: SlotMemory> Sender<M> {
     #[cold]
     #[inline(never)]
     fn claim_in_doubt(&mut self, most: u64) -> Result<(), ClaimError> {
+        let most = most.min(self.geometry.run_max());
         let mut failures = 0;
         let mut taken = 0;
         for _ in 0..self.geometry.patience() {
@@ -139,7 +140,7 @@ impl<M: SlotMemory> Sender<M> {
                 continue;
             }
             self.keep_hint(first);
-            let len = most.min(self.free - first).min(self.geometry.run_max());
+            let len = most.min(self.free - first);
             if self.claim(first, lap, found, len) {
                 return Ok(());
             }
@@ -173,18 +174,21 @@ impl<M: SlotMemory> Sender<M> {
     /// Call only while fewer are filled than claimed.
     #[inline(always)]
     pub fn payload(&self) -> *mut u8 {
-        self.payload_after(0)
-    }
-
-    /// As [`Self::payload`], when so many more are filled.
-    #[inline(always)]
-    pub fn payload_after(&self, more: u64) -> *mut u8 {
-        debug_assert!(self.run.filled + more < self.run.len);
-        let ticket = self.run.first + self.run.filled + more;
+        debug_assert!(self.run.filled < self.run.len);
+        let ticket = self.run.first + self.run.filled;
         let index = self.geometry.index(ticket);
         self.memory.prefetch(self.geometry.index(ticket + SEND_AHEAD), Access::Write);
         self.memory.touch(index, Access::Write);
         self.memory.payload(index)
+    }
+
+    /// The same for the next `count` slots, of which no more may be than are claimed and not filled.
+    #[inline(always)]
+    pub fn payloads(&self, count: u64) -> impl Iterator<Item = *mut u8> {
+        debug_assert!(self.run.filled + count <= self.run.len);
+        let ticket = self.run.first + self.run.filled;
+        let ahead = self.geometry.index(ticket + SEND_AHEAD);
+        self.memory.payloads(self.geometry.index(ticket), ahead, count)
     }
 
     /// Makes the first `bytes` of [`Self::payload`] a message, to be published with the others.
@@ -198,16 +202,37 @@ impl<M: SlotMemory> Sender<M> {
     pub fn fill_many(&mut self, count: u64, bytes: u64) {
         let Run { first, len, filled, .. } = self.run;
         debug_assert!(filled + count <= len && bytes <= LEN_MAX);
-        for ticket in first + filled..first + filled + count {
-            self.memory.touch(self.geometry.index(ticket), Access::Write);
-            if ticket == first {
-                self.run.first_bytes = bytes;
-            } else {
-                // Nobody looks at it before the first one's says that the claim is over.
-                self.settle(ticket, Sent::Ready { len: bytes });
+        let (mut ticket, mut left) = (first + filled, count);
+        if filled == 0 && count > 0 {
+            self.memory.touch(self.geometry.index(first), Access::Write);
+            self.run.first_bytes = bytes;
+            (ticket, left) = (first + 1, count - 1);
+        }
+        // Nobody looks at these before the first one's word says that the claim is over.
+        for (lap, slots) in self.geometry.pieces(ticket, left) {
+            let word = Sent::Ready { len: bytes }.word(lap);
+            let words = self.memory.sent_words(slots.clone());
+            for ((index, flag), sent) in slots.clone().zip(self.memory.flags(slots)).zip(words) {
+                self.memory.touch(index, Access::Write);
+                settle_slot(flag, sent, word);
             }
         }
         self.run.filled = filled + count;
+    }
+
+    /// Publishes a claim of one slot, as a message of so many bytes. False: the claim is none such.
+    #[inline(always)]
+    pub fn publish_one(&mut self, bytes: u64) -> bool {
+        let Run { first, len, filled, .. } = self.run;
+        debug_assert!(filled < len && bytes <= LEN_MAX);
+        if len != 1 {
+            return false;
+        }
+        self.memory.touch(self.geometry.index(first), Access::Write);
+        crate::fault::point(crate::fault::Point::Publishing);
+        self.settle(first, Sent::Ready { len: bytes });
+        self.run = Run::default();
+        true
     }
 
     /// Publishes what was filled, all of it or, under a crash, nothing. Slots that were claimed beyond
@@ -242,15 +267,11 @@ impl<M: SlotMemory> Sender<M> {
         }
     }
 
-    /// R21, both, pair with A21 in Receiver::try_take. The flag first: the slot is this sender's until the
-    /// senders' word says otherwise, and a flag stored later might hit a claim of the next lap.
     #[inline(always)]
     fn settle(&self, ticket: u64, state: Sent) {
         let index = self.geometry.index(ticket);
         let word = state.word(self.geometry.lap(ticket));
-        self.memory.flag(index).store_release(word);
-        crate::fault::point(crate::fault::Point::Flagged);
-        self.memory.sent(index).store_release(word);
+        settle_slot(self.memory.flag(index), self.memory.sent(index), word);
     }
 
     /// The slot is not to be had in this lap: on to the next claim, or why not.
@@ -356,27 +377,26 @@ impl<M: SlotMemory> Sender<M> {
     /// settled. False: others have used this one meanwhile.
     #[cold]
     fn look_ahead(&mut self, first: u64) -> Result<bool, ClaimError> {
-        let end = first + LOOK_AHEAD.min(self.geometry.mask + 1);
         self.free = first;
-        let mut free = first;
-        while free < end {
-            let before = self.geometry.lap(free).before();
-            let index = self.geometry.index(free);
-            // A22, pairs with R22 in Receiver::release: whoever read the message is through with it.
-            let found = self.memory.taken(index).load_acquire();
-            if found != Taken::Done.word(before) {
-                if free == first {
-                    return self.is_past(first, found);
+        // A22, pairs with R22 in Receiver::release: whoever read the message is through with it.
+        let found = self.memory.taken(self.geometry.index(first)).load_acquire();
+        if found != Taken::Done.word(self.geometry.lap(first).before()) {
+            return self.is_past(first, found);
+        }
+        let mut free = first + 1;
+        'look: for (lap, slots) in
+            self.geometry.pieces(free, LOOK_AHEAD.min(self.geometry.mask + 1) - 1)
+        {
+            let (before, done) = (lap.before(), Taken::Done.word(lap.before()));
+            let words = self.memory.sent_words(slots.clone());
+            for (taken, sent) in self.memory.taken_words(slots).zip(words) {
+                // A22, as above. And its sender may have set the flag, and not settled its word yet: that
+                // store must not come after a claim that covers the slot. Of the first one the caller knows.
+                if taken.load_acquire() != done || !word::is_settled(sent.load_acquire(), before) {
+                    break 'look;
                 }
-                break;
+                free += 1;
             }
-            // Its sender may have set the flag, and not settled its word yet: that store must not come after
-            // a claim that covers the slot. Of the first one the caller knows.
-            let is_settled = || word::is_settled(self.memory.sent(index).load_acquire(), before);
-            if free > first && !is_settled() {
-                break;
-            }
-            free += 1;
         }
         self.free = free;
         Ok(true)
@@ -436,4 +456,13 @@ impl<M: SlotMemory> Sender<M> {
         }
         is_ended
     }
+}
+
+/// R21, both, pair with A21 in Receiver::try_take. The flag first: the slot is this sender's until the
+/// senders' word says otherwise, and a flag stored later might hit a claim of the next lap.
+#[inline(always)]
+fn settle_slot<W: SlotWord>(flag: &W, sent: &W, word: u64) {
+    flag.store_release(word);
+    crate::fault::point(crate::fault::Point::Flagged);
+    sent.store_release(word);
 }

@@ -45,6 +45,12 @@ impl Lap {
         Self(self.0.wrapping_sub(1 << LAP_SHIFT))
     }
 
+    /// The one after.
+    #[inline(always)]
+    pub fn after(self) -> Self {
+        Self(self.0.wrapping_add(1 << LAP_SHIFT))
+    }
+
     /// How many laps after `other`; negative: before.
     #[inline(always)]
     pub fn since(self, other: Self) -> i64 {
@@ -253,7 +259,7 @@ mod tests {
         assert_eq!((Sent::Nothing.word(first), Sent::Nothing.word(last)), (0, LAP_MASK));
         assert_eq!(first.since(last), 1);
         assert_eq!(last.since(first), -1);
-        assert_eq!(first.before(), last);
+        assert_eq!((first.before(), last.after()), (last, first));
         assert_eq!(Lap::of(5, 0).since(Lap::of(7, 0)), -2);
         assert_eq!(Lap::of(8, 3), Lap::of(1, 0));
     }
