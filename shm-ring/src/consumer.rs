@@ -209,10 +209,7 @@ impl Consumer {
         if self.reader.is_foreign() {
             return Err(RecvError::Forked);
         }
-        while !self.look()? {
-            self.wait_for_message(timeout)?;
-        }
-        Ok(())
+        if self.look()? { Ok(()) } else { self.wait_for_message(timeout) }
     }
 
     /// Whether there is a message. Finding the ring empty publishes the head.
@@ -447,6 +444,11 @@ impl Waiter for Consumer {
     #[inline(always)]
     fn poll(&mut self) -> Result<bool, RecvError> {
         self.look()
+    }
+
+    #[inline(always)]
+    fn sees_nothing(&self) -> bool {
+        self.reader.is_empty()
     }
 
     fn glance(&mut self) -> Result<(), RecvError> {

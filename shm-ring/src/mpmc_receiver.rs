@@ -407,6 +407,11 @@ impl Waiter for Waiting<'_> {
         self.receiver.look(self.most)
     }
 
+    #[inline(always)]
+    fn sees_nothing(&self) -> bool {
+        self.receiver.receiver.sees_nothing()
+    }
+
     fn glance(&mut self) -> Result<(), RecvError> {
         self.look_round()?;
         if let Some(holder) = self.receiver.receiver.held_up_by() {

@@ -295,6 +295,13 @@ impl<M: SlotMemory> Receiver<M> {
         std::mem::take(&mut self.streak) == STREAK
     }
 
+    /// Whether [`Self::try_take`] would find nothing: one load, for those who look again and again.
+    #[inline(always)]
+    pub fn sees_nothing(&self) -> bool {
+        let found = self.memory.flag(self.geometry.index(self.next)).load_relaxed();
+        word::is_settled(found, self.geometry.lap(self.next).before()) && !self.may_return
+    }
+
     /// Whether there is a message after those claimed, unless another receiver takes it.
     #[inline]
     pub fn sees_more(&self) -> bool {
