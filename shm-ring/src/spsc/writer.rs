@@ -46,6 +46,9 @@ pub struct Claim {
     at: u64,
     /// Bytes of the record.
     size: u64,
+    /// Payload bytes that are probably committed, and the size of their record: what makes sizes of lengths
+    /// would be looked up again behind the message's stores, and both lengths are mostly constants.
+    likely: (u64, u64),
 }
 
 impl Claim {
@@ -228,7 +231,7 @@ impl<M: RingMemory> Writer<M> {
             self.make_room(len, size)?;
         }
         self.prefetch(size);
-        Ok(Claim { len, at: self.tail.front, size })
+        Ok(Claim { len, at: self.tail.front, size, likely: (len, size) })
     }
 
     /// The longest run of free bytes in one piece at the tail, as known: for a serialiser that
@@ -238,8 +241,11 @@ impl<M: RingMemory> Writer<M> {
     pub fn claim_run(&mut self, likely: usize) -> Option<Claim> {
         let at = self.tail.front;
         let len = self.tail.bound.checked_sub(at + self.payload_offset)?;
-        self.prefetch((likely as u64).wrapping_add(self.round) & self.align);
-        Some(Claim { len, at, size: len + self.payload_offset })
+        let likely = likely as u64;
+        let likely_size = likely.wrapping_add(self.round) & self.align;
+        self.prefetch(likely_size);
+        let size = len + self.payload_offset;
+        Some(Claim { len, at, size, likely: (likely, likely_size) })
     }
 
     /// Asks for two lines: the terminator's, so that it comes from the reader's cache at the same time
@@ -309,7 +315,10 @@ impl<M: RingMemory> Writer<M> {
     ) -> Result<(), Foreign> {
         let len = len as u64;
         debug_assert!(len <= claim.len);
-        let size = (len + self.round) & self.align;
+        let size = match claim.likely {
+            (likely, size) if likely == len => size,
+            _ => (len + self.round) & self.align,
+        };
         self.commit(Claim { len, size, ..claim }, publish)
     }
 
