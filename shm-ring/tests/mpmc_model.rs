@@ -2,7 +2,7 @@
 //! shared memory, deaths proven and swept by anybody, and newcomers that take the numbers of the dead.
 //!
 //! What runs is the real code of `mpmc`, on a memory that counts each access as one step
-//! (`mpmc_model/machine.rs`). The search (`mpmc_model/search.rs`) visits every state once and then asks
+//! (`mpmc_model/machine.rs`, `operation.rs`, `key.rs`). The search (`mpmc_model/search.rs`) visits every state once and then asks
 //! of each whether everything can still come to a good end. A library would have the search, but not
 //! that question ("from every state there is a way"), and it would want the algorithm written anew.
 //!

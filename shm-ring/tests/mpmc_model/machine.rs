@@ -5,15 +5,18 @@
 //! makes one more, runs on to the next, and is thrown away there. So its state is the handle as the
 //! operation began, and those answers. Which states are held for one is told at [`Reduce`].
 
+#[path = "key.rs"]
+mod key;
+#[path = "operation.rs"]
+mod operation;
+
 use std::cell::RefCell;
-use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use ringway_shm::mpmc::word::{self, Sent, Taken};
-use ringway_shm::mpmc::{
-    Access, ClaimError, Living, Owner, Receiver, Redeliver, Sender, SlotMemory, SlotWord,
-    TakeError, sweep,
-};
+use ringway_shm::mpmc::{Access, Living, Owner, Receiver, Redeliver, Sender, SlotMemory, SlotWord};
+
+use operation::perform;
 
 /// What somebody does, again and again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -736,74 +739,9 @@ impl State {
             && !newcomers.iter().any(may_take)
     }
 
-    /// By what the search tells states apart.
-    pub fn key(&self, scene: &Scene) -> u128 {
-        if scene.reduce == Reduce::Nothing {
-            return fingerprint(|hasher| self.hash(hasher));
-        }
-        let keys = scene
-            .exchanges()
-            .map(|places| fingerprint(|hasher| self.hash_exchanged(&places, hasher)));
-        keys.min().unwrap()
-    }
-
-    /// What all share, whatever the numbers of those that are alike.
-    pub fn memory(&self, scene: &Scene) -> u128 {
-        let keys =
-            scene.exchanges().map(|places| fingerprint(|hasher| self.hash_memory(&places, hasher)));
-        keys.min().unwrap()
-    }
-
     /// Whether nobody is in the middle of anything.
     pub fn is_quiet(&self) -> bool {
         self.procs.iter().all(|proc| proc.op.is_none())
-    }
-
-    /// Hashes what all share with each number in another's place.
-    fn hash_memory(&self, places: &[u8; MOST_PARTS], hasher: &mut impl Hasher) {
-        let Shared { words, payload, lives, epochs, delivered, committed, died } = &self.shared;
-        for (at, &found) in words.iter().enumerate() {
-            let names = owner_in(at, found).is_some();
-            hasher.write_u64(if names { exchanged(found, places) } else { found });
-        }
-        for &message in payload {
-            let from = usize::from(message >> 4);
-            hasher.write_u8(if message == 0 { 0 } else { places[from] << 4 | message & 0xf });
-        }
-        for old in from(places) {
-            (lives[old], epochs[old], delivered[old], committed[old]).hash(hasher);
-        }
-        (died, self.crashes).hash(hasher);
-    }
-
-    /// Hashes the state with each number in another's place.
-    fn hash_exchanged(&self, places: &[u8; MOST_PARTS], hasher: &mut impl Hasher) {
-        self.hash_memory(places, hasher);
-        let from = from(places);
-        for proc in from.iter().filter_map(|&old| self.procs.get(old)) {
-            let Proc { life, number, handle: _, sent, swept, last, op, log, now, .. } = proc;
-            let has_number = *life == Life::Alive || op.is_some();
-            let number = if has_number { places[usize::from(*number)] } else { 0 };
-            (life, number, sent, proc.kept, proc.passes_over).hash(hasher);
-            for old in from {
-                (swept[old], last[old]).hash(hasher);
-            }
-            match op {
-                Some(Op::Sweep(dead, epoch)) => Some(Op::Sweep(places[usize::from(*dead)], *epoch)),
-                op => *op,
-            }
-            .hash(hasher);
-            match now {
-                Handle::None => hasher.write_u8(0),
-                Handle::Sends(sender) => sender.of_owner(number.into()).hash(hasher),
-                Handle::Receives(receiver) => receiver.of_owner(number.into()).hash(hasher),
-            }
-            for &answer in &log[proc.forgotten..] {
-                let names = answer & NAMES != 0;
-                hasher.write_u64(if names { exchanged(answer, places) } else { answer });
-            }
-            proc.since.hash(hasher);
-        }
     }
 
     /// Most messages that go with a dead receiver.
@@ -873,55 +811,11 @@ impl Proc {
     }
 }
 
-impl Scene {
-    /// Every way to exchange parties with the same part: by number, whose place it takes. A newcomer is
-    /// nobody's like, and has the number of a process that is.
-    fn exchanges(&self) -> impl Iterator<Item = [u8; MOST_PARTS]> {
-        let mut all = vec![[0, 1, 2, 3, 4]];
-        for a in 0..self.parts.len() {
-            for b in 0..a {
-                if self.parts[a] == self.parts[b] {
-                    for at in 0..all.len() {
-                        let mut places = all[at];
-                        places.swap(a, b);
-                        if !all.contains(&places) {
-                            all.push(places);
-                        }
-                    }
-                }
-            }
-        }
-        all.into_iter()
-    }
-}
-
-/// The word with its owner's number exchanged.
-fn exchanged(word: u64, places: &[u8; MOST_PARTS]) -> u64 {
-    let owner = usize::from((word >> 4) as u16 & 0xfff);
-    word & !(0xfff << 4) | u64::from(places[owner]) << 4
-}
-
-/// Which number comes into each place.
-fn from(places: &[u8; MOST_PARTS]) -> [usize; MOST_PARTS] {
-    let mut from = [0; MOST_PARTS];
-    for (old, &new) in places.iter().enumerate() {
-        from[usize::from(new)] = old;
-    }
-    from
-}
-
 fn to_send(part: &Part) -> u8 {
     match part {
         Part::Sender { batches } | Part::Waster { batches } => batches.iter().sum(),
         Part::Receiver { .. } => 0,
     }
-}
-
-/// 128 bits: among 10^8 states a collision is as likely as one in 10^22.
-fn fingerprint(hash: impl FnOnce(&mut Fingerprint)) -> u128 {
-    let mut hasher = Fingerprint { low: 0x9e37_79b9_7f4a_7c15, high: 0xc2b2_ae3d_27d4_eb4f };
-    hash(&mut hasher);
-    u128::from(hasher.high) << 64 | u128::from(hasher.low)
 }
 
 fn part(scene: &Scene, process: usize) -> &Part {
@@ -945,181 +839,4 @@ fn with_new_memory(shared: &Shared, build: impl Fn() -> Handle) -> Handle {
         run.at = 0;
     });
     build()
-}
-
-/// The operation, from its beginning. Returns how many messages were committed.
-fn perform(
-    scene: &Scene,
-    part: &Part,
-    op: Op,
-    number: u8,
-    process: u8,
-    sent: u8,
-    own: &mut Handle,
-) -> Result<u8, String> {
-    match (op, &mut *own) {
-        (Op::Send, Handle::Sends(sender)) => send(sender, part, process, sent),
-        (Op::Receive, Handle::Receives(receiver)) => receive(receiver, part).map(|()| 0),
-        (Op::Sweep(dead, _), _) => {
-            let memory = Memory { slots: scene.slots };
-            let dead = Owner::from(dead);
-            if matches!(scene.trust, Trust::Copied | Trust::EarlyFlag | Trust::NoFlag) {
-                (0..scene.slots).for_each(|slot| end_claim(&memory, slot, dead, scene.trust));
-            }
-            let outcome = if scene.trust == Trust::StaleProof {
-                let proof = Kernel.is_dead(dead);
-                sweep(&memory, dead, scene.redeliver, &|_| proof)
-            } else {
-                sweep(&memory, dead, scene.redeliver, &Kernel)
-            };
-            outcome.map(|_| 0).map_err(|fault| fault.to_string())
-        }
-        (Op::Join, _) => {
-            if step(Step::TakeLock) == 0 {
-                // The process ends, its number is another's.
-                return Ok(0);
-            }
-            if !matches!(scene.trust, Trust::NoSweepOnJoin | Trust::NoSweep) {
-                let memory = Memory { slots: scene.slots };
-                sweep(&memory, number.into(), scene.redeliver, &|_| true)
-                    .map_err(|fault| fault.to_string())?;
-            }
-            *own = handle(scene, part, number.into());
-            step(Step::FillEntry);
-            Ok(0)
-        }
-        (op, _) => unreachable!("{op:?}"),
-    }
-}
-
-/// What `sweep` does about a sender's claim of one slot, or that with a fault.
-fn end_claim(memory: &Memory, slot: u64, dead: Owner, trust: Trust) {
-    forget([4, slot, 0]);
-    let (own_word, flag) = (memory.sent(slot), memory.flag(slot));
-    let found = own_word.load_acquire();
-    if !matches!(Sent::read(found), Ok(Sent::Writing { owner, run: 1 }) if owner == dead) {
-        return;
-    }
-    let lap = word::lap(found);
-    let early = (trust == Trust::EarlyFlag).then(|| flag.load_acquire());
-    if !Kernel.is_dead(dead) {
-        return;
-    }
-    let flagged = match trust {
-        Trust::NoFlag => Sent::Nothing.word(lap.before()),
-        _ => early.unwrap_or_else(|| flag.load_acquire()),
-    };
-    if own_word.load_acquire() != found {
-        return;
-    }
-    if word::is_ready(flagged, lap) {
-        let _ = own_word.replace(found, flagged);
-        return;
-    }
-    if word::is_settled(flagged, lap.before()) {
-        let _ = flag.replace(flagged, Sent::Nothing.word(lap));
-    }
-    let _ = own_word.replace(found, Sent::Nothing.word(lap));
-}
-
-fn send(sender: &mut Sender<Memory>, part: &Part, process: u8, sent: u8) -> Result<u8, String> {
-    let (Part::Sender { batches } | Part::Waster { batches }) = part else { unreachable!() };
-    // The rest of the batch that this message belongs to.
-    let mut left = 0;
-    for size in batches {
-        left += size;
-        if left > sent {
-            break;
-        }
-    }
-    match sender.try_claim((left - sent).into()) {
-        Ok(()) => {}
-        Err(ClaimError::Full(_)) => return Ok(0),
-        Err(ClaimError::Corrupt(fault)) => return Err(fault.to_string()),
-    }
-    let mut count = sender.claimed();
-    if count == 1 {
-        // As a message by itself goes.
-        forget([6, 1, 0]);
-        let _ = sender.payload();
-        step(Step::Write(process << 4 | (sent + 1)));
-        forget([7, 0, 0]);
-        RUN.with_borrow_mut(|run| run.commits = Some(sent + 1));
-        return if sender.publish_one(0) { Ok(1) } else { Err("one slot is not one".into()) };
-    }
-    if matches!(part, Part::Waster { .. }) && count > 1 {
-        count -= 1;
-    }
-    for index in 1..=count as u8 {
-        forget([6, index.into(), 0]);
-        let _ = sender.payload();
-        step(Step::Write(process << 4 | (sent + index)));
-        sender.fill(0);
-    }
-    forget([7, 0, 0]);
-    RUN.with_borrow_mut(|run| run.commits = Some(sent + count as u8));
-    sender.publish();
-    Ok(count as u8)
-}
-
-fn receive(receiver: &mut Receiver<Memory>, part: &Part) -> Result<(), String> {
-    let Part::Receiver { most, partial } = part else { unreachable!() };
-    if receiver.held() == 0 {
-        receiver.notice_returns();
-        forget([8, 0, 0]);
-        match receiver.try_take(*most) {
-            Ok(()) => {}
-            Err(TakeError::Empty(_)) => return Ok(()),
-            Err(TakeError::Corrupt(fault)) => return Err(fault.to_string()),
-        }
-    }
-    forget([9, 0, 0]);
-    while let Some(message) = receiver.message().map_err(|fault| fault.to_string())? {
-        step(Step::Read { redelivered: message.redelivered });
-        receiver.advance();
-        forget([if *partial { 10 } else { 9 }, 0, 0]);
-        if *partial {
-            break;
-        }
-    }
-    forget([10, 0, 0]);
-    receiver.release();
-    Ok(())
-}
-
-struct Fingerprint {
-    low: u64,
-    high: u64,
-}
-
-impl Hasher for Fingerprint {
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.write_u64(u64::from_le_bytes(word));
-        }
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        self.low = mix(self.low ^ word, 0xff51_afd7_ed55_8ccd);
-        self.high = mix(self.high.wrapping_add(word), 0xc4ce_b9fe_1a85_ec53);
-    }
-
-    fn write_u8(&mut self, byte: u8) {
-        self.write_u64(byte.into());
-    }
-
-    fn write_usize(&mut self, word: usize) {
-        self.write_u64(word as u64);
-    }
-
-    fn finish(&self) -> u64 {
-        self.low
-    }
-}
-
-fn mix(word: u64, by: u64) -> u64 {
-    let word = (word ^ word >> 29).wrapping_mul(by);
-    word ^ word >> 32
 }
