@@ -57,6 +57,8 @@ mod participants;
 #[cfg(not(loom))]
 mod party;
 #[cfg(not(loom))]
+mod prefetch;
+#[cfg(not(loom))]
 mod producer;
 #[cfg(not(loom))]
 mod publisher;

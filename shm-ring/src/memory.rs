@@ -65,12 +65,12 @@ pub struct Boundary {
     pub sequence: u64,
 }
 
-/// What a payload is touched for.
+/// What a message is touched for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// By the consumer, before release.
+    /// By who receives it, before release.
     Read,
-    /// By the producer, before commit.
+    /// By who sends it, before publication.
     Write,
 }
 

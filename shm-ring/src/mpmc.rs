@@ -50,7 +50,7 @@ mod repair;
 mod send;
 pub mod word;
 
-pub use memory::{Access, SlotMemory, SlotWord};
+pub use memory::{SlotMemory, SlotWord};
 pub use receive::{Glance, Message, Receiver, TakeError};
 pub use repair::{Living, Redeliver, Repaired, sweep};
 pub use send::{ClaimError, Sender};

@@ -19,7 +19,9 @@ use crate::layout::{
     SECTION_TAKEN, SEGMENT_MAGIC, Section,
 };
 use crate::liveness::Identity;
-use crate::mpmc::{Access, SlotMemory};
+use crate::memory::Access;
+use crate::mpmc::SlotMemory;
+use crate::prefetch::ask_for;
 use crate::segment;
 use crate::sync::Word;
 
@@ -318,29 +320,4 @@ impl Lines {
             ask_for(slot.wrapping_add(2 * LINE), access);
         }
     }
-}
-
-/// Asks for a line.
-#[inline(always)]
-fn ask_for(line: *const u8, access: Access) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch reads and writes nothing that a program can see, and never faults, whatever the
-    // address; processors without it take it for a nop.
-    #[allow(clippy::pointers_in_nomem_asm_block, reason = "nothing behind it is accessed")]
-    unsafe {
-        match access {
-            Access::Write => std::arch::asm!(
-                "prefetchw [{line}]",
-                line = in(reg) line,
-                options(nostack, nomem, preserves_flags)
-            ),
-            Access::Read => std::arch::asm!(
-                "prefetcht0 [{line}]",
-                line = in(reg) line,
-                options(nostack, nomem, preserves_flags)
-            ),
-        }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (line, access);
 }

@@ -25,6 +25,7 @@ use crate::memory::{Boundary, RingMemory, released_by};
 use crate::options::Overflow;
 use crate::overwrite::Leash;
 use crate::participants::Table;
+use crate::prefetch::ask_to_write;
 use crate::spsc::Geometry;
 use crate::sync::Word;
 
@@ -291,21 +292,7 @@ unsafe impl RingMemory for SegmentMemory {
 
     #[inline(always)]
     fn prefetch_write<const AHEAD: usize>(&self, offset: u64) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a prefetch reads and writes nothing that a program can see, and never faults,
-        // whatever the address; processors without it take it for a nop.
-        #[allow(clippy::pointers_in_nomem_asm_block, reason = "nothing behind it is accessed")]
-        unsafe {
-            std::arch::asm!(
-                "prefetchw [{ring} + {offset} + {ahead}]",
-                ring = in(reg) self.ring.as_ptr(),
-                offset = in(reg) offset,
-                ahead = const AHEAD,
-                options(nostack, nomem, preserves_flags)
-            );
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = offset;
+        ask_to_write::<AHEAD>(self.ring.as_ptr(), offset);
     }
 
     #[inline]

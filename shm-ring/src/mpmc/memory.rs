@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use crate::memory::Access;
 use crate::sync::Word;
 
 /// A shared word: [`Word`], or a model's, that counts each access as a step.
@@ -120,15 +121,6 @@ pub unsafe trait SlotMemory {
     fn touch(&self, index: u64, access: Access) {
         let _ = (index, access);
     }
-}
-
-/// What a message is touched for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// By a receiver, before release.
-    Read,
-    /// By a sender, before publication.
-    Write,
 }
 
 #[cfg(any(test, loom, feature = "testing"))]

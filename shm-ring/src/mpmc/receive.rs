@@ -1,9 +1,10 @@
 //! The receiver's half: claims messages, shows them, gives their slots back.
 
-use super::memory::{Access, SlotMemory, SlotWord};
+use super::memory::{SlotMemory, SlotWord};
 use super::word::{self, Lap, Owner, Sent, Taken};
 use super::{Geometry, Holder, STEPS_PER_HINT, TICKETS, back_off, help, look};
 use crate::error::Fault;
+use crate::memory::Access;
 
 /// How many slots ahead a receiver in a stream asks for what it will read.
 const TAKE_AHEAD: u64 = 8;

@@ -1,10 +1,11 @@
 //! The sender's half: claims slots, fills them, publishes them or gives them up.
 
-use super::memory::{Access, SlotMemory, SlotWord};
+use super::memory::{SlotMemory, SlotWord};
 use super::receive::announce_returns;
 use super::word::{self, LEN_MAX, Lap, Owner, Sent, Taken};
 use super::{Geometry, Holder, STEPS_PER_HINT, TICKETS, back_off, help, look};
 use crate::error::Fault;
+use crate::memory::Access;
 
 /// Slots looked at in advance when the known free ones are used up: eight lines of receivers' words,
 /// fetched at once instead of one at a time.

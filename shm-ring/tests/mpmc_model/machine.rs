@@ -13,8 +13,9 @@ mod operation;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use ringway_shm::memory::Access;
 use ringway_shm::mpmc::word::{self, Sent, Taken};
-use ringway_shm::mpmc::{Access, Living, Owner, Receiver, Redeliver, Sender, SlotMemory, SlotWord};
+use ringway_shm::mpmc::{Living, Owner, Receiver, Redeliver, Sender, SlotMemory, SlotWord};
 
 use operation::perform;
 
