@@ -12,6 +12,7 @@
 //! - `R2` release: the reader's Release of its head; `A2` the look at it in `RingMemory::released`.
 //! - `R3` progress: the reader's Release of `received`; `A3` a successor's look.
 
+mod ahead;
 mod reader;
 mod writer;
 

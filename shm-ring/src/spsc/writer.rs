@@ -1,6 +1,7 @@
 //! The writer's half of the SPSC ring: where the next record goes, whether there is room, and how it is
 //! published.
 
+use super::ahead::Ahead;
 use super::{Geometry, max_record};
 use crate::error::Fault;
 use crate::home::{Foreign, Homed, Homing};
@@ -12,16 +13,6 @@ use crate::memory::{Access, Boundary, RingMemory};
 
 /// Positions are multiples of it.
 const POSITION_UNIT: u64 = 16;
-
-/// How far ahead of the tail the writer asks for lines, in bytes. From 128 to 512 a stream of 64-byte
-/// typed messages goes at 1.3 times the rate without; at 1024 a 4 MiB ring loses it again
-/// (`ringway-bench stream --size 64 --systems ringway-shm-raw,ringway-shm-typed`). It does not do for
-/// the terminator: who polls the record before it draws that line away again, and a round trip of 48
-/// bytes takes twice as long (`ringway-bench pingpong --size 48`).
-const PREFETCH_AHEAD: usize = 512;
-
-/// Bytes that caches hand around together.
-const LINE: u64 = 64;
 
 /// Why a claim was not granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +83,7 @@ pub struct Writer<M> {
     /// Where in the ring it belongs.
     withheld_at: u64,
     flushes: u64,
+    ahead: Ahead,
     /// Sticky: a ring that made no sense once is not written any more.
     broken: Option<Fault>,
 }
@@ -140,6 +132,7 @@ impl<M: RingMemory> Writer<M> {
             withheld: 0,
             withheld_at: 0,
             flushes: 0,
+            ahead: Ahead::new(capacity),
             broken: None,
             memory,
         };
@@ -230,8 +223,9 @@ impl<M: RingMemory> Writer<M> {
         if len >= LEN_LIMIT || self.tail.front + size > self.tail.bound {
             self.make_room(len, size)?;
         }
-        self.prefetch(size);
-        Ok(Claim { len, at: self.tail.front, size, likely: (len, size) })
+        let at = self.tail.front;
+        self.ask_ahead(at, len, size);
+        Ok(Claim { len, at, size, likely: (len, size) })
     }
 
     /// The longest run of free bytes in one piece at the tail, as known: for a serialiser that
@@ -243,21 +237,25 @@ impl<M: RingMemory> Writer<M> {
         let len = self.tail.bound.checked_sub(at + self.payload_offset)?;
         let likely = likely as u64;
         let likely_size = likely.wrapping_add(self.round) & self.align;
-        self.prefetch(likely_size);
+        self.ask_ahead(at, likely, likely_size);
         let size = len + self.payload_offset;
         Some(Claim { len, at, size, likely: (likely, likely_size) })
     }
 
-    /// Asks for two lines: the terminator's, so that it comes from the reader's cache at the same time
-    /// as the payload's and not after it, and one that a stream will write [`PREFETCH_AHEAD`] bytes
-    /// from now. A record that ends in the line it began in needs neither.
     #[inline(always)]
-    fn prefetch(&self, size: u64) {
-        let front = self.tail.front;
-        let end = front.wrapping_add(size);
-        if front ^ end >= LINE {
-            self.memory.prefetch_write::<0>(end);
-            self.memory.prefetch_write::<PREFETCH_AHEAD>(front);
+    fn ask_ahead(&mut self, at: u64, len: u64, size: u64) {
+        Ahead::claimed(&self.memory, at, size);
+        if Ahead::wants_more(len) {
+            self.ask_for_more(at, size);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn ask_for_more(&mut self, at: u64, size: u64) {
+        if self.ahead.claimed_more(&self.memory, at, size) {
+            // A look at its size in every quick commit would cost streams of short messages 4 %.
+            self.tail.quick = NOTHING;
         }
     }
 
@@ -359,6 +357,7 @@ impl<M: RingMemory> Writer<M> {
         self.withheld = 0;
         self.flushes += 1;
         self.settle_pace();
+        self.ahead.flushed(&self.memory, self.tail.front);
         true
     }
 
@@ -522,7 +521,8 @@ impl<M: RingMemory> Writer<M> {
         Ok(())
     }
 
-    /// The first and the last record of a batch, what comes behind padding, and what ends with the lap.
+    /// The first and the last record of a batch, what comes behind padding, what ends with the lap, and what
+    /// is long.
     #[cold]
     #[inline(never)]
     fn commit_slowly(
@@ -563,6 +563,7 @@ impl<M: RingMemory> Writer<M> {
         }
         self.settle_pace();
         self.memory.producer().counters.sent.store_relaxed(sequence.wrapping_add(count));
+        self.ahead.committed(&self.memory, at, size, publish);
         Ok(())
     }
 
