@@ -2,7 +2,6 @@
 //! instructions to come; asked for in time, many come at once. Hints only: nothing here can be wrong, but
 //! late or in the way.
 
-use super::Publish;
 use crate::layout::RECORD_HEADER;
 use crate::memory::RingMemory;
 
@@ -29,7 +28,7 @@ const SHORT: u64 = 2 * LINE - RECORD_HEADER;
 /// Records of more bytes are long: lines are asked for when they were published.
 const MIDDLING: u64 = 512;
 
-/// [`Ahead::long_at`]: no record of the batch is long.
+/// [`Ahead::long_at`]: there is none.
 const NOWHERE: u64 = u64::MAX;
 
 /// What was asked for, and what is still to be.
@@ -39,7 +38,7 @@ pub(super) struct Ahead {
     long_distance: u64,
     /// capacity - 1.
     mask: u64,
-    /// Ring offset of the first long record in a batch that is not published yet, or [`NOWHERE`].
+    /// Ring offset of the first long record that was committed and not published yet, or [`NOWHERE`].
     long_at: u64,
 }
 
@@ -81,37 +80,24 @@ impl Ahead {
         size > MIDDLING
     }
 
-    /// It was committed. If it is long, asks for lines now that it was published: before, they would be in the
-    /// way of its own, and of the reader.
-    pub(super) fn committed(
-        &mut self,
-        memory: &impl RingMemory,
-        at: u64,
-        size: u64,
-        publish: Publish,
-    ) {
-        if size > MIDDLING {
-            match publish {
-                Publish::Now => self.ask_for_next(memory, at, size),
-                Publish::Later if self.long_at == NOWHERE => self.long_at = at,
-                Publish::Later => {}
-            }
+    /// A record was written, and is published now or with its batch.
+    pub(super) fn committed(&mut self, at: u64, size: u64) {
+        if size > MIDDLING && self.long_at == NOWHERE {
+            self.long_at = at;
         }
     }
 
-    /// The batch was published. The next record goes to `front`.
+    /// All that was committed was published, and the next record goes to `front`. Behind a long record asks for
+    /// as many lines as were written since; before, they would have been in the way of its own, and of the
+    /// reader.
     #[inline(always)]
-    pub(super) fn flushed(&mut self, memory: &impl RingMemory, front: u64) {
+    pub(super) fn published(&mut self, memory: &impl RingMemory, front: u64) {
         if self.long_at != NOWHERE {
             let size = front.wrapping_sub(self.long_at) & self.mask;
-            self.ask_for_next(memory, self.long_at, size);
+            let from = self.long_at + self.long_distance.max(size);
+            self.ask(memory, from, (size / LINE).min(MOST));
             self.long_at = NOWHERE;
         }
-    }
-
-    /// As many lines as `size` bytes from `at` on take, where the next as many will be written.
-    fn ask_for_next(&self, memory: &impl RingMemory, at: u64, size: u64) {
-        self.ask(memory, at + self.long_distance.max(size), (size / LINE).min(MOST));
     }
 
     fn ask(&self, memory: &impl RingMemory, from: u64, lines: u64) {

@@ -357,7 +357,7 @@ impl<M: RingMemory> Writer<M> {
         self.withheld = 0;
         self.flushes += 1;
         self.settle_pace();
-        self.ahead.flushed(&self.memory, self.tail.front);
+        self.ahead.published(&self.memory, self.tail.front);
         true
     }
 
@@ -545,6 +545,7 @@ impl<M: RingMemory> Writer<M> {
             self.next_lap();
             self.settle_bound();
         }
+        self.ahead.committed(at, size);
         // As in `commit_record`.
         self.memory.word(self.tail.front).store_relaxed(0);
         let (first_at, first) = if self.padding == 0 { (at, header) } else { self.pad(at, header) };
@@ -563,7 +564,9 @@ impl<M: RingMemory> Writer<M> {
         }
         self.settle_pace();
         self.memory.producer().counters.sent.store_relaxed(sequence.wrapping_add(count));
-        self.ahead.committed(&self.memory, at, size, publish);
+        if publish == Publish::Now {
+            self.ahead.published(&self.memory, self.tail.front);
+        }
         Ok(())
     }
 
