@@ -49,6 +49,7 @@ impl<R> Sink<R> {
 impl<R: Rx> Side for Sink<R> {
     fn round(&mut self, _length: Duration) -> Result<Outcome, Fault> {
         let mut rx = self.0.take().ok_or_else(spent)?;
+        let missed_before = rx.missed();
         let mut tally = Tally::default();
         let mut next = 1;
         let mut last = None;
@@ -64,8 +65,9 @@ impl<R: Rx> Side for Sink<R> {
                 next += 1;
             })?;
         }
+        let missed = rx.missed() - missed_before;
         self.0 = Some(rx);
-        Ok(tally.outcome(last.unwrap_or(next)))
+        Ok(tally.outcome(last.unwrap_or(next), missed))
     }
 }
 
@@ -102,8 +104,8 @@ enum Odd {
 /// What a sink remembers of the messages that were not simply the next one.
 #[derive(Default)]
 struct Tally {
-    /// When the measured part began, and the sequence number it began with.
-    begun: Option<(u64, u64)>,
+    /// When the measured part began, the sequence number it began with, and what was skipped before.
+    begun: Option<(u64, u64, u64)>,
     ended_ns: u64,
     skipped: u64,
     altered: u64,
@@ -125,7 +127,7 @@ impl Tally {
             seq = expected - 1;
         }
         if seen.word & MARK != 0 {
-            self.begun = Some((now_ns(), seq + 1));
+            self.begun = Some((now_ns(), seq + 1, self.skipped));
         }
         if seen.word & STOP != 0 {
             self.ended_ns = now_ns();
@@ -134,12 +136,15 @@ impl Tally {
         Odd::GoOn { seq }
     }
 
-    fn outcome(self, last: u64) -> Outcome {
+    /// `missed`: messages that the system said were overwritten.
+    fn outcome(self, last: u64, missed: u64) -> Outcome {
         Outcome {
             received: last.saturating_sub(self.skipped),
-            altered: self.altered,
-            flow: self.begun.map(|(begun_ns, first)| Flow {
-                messages: (last + 1).saturating_sub(first),
+            missed,
+            // What was skipped and not told is lost; what was told and came is a fault as well.
+            altered: self.altered + u64::from(missed > self.skipped),
+            flow: self.begun.map(|(begun_ns, first, skipped)| Flow {
+                messages: (last + 1).saturating_sub(first + (self.skipped - skipped)),
                 ns: self.ended_ns.saturating_sub(begun_ns).max(1),
             }),
             ..Outcome::default()
@@ -152,17 +157,29 @@ mod tests {
     use super::*;
     use std::collections::VecDeque;
 
-    struct Script(VecDeque<Seen>);
+    struct Script {
+        seen: VecDeque<Seen>,
+        /// Told once all was seen.
+        missed: u64,
+    }
 
     impl Rx for Script {
         fn recv(&mut self) -> Result<Seen, Fault> {
-            self.0.pop_front().ok_or_else(|| Fault::new("the script has ended"))
+            self.seen.pop_front().ok_or_else(|| Fault::new("the script has ended"))
+        }
+
+        fn missed(&self) -> u64 {
+            if self.seen.is_empty() { self.missed } else { 0 }
         }
     }
 
     fn sink(words: &[u64]) -> Outcome {
-        let script = words.iter().map(|&word| Seen { word, altered: 0 }).collect();
-        Sink::new(Script(script)).round(Duration::ZERO).expect("the script has a STOP")
+        sink_of(words, 0)
+    }
+
+    fn sink_of(words: &[u64], missed: u64) -> Outcome {
+        let seen = words.iter().map(|&word| Seen { word, altered: 0 }).collect();
+        Sink::new(Script { seen, missed }).round(Duration::ZERO).expect("the script has a STOP")
     }
 
     #[test]
@@ -176,6 +193,15 @@ mod tests {
     fn a_gap_is_not_received() {
         let outcome = sink(&[1 | MARK, 4, 5 | STOP]);
         assert_eq!((outcome.received, outcome.altered), (3, 0));
+        assert_eq!(outcome.flow.map(|f| f.messages), Some(2));
+    }
+
+    #[test]
+    fn a_gap_that_was_told_is_missed_and_one_that_was_not_there_is_a_fault() {
+        let told = sink_of(&[1 | MARK, 4, 5 | STOP], 2);
+        assert_eq!((told.received, told.missed, told.altered), (3, 2, 0));
+        let too_much = sink_of(&[1 | MARK, 4, 5 | STOP], 3);
+        assert_eq!((too_much.received, too_much.missed, too_much.altered), (3, 3, 1));
     }
 
     #[test]
@@ -187,8 +213,9 @@ mod tests {
     #[test]
     fn altered_bytes_are_counted_and_the_stream_goes_on() {
         let script = [(1 | MARK, 0), (99, 1), (3, 0), (4 | STOP, 0)];
-        let script = script.into_iter().map(|(word, altered)| Seen { word, altered }).collect();
-        let outcome = Sink::new(Script(script)).round(Duration::ZERO).expect("it ends");
+        let seen = script.into_iter().map(|(word, altered)| Seen { word, altered }).collect();
+        let script = Script { seen, missed: 0 };
+        let outcome = Sink::new(script).round(Duration::ZERO).expect("it ends");
         assert_eq!((outcome.received, outcome.altered), (4, 1));
     }
 }
