@@ -1,6 +1,7 @@
 //! What a reference does between two looks at a line that has nothing new. It matters more than
 //! anything else in a round trip: each look takes the line from the writer.
 
+use ringway_shm::wait::Burst;
 use std::hint::spin_loop;
 use std::thread::yield_now;
 
@@ -29,23 +30,24 @@ impl Poll for Tight {
     }
 }
 
-/// As Ringway's ring polls: one pause between two looks, so that the writer gets its line back
-/// meanwhile, and before the second look as many as messages have just come.
-#[derive(Default)]
+/// As Ringway's ring polls, by its own rule: one pause between two looks, so that the writer gets its line
+/// back meanwhile, and before the second look more, in proportion to what has just come.
 pub(crate) struct Paused {
-    burst: u32,
+    burst: Burst,
+    met: u64,
     patience: Patience,
 }
 
-/// As in `ringway_shm::wait`.
-const PAUSES_MAX: u32 = 64;
+impl Default for Paused {
+    fn default() -> Self {
+        Self { burst: Burst::in_ring(), met: 0, patience: Patience::default() }
+    }
+}
 
 impl Poll for Paused {
     #[inline(always)]
     fn missed(&mut self) {
-        let pauses = self.burst.clamp(1, PAUSES_MAX);
-        self.burst = 0;
-        for _ in 0..pauses {
+        for _ in 0..self.burst.pauses(self.met) {
             spin_loop();
         }
         self.patience.lose();
@@ -53,7 +55,7 @@ impl Poll for Paused {
 
     #[inline(always)]
     fn met(&mut self) {
-        self.burst = self.burst.wrapping_add(1);
+        self.met += 1;
         self.patience = Patience::default();
     }
 }

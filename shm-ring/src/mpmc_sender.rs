@@ -21,6 +21,8 @@ pub struct MpmcSender {
     max_len: usize,
     /// Publications so far.
     publications: u64,
+    /// When a slot is waited for.
+    pauses: u32,
     party: Party,
 }
 
@@ -46,7 +48,8 @@ impl MpmcSender {
     fn new(party: Party) -> Self {
         let sender = Sender::new(party.memory.clone(), party.owner());
         let max_len = party.memory.room() as usize;
-        Self { sender, max_len, publications: 0, party }
+        let pauses = wait::pauses_without_slots(party.memory.slots());
+        Self { sender, max_len, publications: 0, pauses, party }
     }
 
     /// Longest message, in bytes: a slot less its header.
@@ -309,7 +312,7 @@ impl MpmcSender {
         self.party.counters().full_waits.bump(1);
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let wait = self.party.wait;
-        if wait::block(self, wait, deadline, 1)? {
+        if wait::block(self, wait, deadline, self.pauses)? {
             Ok(())
         } else {
             Err(SendError::Timeout { peer: self.in_the_way(), lag: None })

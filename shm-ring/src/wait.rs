@@ -20,6 +20,7 @@
 //!
 //! Death is not found here but asked for: [`block`] calls `probe` at most 20 times a second.
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crate::futex;
@@ -174,39 +175,80 @@ const SPIN_FOR: Duration = Duration::from_micros(50);
 /// Each look takes the line from the writer. One pause is best for a round trip. But a reader who is
 /// as fast as the writer would take every line while it is being written, and both would go at the
 /// pace of cache misses: 8-byte messages at 60 million a second instead of 220. So it waits in
-/// proportion to what it has just seen. A message after a burst is late by a few times what the burst
-/// took, at most.
+/// proportion to what it has just seen. A message after a burst is late by about what the burst took, at
+/// most.
 #[derive(Debug)]
 pub struct Burst {
     /// Messages seen when the last wait began.
     before: u64,
-    per_message: u64,
-    most: u64,
+    ns_per_message: u64,
+    most_ns: u64,
+    pause: Pause,
 }
 
 /// A writer who finds no room is in the middle of a stream in any case.
 pub const PAUSES_WITHOUT_ROOM: u32 = 8;
 
 impl Burst {
-    /// For a ring of one writer. At most 64 pauses, 0.7 us where a pause takes 11 ns: 8 gave less than a
-    /// third of what 64 give, 256 an eighth to a quarter more
-    /// (`ringway-bench stream --size 8 --capacity 1MiB --systems ringway-shm-raw`).
+    /// For a ring of one writer. Measured with pauses of 4.6 ns, one for each message and so many at most, in a
+    /// loop that is not in the tree, in millions of 8-byte messages: 64 93, 256 99, 1024 109 (a ring of 1 MiB; 64
+    /// bytes: no difference).
     pub fn in_ring() -> Self {
-        Self { before: 0, per_message: 1, most: 64 }
+        Self { before: 0, ns_per_message: 10, most_ns: 5_000, pause: Pause::measured() }
     }
 
-    /// For a queue of many, whose messages take several times as long. With one sender and one receiver on
-    /// cores far apart, 8 and 64 bytes: 48 pauses whatever came before 25 and 17 M messages a second, four
-    /// for each message up to 128 26 and 24, up to 256 28 and 25, up to 512 32 and 27.
+    /// For a queue of many, whose messages take several times as long. As above, four pauses for each message and
+    /// so many at most, 8 and 64 bytes: 64 18 and 19, 256 26 and 23, 1024 29 and 25, 2048 29 and 25.
     pub fn in_queue() -> Self {
-        Self { before: 0, per_message: 4, most: 256 }
+        Self { before: 0, ns_per_message: 20, most_ns: 8_000, pause: Pause::measured() }
     }
 
     /// Pauses before the second look, for a reader that found nothing after `seen` messages in all.
     pub fn pauses(&mut self, seen: u64) -> u32 {
         let burst = seen.wrapping_sub(self.before);
         self.before = seen;
-        burst.saturating_mul(self.per_message).clamp(1, self.most) as u32
+        // A single message says nothing of a next one.
+        let more = burst.saturating_sub(1);
+        self.pause.times_in(more.saturating_mul(self.ns_per_message).min(self.most_ns))
+    }
+}
+
+/// Pauses for a sender that finds a queue of so many slots full. It would take the line of each slot that is given
+/// back; while it looks away, receivers give back many, and have the rest to go on with. A nanosecond for each slot,
+/// a fraction of what its message takes; more than the most here gained nothing. Measured as [`Burst::in_queue`] was,
+/// with 4096 slots, 8 and 64 bytes: one pause 21 and 23, 128 25 and 22, 256 26 and 26, 512 27 and 26.
+pub fn pauses_without_slots(slots: u64) -> u32 {
+    Pause::measured().times_in(slots.min(2_500))
+}
+
+/// How long a pause takes: from 4 ns to 50, as the processor and who else is on its core have it.
+#[derive(Clone, Copy, Debug)]
+struct Pause {
+    per_1024_ns: u64,
+}
+
+impl Pause {
+    /// Measures it once in a process, which takes some microseconds.
+    fn measured() -> Self {
+        static MEASURED: OnceLock<Pause> = OnceLock::new();
+        *MEASURED.get_or_init(|| {
+            const PAUSES: u64 = 128;
+            let time = || {
+                let start = Instant::now();
+                for _ in 0..PAUSES {
+                    std::hint::spin_loop();
+                }
+                start.elapsed().as_nanos() as u64
+            };
+            // The shortest is the one that nobody interrupted.
+            let ns = (0..5).map(|_| time()).min().unwrap_or_default();
+            Self { per_1024_ns: (PAUSES * 1024 / ns.max(1)).clamp(1, 1024) }
+        })
+    }
+
+    /// How many of them take so long; at least one.
+    fn times_in(self, ns: u64) -> u32 {
+        (ns * self.per_1024_ns / 1024).max(1) as u32
     }
 }
 
