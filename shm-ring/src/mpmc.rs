@@ -44,6 +44,7 @@
 //! claim, nothing, or a [`Fault`](crate::Fault). No waiting, no system calls, no files.
 
 pub mod bell;
+mod cursor;
 pub mod memory;
 mod receive;
 mod repair;
@@ -130,6 +131,12 @@ impl Geometry {
     fn ticket(&self, index: u64, near: u64, laps: i64) -> u64 {
         let lap = (near >> self.shift).wrapping_add_signed(laps);
         lap << self.shift | index
+    }
+
+    /// The first ticket at which a claim would be too far beyond a hint.
+    #[inline(always)]
+    fn far_beyond(&self, hint: u64) -> u64 {
+        hint + self.reach
     }
 
     /// Whether a claim from `first` to before `next` is one after which the hint moves.

@@ -189,15 +189,8 @@ impl MpmcReceiver {
             return None;
         }
         if self.party.sleeps_any(Side::Receives) {
-            return self.pass_on_and_show();
+            self.pass_on();
         }
-        self.receiver.message_at_once()
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn pass_on_and_show(&mut self) -> Option<Message> {
-        self.pass_on();
         self.receiver.message_at_once()
     }
 

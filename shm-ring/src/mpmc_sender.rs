@@ -19,7 +19,7 @@ use crate::wait::{self, Nap, ProbeClock, Waiter};
 pub struct MpmcSender {
     sender: Sender<QueueMemory>,
     max_len: usize,
-    /// Publications so far.
+    /// Of batches, so far.
     publications: u64,
     /// When a slot is waited for.
     pauses: u32,
@@ -64,10 +64,11 @@ impl MpmcSender {
     /// [`SendError::Full`], [`SendError::TooLarge`], [`SendError::Corrupt`].
     #[inline(always)]
     pub fn try_claim(&mut self, len: usize) -> Result<MpmcClaim<'_>, SendError> {
-        if !self.has_room_at_once(len) {
-            self.room_or_refusal(len)?;
-        }
-        Ok(MpmcClaim::new(self, len))
+        let payload = match self.room_at_once(len) {
+            Some(payload) => payload,
+            None => self.room_or_refusal(len)?,
+        };
+        Ok(MpmcClaim { sender: self, payload, len })
     }
 
     /// As [`Self::try_claim`], but waits for room.
@@ -76,10 +77,11 @@ impl MpmcSender {
     /// Never [`SendError::Full`].
     #[inline(always)]
     pub fn claim(&mut self, len: usize) -> Result<MpmcClaim<'_>, SendError> {
-        if !self.has_room_at_once(len) {
-            self.room_or_wait(len, None)?;
-        }
-        Ok(MpmcClaim::new(self, len))
+        let payload = match self.room_at_once(len) {
+            Some(payload) => payload,
+            None => self.room_or_wait(len, None)?,
+        };
+        Ok(MpmcClaim { sender: self, payload, len })
     }
 
     /// As [`Self::claim`], for at most `timeout`.
@@ -92,17 +94,19 @@ impl MpmcSender {
         len: usize,
         timeout: Duration,
     ) -> Result<MpmcClaim<'_>, SendError> {
-        if !self.has_room_at_once(len) {
-            self.room_or_wait(len, Some(timeout))?;
-        }
-        Ok(MpmcClaim::new(self, len))
+        let payload = match self.room_at_once(len) {
+            Some(payload) => payload,
+            None => self.room_or_wait(len, Some(timeout))?,
+        };
+        Ok(MpmcClaim { sender: self, payload, len })
     }
 
     /// As [`Self::try_claim`], if there is room and nobody is in the way. `None` says nothing: another verb
     /// does.
     #[inline(always)]
     pub fn claim_at_once(&mut self, len: usize) -> Option<MpmcClaim<'_>> {
-        if self.has_room_at_once(len) { Some(MpmcClaim::new(self, len)) } else { None }
+        let payload = self.room_at_once(len)?;
+        Some(MpmcClaim { sender: self, payload, len })
     }
 
     /// Room for up to `count` (at least 1) messages of `len` bytes each, as many as are free, claimed with one
@@ -168,23 +172,18 @@ impl MpmcSender {
         Ok(())
     }
 
-    /// Publishes the first `len` bytes of the room that was claimed last and whose guard was forgotten, at
-    /// once or with the flush: what the guard would have done. Nothing, if there is no such room.
-    ///
-    /// # Errors
-    /// [`SendError::Forked`]: the room is the parent's.
+    /// Publishes the first `len` bytes of the room that was claimed last and whose guard was forgotten, if
+    /// nothing else is claimed: what the guard's commit would have done. False: nothing was done.
     #[inline(always)]
-    pub fn finish(&mut self, len: usize, now: bool) -> Result<(), SendError> {
-        if self.party.birth.is_foreign() {
-            return Err(SendError::Forked);
+    pub fn commit_at_once(&mut self, len: usize) -> bool {
+        if self.party.birth.is_foreign() || !self.sender.holds_one() {
+            return false;
         }
-        if self.has_room() {
-            self.settle(len.min(self.max_len), now);
-        }
-        Ok(())
+        self.settle_one(len.min(self.max_len));
+        true
     }
 
-    /// Publications so far: how often something was made visible.
+    /// Publications of batches so far: how often something queued was made visible.
     pub fn publications(&self) -> u64 {
         self.publications
     }
@@ -226,21 +225,21 @@ impl MpmcSender {
         self.sender.filled() < self.sender.claimed()
     }
 
-    /// As nearly always: it is there, or claimed without meeting anybody. All else is out of the caller's
-    /// line, so that this keeps to a few registers.
+    /// The room of one message, as nearly always: it is claimed already, or now, without meeting anybody. All
+    /// else is out of the caller's line, so that this keeps to a few registers.
     #[inline(always)]
-    fn has_room_at_once(&mut self, len: usize) -> bool {
+    fn room_at_once(&mut self, len: usize) -> Option<*mut u8> {
         if self.party.birth.is_foreign() || len > self.max_len {
-            return false;
+            return None;
         }
         if self.sender.claimed() > 0 {
-            return self.has_room();
+            return if self.has_room() { Some(self.sender.payload()) } else { None };
         }
-        let has_room = self.sender.claim_at_once(1);
-        if has_room && self.party.sleeps_any(Side::Sends) {
+        let payload = self.sender.claim_one_at_once()?;
+        if self.party.sleeps_any(Side::Sends) {
             self.pass_on();
         }
-        has_room
+        Some(payload)
     }
 
     /// Whether there is room for some messages, if possible for `count`.
@@ -250,20 +249,28 @@ impl MpmcSender {
         Ok(self.has_room() || self.take_room(count.max(1) as u64)?)
     }
 
-    /// There is room, or why not.
+    /// The room of one message, or why there is none.
     #[cold]
     #[inline(never)]
-    fn room_or_refusal(&mut self, len: usize) -> Result<(), SendError> {
-        self.usable(len)?;
-        if self.has_room() || self.take_room(1)? { Ok(()) } else { Err(self.no_room_now()) }
+    fn room_or_refusal(&mut self, len: usize) -> Result<*mut u8, SendError> {
+        if !self.has_rooms(len, 1)? {
+            return Err(self.no_room_now());
+        }
+        Ok(self.sender.payload())
     }
 
     /// As [`Self::room_or_refusal`], but waits.
     #[cold]
     #[inline(never)]
-    fn room_or_wait(&mut self, len: usize, timeout: Option<Duration>) -> Result<(), SendError> {
-        self.usable(len)?;
-        if self.has_room() || self.take_room(1)? { Ok(()) } else { self.wait_for_room(timeout) }
+    fn room_or_wait(
+        &mut self,
+        len: usize,
+        timeout: Option<Duration>,
+    ) -> Result<*mut u8, SendError> {
+        if !self.has_rooms(len, 1)? {
+            self.wait_for_room(timeout)?;
+        }
+        Ok(self.sender.payload())
     }
 
     /// Others who sleep for room may find some behind what this one has claimed.
@@ -337,22 +344,28 @@ impl MpmcSender {
     /// Fills the next slot of the claim with so many bytes, and publishes the claim, if so.
     #[inline(always)]
     fn settle(&mut self, len: usize, now: bool) {
-        self.party.counters().bytes.bump(len as u64);
-        if !now {
-            self.sender.fill(len as u64);
-        } else if self.sender.publish_one(len as u64) {
-            self.published(1);
+        if now && self.sender.holds_one() {
+            self.settle_one(len);
         } else {
-            self.settle_last(len);
+            self.settle_many(len, now);
         }
     }
 
-    /// The last one of several.
-    #[cold]
+    /// The only one.
+    #[inline(always)]
+    fn settle_one(&mut self, len: usize) {
+        self.party.counters().bytes.bump(len as u64);
+        self.sender.publish_one(len as u64);
+        self.tell(1);
+    }
+
     #[inline(never)]
-    fn settle_last(&mut self, len: usize) {
+    fn settle_many(&mut self, len: usize, now: bool) {
+        self.party.counters().bytes.bump(len as u64);
         self.sender.fill(len as u64);
-        self.publish();
+        if now {
+            self.publish();
+        }
     }
 
     #[inline(always)]
@@ -363,8 +376,14 @@ impl MpmcSender {
 
     #[inline(always)]
     fn published(&mut self, messages: u64) {
+        self.publications += u64::from(messages > 0);
+        self.tell(messages);
+    }
+
+    /// Counts and wakes, after messages were published, or slots given up.
+    #[inline(always)]
+    fn tell(&self, messages: u64) {
         if messages > 0 {
-            self.publications += 1;
             self.party.counters().sent.bump(messages);
         }
         self.party.wake(Side::Receives, messages.max(1));
@@ -431,12 +450,6 @@ pub struct MpmcClaim<'a> {
 }
 
 impl<'a> MpmcClaim<'a> {
-    #[inline(always)]
-    fn new(sender: &'a mut MpmcSender, len: usize) -> Self {
-        let payload = sender.sender.payload();
-        Self { sender, payload, len }
-    }
-
     /// Publishes the message, with everything queued before it.
     ///
     /// # Errors

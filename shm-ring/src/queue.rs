@@ -48,6 +48,8 @@ pub struct QueueMemory {
     lines: Lines,
     /// Where a message starts in its slot.
     payload_offset: usize,
+    /// What is behind that.
+    room: usize,
     /// What the pointers point into.
     _mapping: Arc<MmapRaw>,
 }
@@ -148,6 +150,7 @@ impl QueueMemory {
             size: header.slot as usize,
             lines: Lines::of(header.slot as usize),
             payload_offset: header.payload_offset.into(),
+            room: header.slot as usize - usize::from(header.payload_offset),
             _mapping: Arc::new(map),
         })
     }
@@ -198,7 +201,7 @@ unsafe impl SlotMemory for QueueMemory {
 
     #[inline(always)]
     fn room(&self) -> u64 {
-        (self.size - self.payload_offset) as u64
+        self.room as u64
     }
 
     #[inline(always)]
@@ -233,7 +236,7 @@ unsafe impl SlotMemory for QueueMemory {
         };
         let offset = self.payload_offset;
         (0..count).map(move |_| {
-            lines.ask_for(ahead, Access::Write);
+            lines.ask_for([ahead], Access::Write);
             let payload = slot.wrapping_add(offset);
             (slot, ahead) = (after(slot), after(ahead));
             payload
@@ -284,8 +287,8 @@ unsafe impl SlotMemory for QueueMemory {
     }
 
     #[inline(always)]
-    fn prefetch(&self, index: u64, access: Access) {
-        self.lines.ask_for(self.slot(index), access);
+    fn prefetch<const N: usize>(&self, slots: [u64; N], access: Access) {
+        self.lines.ask_for(slots.map(|index| self.slot(index).cast_const()), access);
     }
 
     #[inline(always)]
@@ -309,15 +312,19 @@ impl Lines {
     }
 
     #[inline(always)]
-    fn ask_for(self, slot: *const u8, access: Access) {
-        ask_for(slot, access);
-        // The same line again, where slots lie within lines: cheaper than a branch.
-        ask_for(slot.wrapping_add(self.last), access);
+    fn ask_for<const N: usize>(self, slots: [*const u8; N], access: Access) {
+        for slot in slots {
+            ask_for(slot, access);
+            // The same line again, where slots lie within lines: cheaper than a branch.
+            ask_for(slot.wrapping_add(self.last), access);
+        }
         if self.last >= 2 * LINE {
-            // Those that may be between, as `PREFETCHED` is four lines. A loop here would take the registers of
-            // what is around it.
-            ask_for(slot.wrapping_add(LINE), access);
-            ask_for(slot.wrapping_add(2 * LINE), access);
+            // Those that may be between, as `PREFETCHED` is four lines. A loop over lines would take the registers
+            // of what is around it.
+            for slot in slots {
+                ask_for(slot.wrapping_add(LINE), access);
+                ask_for(slot.wrapping_add(2 * LINE), access);
+            }
         }
     }
 }

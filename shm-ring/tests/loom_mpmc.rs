@@ -32,7 +32,7 @@ fn send(sender: &mut Sender<BoxedMemory>, mut values: &[u8]) {
             Ok(()) if sender.claimed() == 1 => {
                 // SAFETY: claimed and not filled, one byte of room.
                 unsafe { sender.payload().write(values[0]) };
-                assert!(sender.publish_one(1));
+                sender.publish_one(1);
                 values = &values[1..];
             }
             Ok(()) => {

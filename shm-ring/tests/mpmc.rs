@@ -461,18 +461,21 @@ fn what_was_left_open_is_finished() {
     let mut sender = MpmcSender::open(&options).unwrap();
     let mut receiver = MpmcReceiver::open(&options).unwrap();
     // Nothing is open.
-    sender.finish(5, true).unwrap();
+    assert!(!sender.commit_at_once(5));
     assert_eq!(receiver.try_recv().unwrap_err(), RecvError::Empty);
     let mut claim = sender.try_claim(5).unwrap();
     claim.copy_from_slice(b"hello");
     std::mem::forget(claim);
-    sender.finish(5, false).unwrap();
+    // The same room is granted again.
+    sender.try_claim(5).unwrap().queue().unwrap();
+    // What is queued is not all there is to publish.
+    assert!(!sender.commit_at_once(5));
     assert_eq!(receiver.try_recv().unwrap_err(), RecvError::Empty);
     sender.flush().unwrap();
     assert_eq!(take(&mut receiver), b"hello");
     std::mem::forget(sender.try_claim(5).unwrap());
     // More than the slot has counts as all of it.
-    sender.finish(1000, true).unwrap();
+    assert!(sender.commit_at_once(1000));
     assert_eq!(take(&mut receiver).len(), 56);
     // A message that was forgotten is given back once.
     send(&mut sender, b"once");

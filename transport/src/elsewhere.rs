@@ -24,6 +24,7 @@ use crate::flavor::{Outlet, Room};
 /// A sending end.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "the ends in shared memory are behind no pointer")]
+#[repr(u64)]
 pub(crate) enum Sending {
     Copied(Publisher),
     Shared(MpmcSender),
@@ -33,6 +34,7 @@ pub(crate) enum Sending {
 /// A receiving end.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "the ends in shared memory are behind no pointer")]
+#[repr(u64)]
 pub(crate) enum Receiving {
     Copied(Subscriber),
     Shared(MpmcReceiver),
@@ -78,21 +80,11 @@ unsafe impl Send for Claim<'_> {}
 impl<'a> Claim<'a> {
     #[inline(always)]
     pub(crate) fn open(end: &'a mut Sending, len: usize, limit: Limit) -> Result<Self, SendError> {
-        let mut refused = None;
-        let room = whichever!(Sending, end, end => open(end, len, limit, &mut refused));
-        Self::of(end, room, refused)?.ok_or(SendError::Other)
-    }
-
-    #[inline(always)]
-    fn of(
-        end: &'a mut Sending,
-        room: Bytes,
-        refused: Option<SendError>,
-    ) -> Result<Option<Self>, SendError> {
+        let mut room = Bytes { at: room_at_once(end, |_| len), len };
         if room.at.is_null() {
-            return refused.map_or(Ok(None), Err);
+            room = open(end, len, limit)?;
         }
-        Ok(Some(Self { end, room }))
+        Ok(Self { end, room })
     }
 }
 
@@ -121,7 +113,12 @@ impl Room for Claim<'_> {
     fn finish(self, len: usize, publish: Publish) -> Result<(), SendError> {
         let mut this = ManuallyDrop::new(self);
         let room = this.room.len;
-        whichever!(Sending, this.end, end => finish(end, room, len, publish))
+        if let (Sending::Shared(end), Publish::Now) = (&mut *this.end, publish)
+            && commit_shared(end, len.min(room))
+        {
+            return Ok(());
+        }
+        finish(this.end, room, len, publish)
     }
 
     #[inline(always)]
@@ -150,9 +147,13 @@ impl Outlet for Sending {
 
     #[inline(always)]
     fn claim_run(&mut self, likely: usize) -> Result<Option<Claim<'_>>, SendError> {
-        let mut refused = None;
-        let run = whichever!(Self, self, end => run(end, likely, &mut refused));
-        Claim::of(self, run, refused)
+        let mut len = 0;
+        let at = room_at_once(self, |end| {
+            len = end.max_len();
+            len
+        });
+        let room = if at.is_null() { run(self, likely)? } else { Bytes { at, len } };
+        Ok(if room.at.is_null() { None } else { Some(Claim { end: self, room }) })
     }
 
     #[inline(always)]
@@ -161,73 +162,58 @@ impl Outlet for Sending {
     }
 }
 
+/// Where the room is that an end grants without waiting or asking anybody; null: ask [`open`], or [`run`].
+/// The two are apart so that neither needs registers for the other: what a call saves of its caller's goes
+/// through memory, and a swap waits for all stores before it.
+#[inline(always)]
+fn room_at_once(end: &mut Sending, len: impl FnOnce(&MpmcSender) -> usize) -> *mut u8 {
+    match end {
+        Sending::Shared(end) => room_shared(end, len(end)),
+        _ => null_mut(),
+    }
+}
+
+#[inline(never)]
+fn room_shared(end: &mut MpmcSender, len: usize) -> *mut u8 {
+    match end.claim_at_once(len) {
+        Some(claim) => leave(claim).at,
+        None => nothing().at,
+    }
+}
+
 /// Claims, and leaves the claim open: asked for as much again, an end grants the same bytes.
 #[inline(never)]
-fn open<E: Outlet>(
-    end: &mut E,
-    len: usize,
-    limit: Limit,
-    refused: &mut Option<SendError>,
-) -> Bytes {
-    match end.claim_at_once(len).map(leave) {
-        Some(room) => room,
-        None => open_slowly(end, len, limit, refused),
-    }
+fn open(end: &mut Sending, len: usize, limit: Limit) -> Result<Bytes, SendError> {
+    whichever!(Sending, end, end => Ok(leave(Outlet::claim(end, len, limit.patience())?)))
 }
 
-#[cold]
+/// As [`open`], of what is free; nothing: a length is to be asked for.
 #[inline(never)]
-fn open_slowly<E: Outlet>(
-    end: &mut E,
-    len: usize,
-    limit: Limit,
-    refused: &mut Option<SendError>,
-) -> Bytes {
-    match end.claim(len, limit.patience()) {
-        Ok(claim) => leave(claim),
-        Err(error) => {
-            *refused = Some(error.into());
-            Bytes::NONE
-        }
-    }
+fn run(end: &mut Sending, likely: usize) -> Result<Bytes, SendError> {
+    whichever!(Sending, end, end => {
+        Ok(Outlet::claim_run(end, likely)?.map_or(Bytes::NONE, leave))
+    })
 }
 
-/// As [`open`], of what is free; nothing and not refused: a length is to be asked for.
-#[inline(never)]
-fn run<E: Outlet>(end: &mut E, likely: usize, refused: &mut Option<SendError>) -> Bytes {
-    match end.run_at_once().map(leave) {
-        Some(room) => room,
-        None => run_slowly(end, likely, refused),
-    }
-}
-
-#[inline(never)]
-fn run_slowly<E: Outlet>(end: &mut E, likely: usize, refused: &mut Option<SendError>) -> Bytes {
-    match end.claim_run(likely) {
-        Ok(Some(claim)) => leave(claim),
-        Ok(None) => Bytes::NONE,
-        Err(error) => {
-            *refused = Some(error.into());
-            Bytes::NONE
-        }
-    }
-}
-
+#[inline(always)]
 fn leave(mut claim: impl Room) -> Bytes {
     let room = Bytes { at: claim.as_mut_ptr(), len: claim.len() };
     forget(claim);
     room
 }
 
-/// Publishes what is open.
+/// Publishes what is open, if that is all there is to do. False: ask [`finish`].
 #[inline(never)]
-fn finish<E: Outlet>(
-    end: &mut E,
-    room: usize,
-    len: usize,
-    publish: Publish,
-) -> Result<(), SendError> {
-    end.finish(room, len, publish).map_err(Into::into)
+fn commit_shared(end: &mut MpmcSender, len: usize) -> bool {
+    end.commit_at_once(len)
+}
+
+/// Publishes what is open, or keeps it for the flush.
+#[inline(never)]
+fn finish(end: &mut Sending, room: usize, len: usize, publish: Publish) -> Result<(), SendError> {
+    whichever!(Sending, end, end => {
+        Ok(Outlet::claim(end, room, Patience::None)?.finish(len, publish)?)
+    })
 }
 
 /// Only slots are anything to give back: nobody saw what was claimed of the others.
@@ -278,10 +264,10 @@ unsafe impl Send for Received<'_> {}
 impl<'a> Received<'a> {
     #[inline(always)]
     pub(crate) fn take(end: &'a mut Receiving, limit: Limit) -> Result<Self, RecvError> {
-        let (mut told, mut refused) = (Told::default(), None);
-        let message = whichever!(Receiving, end, end => take(end, limit, &mut told, &mut refused));
+        let mut told = Told::default();
+        let mut message = whichever!(Receiving, end, end => take_at_once(end, &mut told));
         if message.at.is_null() {
-            return Err(refused.unwrap_or(RecvError::Other));
+            message = take(end, limit, &mut told)?;
         }
         Ok(Self { end, message, told })
     }
@@ -425,35 +411,25 @@ inlet!(Subscriber; message => false, next => false);
 inlet!(MpmcReceiver, recv_at_once; message => message.redelivered(), next => next.redelivered);
 inlet!(NetReceiver, recv_at_once; message => message.redelivered(), next => next.redelivered);
 
-/// Receives, and leaves the message open.
+/// Receives what is there, and leaves the message open. Nothing: ask [`take`], as with [`open_at_once`].
 #[inline(never)]
-fn take<E: Inlet>(
-    end: &mut E,
-    limit: Limit,
-    told: &mut Told,
-    refused: &mut Option<RecvError>,
-) -> Bytes {
+fn take_at_once<E: Inlet>(end: &mut E, told: &mut Told) -> Bytes {
     match end.take_at_once() {
         Some(message) => message.tell(told),
-        None => take_slowly(end, limit, told, refused),
+        None => nothing(),
     }
 }
 
+/// Out of line, so that nothing is prepared for it on the way to a message.
 #[cold]
 #[inline(never)]
-fn take_slowly<E: Inlet>(
-    end: &mut E,
-    limit: Limit,
-    told: &mut Told,
-    refused: &mut Option<RecvError>,
-) -> Bytes {
-    match end.take(limit.patience()) {
-        Ok(message) => message.tell(told),
-        Err(error) => {
-            *refused = Some(error);
-            Bytes::NONE
-        }
-    }
+fn nothing() -> Bytes {
+    Bytes::NONE
+}
+
+#[inline(never)]
+fn take(end: &mut Receiving, limit: Limit, told: &mut Told) -> Result<Bytes, RecvError> {
+    whichever!(Receiving, end, end => Ok(end.take(limit.patience())?.tell(told)))
 }
 
 /// A call for all of them, which jumps on: with three calls, what drops a guard is so long that the

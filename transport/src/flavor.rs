@@ -49,25 +49,6 @@ pub(crate) trait Outlet {
     /// this; `None`: ask [`Self::claim`].
     fn claim_run(&mut self, likely: usize) -> Result<Option<Self::Claim<'_>>, Self::Error>;
     fn claim(&mut self, len: usize, patience: Patience) -> Result<Self::Claim<'_>, Self::Error>;
-
-    /// As [`Self::claim_run`], if nothing else is to be said; `None`: ask that.
-    #[inline(always)]
-    fn run_at_once(&mut self) -> Option<Self::Claim<'_>> {
-        None
-    }
-
-    /// Room, if it is there and nothing else is to be said; `None`: ask [`Self::claim`].
-    #[inline(always)]
-    fn claim_at_once(&mut self, _len: usize) -> Option<Self::Claim<'_>> {
-        None
-    }
-
-    /// What the claim of `room` bytes that was made last and forgotten would have done by its
-    /// [`Room::finish`].
-    #[inline(always)]
-    fn finish(&mut self, room: usize, len: usize, publish: Publish) -> Result<(), Self::Error> {
-        self.claim(room, Patience::None)?.finish(len, publish)
-    }
 }
 
 /// The verbs for many.
@@ -298,21 +279,6 @@ impl Outlet for MpmcSender {
             Patience::Within(timeout) => self.claim_timeout(len, timeout),
             Patience::Until(deadline) => self.claim_timeout(len, Patience::left(deadline)),
         }
-    }
-
-    #[inline(always)]
-    fn run_at_once(&mut self) -> Option<MpmcClaim<'_>> {
-        self.claim_at_once(self.max_len())
-    }
-
-    #[inline(always)]
-    fn claim_at_once(&mut self, len: usize) -> Option<MpmcClaim<'_>> {
-        self.claim_at_once(len)
-    }
-
-    #[inline(always)]
-    fn finish(&mut self, room: usize, len: usize, publish: Publish) -> Result<(), ShmSendError> {
-        self.finish(len.min(room), matches!(publish, Publish::Now))
     }
 }
 

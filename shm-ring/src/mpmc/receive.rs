@@ -1,8 +1,9 @@
 //! The receiver's half: claims messages, shows them, gives their slots back.
 
+use super::cursor::Cursor;
 use super::memory::{SlotMemory, SlotWord};
-use super::word::{self, Lap, Owner, Sent, Taken};
-use super::{Geometry, Holder, STEPS_PER_HINT, TICKETS, back_off, help, look};
+use super::word::{self, Owner, RUN_MAX, Sent, Taken};
+use super::{Geometry, Holder, STEPS_PER_HINT, TICKETS, back_off};
 use crate::error::Fault;
 use crate::memory::Access;
 
@@ -57,20 +58,25 @@ pub struct Message {
     pub redelivered: bool,
 }
 
-/// The slots that a receiver has claimed.
+/// The slots that a receiver has claimed. Two words, since each message stores them twice, and a swap waits for
+/// all stores before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Held {
     first: u64,
-    /// Slots; 0: no claim.
-    len: u64,
-    /// Those from the front that were looked at.
-    used: u64,
+    /// Of each of those that are `alike`.
+    bytes: u32,
     /// Those from the front that are known to have `bytes` bytes, for which a slot has room, and to be no
     /// redeliveries.
-    alike: u64,
-    bytes: u64,
+    alike: u8,
+    /// Slots; 0: no claim.
+    len: u8,
+    /// Those from the front that were looked at.
+    used: u8,
     redelivered: bool,
 }
+
+// A claim of `RUN_MAX` slots can be told.
+const _: () = assert!(RUN_MAX <= u8::MAX as u64);
 
 /// The receiver's half of the algorithm. At most one claim at a time.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -79,9 +85,7 @@ pub struct Receiver<M> {
     owner: Owner,
     geometry: Geometry,
     /// Where a claim begins that this receiver has not made, as far as it knows the next one.
-    next: u64,
-    /// The hint as last seen.
-    hint: u64,
+    cursor: Cursor,
     /// The number of returns up to which all that was returned has been found.
     returns: u64,
     /// Whether there may be more.
@@ -95,13 +99,12 @@ impl<M: SlotMemory> Receiver<M> {
     /// A receiver with nothing claimed. `owner` is this participant's alone, and was swept.
     pub fn new(memory: M, owner: Owner) -> Self {
         let geometry = Geometry::of(memory.slots());
-        let hint = look(memory.head());
+        let cursor = Cursor::new(&geometry, memory.head());
         Self {
             memory,
             owner,
             geometry,
-            next: hint,
-            hint,
+            cursor,
             returns: 0,
             may_return: true,
             streak: 0,
@@ -125,19 +128,19 @@ impl<M: SlotMemory> Receiver<M> {
 
     /// How many messages anybody has taken, as far as this receiver knows.
     pub fn seen(&self) -> u64 {
-        self.next
+        self.cursor.next()
     }
 
     /// Messages claimed and not released.
     #[inline(always)]
     pub fn held(&self) -> u64 {
-        self.held.len
+        self.held.len.into()
     }
 
     /// Those of them that were looked at.
     #[inline(always)]
     pub fn used(&self) -> u64 {
-        self.held.used
+        self.held.used.into()
     }
 
     /// Whether another receiver may have had what is held.
@@ -164,14 +167,13 @@ impl<M: SlotMemory> Receiver<M> {
         if self.may_return {
             return Glance::Doubt;
         }
-        let first = self.next;
-        let lap = self.geometry.lap(first);
+        let (first, lap) = (self.cursor.next(), self.cursor.lap());
         // A21, pairs with R21 in settle_slot.
         let found = self.memory.flag(self.geometry.index(first)).load_acquire();
         if word::is_ready(found, lap) {
             // So that its caller need not look at the length again.
             let fits = word::ready_len(found) <= self.memory.room();
-            if fits && !self.is_far(first) && self.take(first, lap, found, most).is_ok() {
+            if fits && !self.cursor.is_far() && self.take(found, most).is_ok() {
                 return Glance::Taken;
             }
         } else if word::is_settled(found, lap.before()) {
@@ -194,9 +196,8 @@ impl<M: SlotMemory> Receiver<M> {
         let mut taken = 0;
         for _ in 0..self.geometry.patience() {
             self.memory.forget([2, u64::from(taken % STEPS_PER_HINT), doubts.into()]);
-            let first = self.next;
+            let (first, lap) = (self.cursor.next(), self.cursor.lap());
             let index = self.geometry.index(first);
-            let lap = self.geometry.lap(first);
             // A21, pairs with R21 in settle_slot.
             let mut found = self.memory.flag(index).load_acquire();
             let mut given_up = false;
@@ -213,12 +214,8 @@ impl<M: SlotMemory> Receiver<M> {
                     }
                 }
             }
-            self.keep_hint(first);
-            let swapped = if given_up {
-                self.swap(first, lap, 1, Taken::Done)
-            } else {
-                self.take(first, lap, found, most)
-            };
+            self.keep_hint();
+            let swapped = if given_up { self.swap(1, Taken::Done) } else { self.take(found, most) };
             match swapped {
                 Ok(()) if given_up => {}
                 Ok(()) => return Ok(()),
@@ -234,27 +231,32 @@ impl<M: SlotMemory> Receiver<M> {
 
     /// Claims up to `most` messages, the first of which is ready, as `found` says.
     #[inline(always)]
-    fn take(&mut self, first: u64, lap: Lap, found: u64, most: u64) -> Result<(), u64> {
-        // While the swap waits for the stores before it. Measured: 442 and 429 ns, as in Sender::claim.
-        self.memory.prefetch(self.geometry.index(first), Access::Read);
+    fn take(&mut self, found: u64, most: u64) -> Result<(), u64> {
+        let first = self.cursor.next();
         let bytes = word::ready_len(found);
         let (len, alike) = self.ready_from(first, bytes, most);
         let alike = if bytes > self.memory.room() { 0 } else { alike };
-        self.swap(first, lap, len, Taken::Reading { owner: self.owner, run: len })?;
-        self.ask_ahead(first);
-        crate::fault::point(crate::fault::Point::Taken);
-        self.held = Held { first, len, used: 0, alike, bytes, redelivered: false };
+        self.ask_for(first);
+        self.swap(len, Taken::Reading { owner: self.owner, run: len })?;
+        self.hold(first, len, bytes, alike);
         Ok(())
+    }
+
+    /// What was just claimed.
+    #[inline(always)]
+    fn hold(&mut self, first: u64, len: u64, bytes: u64, alike: u64) {
+        crate::fault::point(crate::fault::Point::Taken);
+        let (len, alike, bytes) = (len as u8, alike as u8, bytes as u32);
+        self.held = Held { first, bytes, alike, len, used: 0, redelivered: false };
     }
 
     /// Swaps the receivers' word of the first of so many slots.
     #[inline(always)]
-    fn swap(&mut self, first: u64, lap: Lap, len: u64, claim: Taken) -> Result<(), u64> {
+    fn swap(&mut self, len: u64, claim: Taken) -> Result<(), u64> {
+        let (first, lap) = (self.cursor.next(), self.cursor.lap());
         let untouched = Taken::Done.word(lap.before());
         self.memory.taken(self.geometry.index(first)).replace(untouched, claim.word(lap))?;
-        self.next = first + len;
-        if self.geometry.moves_hint(first, self.next) {
-            self.hint = help(self.memory.head(), self.next);
+        if self.cursor.claimed(first, len, &self.geometry, self.memory.head()) {
             self.notice_returns();
         }
         Ok(())
@@ -280,10 +282,10 @@ impl<M: SlotMemory> Receiver<M> {
     /// Who has claimed the next slot and not published it. For now and then: the word is on a line that
     /// senders write.
     pub fn held_up_by(&self) -> Option<Holder> {
-        let ticket = self.next;
+        let ticket = self.cursor.next();
         let found = self.memory.sent(self.geometry.index(ticket)).load_acquire();
         match Sent::read(found) {
-            Ok(Sent::Writing { owner, .. }) if word::lap(found) == self.geometry.lap(ticket) => {
+            Ok(Sent::Writing { owner, .. }) if word::lap(found) == self.cursor.lap() => {
                 Some(Holder { owner: Some(owner), ticket, word: found })
             }
             _ => None,
@@ -299,15 +301,18 @@ impl<M: SlotMemory> Receiver<M> {
     /// Whether [`Self::try_take`] would find nothing: one load, for those who look again and again.
     #[inline(always)]
     pub fn sees_nothing(&self) -> bool {
-        let found = self.memory.flag(self.geometry.index(self.next)).load_relaxed();
-        word::is_settled(found, self.geometry.lap(self.next).before()) && !self.may_return
+        word::is_settled(self.next_flag(), self.cursor.lap().before()) && !self.may_return
     }
 
     /// Whether there is a message after those claimed, unless another receiver takes it.
     #[inline]
     pub fn sees_more(&self) -> bool {
-        let found = self.memory.flag(self.geometry.index(self.next)).load_relaxed();
-        word::is_ready(found, self.geometry.lap(self.next))
+        word::is_ready(self.next_flag(), self.cursor.lap())
+    }
+
+    #[inline(always)]
+    fn next_flag(&self) -> u64 {
+        self.memory.flag(self.geometry.index(self.cursor.next())).load_relaxed()
     }
 
     /// The first message of the claim that was not looked at.
@@ -323,7 +328,7 @@ impl<M: SlotMemory> Receiver<M> {
     #[inline(always)]
     pub fn message_at_once(&self) -> Option<Message> {
         let Held { first, used, alike, bytes, .. } = self.held;
-        (used < alike).then(|| self.show(first + used, bytes, false))
+        (used < alike).then(|| self.show(first + u64::from(used), bytes.into(), false))
     }
 
     /// As [`Self::message`], whatever is known.
@@ -333,7 +338,7 @@ impl<M: SlotMemory> Receiver<M> {
         if used == len {
             return Ok(None);
         }
-        let ticket = first + used;
+        let ticket = first + u64::from(used);
         Ok(Some(self.show(ticket, self.published(ticket)?, redelivered)))
     }
 
@@ -373,7 +378,7 @@ impl<M: SlotMemory> Receiver<M> {
         } else if used == 1 {
             self.release_only();
         }
-        used
+        used.into()
     }
 
     /// Gives back the one slot that is claimed.
@@ -391,13 +396,14 @@ impl<M: SlotMemory> Receiver<M> {
         if used == 0 {
             return;
         }
+        let behind = first + u64::from(used);
         if used < len {
             // A claim of its own, before the one that covers it ends.
-            let rest = Taken::Reading { owner: self.owner, run: len - used };
-            self.store(first + used, rest);
+            let rest = Taken::Reading { owner: self.owner, run: (len - used).into() };
+            self.store(behind, rest);
         }
         // The first goes last: until then senders stay before it, and receivers step over all.
-        for (lap, slots) in self.geometry.pieces(first, used).into_iter().rev() {
+        for (lap, slots) in self.geometry.pieces(first, used.into()).into_iter().rev() {
             let done = Taken::Done.word(lap);
             for (index, taken) in slots.clone().rev().zip(self.memory.taken_words(slots).rev()) {
                 self.memory.touch(index, Access::Read);
@@ -408,9 +414,8 @@ impl<M: SlotMemory> Receiver<M> {
         }
         self.held = Held::default();
         if used < len {
-            let (first, len) = (first + used, len - used);
-            let alike = alike.saturating_sub(used);
-            self.held = Held { first, len, alike, bytes, ..Held::default() };
+            let (alike, len) = (alike.saturating_sub(used), len - used);
+            self.held = Held { first: behind, bytes, alike, len, ..Held::default() };
         }
     }
 
@@ -436,6 +441,7 @@ impl<M: SlotMemory> Receiver<M> {
     pub fn give_back(&mut self) -> u64 {
         self.release();
         let Held { first, len, .. } = std::mem::take(&mut self.held);
+        let len = u64::from(len);
         for ticket in (0..len).rev().map(|behind| first.wrapping_add(behind)) {
             self.store(ticket, Taken::Returned { attempt: 1 });
         }
@@ -452,13 +458,16 @@ impl<M: SlotMemory> Receiver<M> {
         self.memory.taken(index).store_release(state.word(self.geometry.lap(ticket)));
     }
 
-    /// In a stream only: the lines that a receiver which keeps up would ask for are about to be written.
+    /// Asks for the lines of a message that is about to be taken, while the swap waits for the stores before it.
+    /// Measured: 442 and 429 ns, as in Sender::claim. In a stream they were asked for long ago, and those ahead
+    /// are: only there, as a receiver which keeps up would ask for what is about to be written.
     #[inline(always)]
-    fn ask_ahead(&mut self, ticket: u64) {
+    fn ask_for(&mut self, ticket: u64) {
         if self.streak < STREAK {
             self.streak += 1;
+            self.memory.prefetch([self.geometry.index(ticket)], Access::Read);
         } else {
-            self.memory.prefetch(self.geometry.index(ticket + TAKE_AHEAD), Access::Read);
+            self.memory.prefetch([self.geometry.index(ticket + TAKE_AHEAD)], Access::Read);
             self.memory.prefetch_taken(self.geometry.index(ticket + SWAP_AHEAD));
         }
     }
@@ -531,7 +540,7 @@ impl<M: SlotMemory> Receiver<M> {
         let found = self.memory.taken(index).load_acquire();
         let state = Taken::read(found);
         if state.is_ok() && word::lap(found).since(lap) >= 0 {
-            self.keep_hint(ticket);
+            self.keep_hint();
             self.step_over(ticket, found, taken)?;
             return Ok(true);
         }
@@ -546,8 +555,8 @@ impl<M: SlotMemory> Receiver<M> {
             return Ok(false);
         }
         if self.memory.taken(index).replace(found, Taken::Done.word(lap)).is_ok() {
-            self.next = ticket + 1;
-            self.keep_hint(self.next);
+            self.cursor.skip(1, &self.geometry);
+            self.keep_hint();
             announce_returns(&self.memory);
         }
         Err(Fault::Slot.into())
@@ -558,11 +567,11 @@ impl<M: SlotMemory> Receiver<M> {
     #[cold]
     fn pass_over(&mut self, ticket: u64, fault: Fault, taken: &mut u32) -> Result<bool, TakeError> {
         let lap = self.geometry.lap(ticket);
-        self.keep_hint(ticket);
+        self.keep_hint();
         let own_word = self.memory.taken(self.geometry.index(ticket));
         match own_word.replace(Taken::Done.word(lap.before()), Taken::Done.word(lap)) {
             Ok(()) => {
-                self.next = ticket + 1;
+                self.cursor.skip(1, &self.geometry);
                 announce_returns(&self.memory);
                 Err(fault.into())
             }
@@ -573,18 +582,9 @@ impl<M: SlotMemory> Receiver<M> {
         }
     }
 
-    /// Moves the hint if a claim at `first` would be too far beyond it.
     #[inline(always)]
-    fn keep_hint(&mut self, first: u64) {
-        if self.is_far(first) {
-            self.hint = help(self.memory.head(), first);
-        }
-    }
-
-    /// Whether a claim at `first` would be too far beyond the hint.
-    #[inline(always)]
-    fn is_far(&self, first: u64) -> bool {
-        first.wrapping_sub(self.hint).cast_signed() >= self.geometry.reach.cast_signed()
+    fn keep_hint(&mut self) {
+        self.cursor.keep_hint(&self.geometry, self.memory.head());
     }
 
     /// Another receiver has the slot, or had it: on to the next claim.
@@ -594,11 +594,11 @@ impl<M: SlotMemory> Receiver<M> {
             Ok(state) => state,
             Err(fault) => {
                 // A word that nobody writes: as above.
-                self.keep_hint(ticket);
+                self.keep_hint();
                 let own_word = self.memory.taken(self.geometry.index(ticket));
                 let done = Taken::Done.word(self.geometry.lap(ticket));
                 if own_word.replace(found, done).is_ok() {
-                    self.next = ticket + 1;
+                    self.cursor.skip(1, &self.geometry);
                     announce_returns(&self.memory);
                 }
                 return Err(fault.into());
@@ -607,21 +607,17 @@ impl<M: SlotMemory> Receiver<M> {
         match word::lap(found).since(self.geometry.lap(ticket)) {
             0 => {
                 *taken += 1;
-                self.next += if let Taken::Reading { run, .. } = state { run } else { 1 };
-                if taken.is_multiple_of(STEPS_PER_HINT) {
-                    self.hint = look(self.memory.head());
-                    self.next = self.next.max(self.hint);
-                }
+                let run = if let Taken::Reading { run, .. } = state { run } else { 1 };
+                self.cursor.step_over(run, *taken, &self.geometry, self.memory.head());
                 Ok(())
             }
             1.. => {
                 // Others went round. The hint lags by less than a lap, so it is ahead of here.
-                self.hint = look(self.memory.head());
-                if self.hint <= self.next {
-                    return Err(Fault::Hint.into());
+                if self.cursor.follow_hint(&self.geometry, self.memory.head()) {
+                    Ok(())
+                } else {
+                    Err(Fault::Hint.into())
                 }
-                self.next = self.hint;
-                Ok(())
             }
             // The senders are further than that. It was part of a receiver's claim whose word was
             // written over: the claim ended without it.
@@ -656,8 +652,8 @@ impl<M: SlotMemory> Receiver<M> {
             {
                 continue;
             }
-            let laps = lap.since(self.geometry.lap(self.next));
-            let first = self.geometry.ticket(index, self.next, laps);
+            let laps = lap.since(self.cursor.lap());
+            let first = self.geometry.ticket(index, self.cursor.next(), laps);
             self.held = Held { first, len: 1, redelivered: true, ..Held::default() };
             return Ok(true);
         }
@@ -666,7 +662,7 @@ impl<M: SlotMemory> Receiver<M> {
         let mut taken = 0;
         for step in 0..=self.geometry.mask {
             self.memory.forget([4, step, taken.into()]);
-            if !self.catch_up(self.next, &mut taken)? {
+            if !self.catch_up(self.cursor.next(), &mut taken)? {
                 break;
             }
         }

@@ -1,9 +1,10 @@
 //! The sender's half: claims slots, fills them, publishes them or gives them up.
 
+use super::cursor::Cursor;
 use super::memory::{SlotMemory, SlotWord};
 use super::receive::announce_returns;
-use super::word::{self, LEN_MAX, Lap, Owner, Sent, Taken};
-use super::{Geometry, Holder, STEPS_PER_HINT, TICKETS, back_off, help, look};
+use super::word::{self, LEN_MAX, Owner, Sent, Taken};
+use super::{Geometry, Holder, STEPS_PER_HINT, TICKETS, back_off};
 use crate::error::Fault;
 use crate::memory::Access;
 
@@ -26,16 +27,16 @@ pub enum ClaimError {
     Corrupt(Fault),
 }
 
-/// The slots that a sender has claimed and not published.
+/// The slots that a sender has claimed and not published: the last ones before its cursor. One word, since
+/// each message stores it twice, and a swap waits for all stores before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Run {
-    first: u64,
     /// Slots; 0: no claim.
-    len: u64,
+    len: u16,
     /// Those from the front that hold a message.
-    filled: u64,
+    filled: u16,
     /// Bytes of the first one's message.
-    first_bytes: u64,
+    first_bytes: u32,
 }
 
 /// The sender's half of the algorithm. At most one claim at a time.
@@ -45,11 +46,9 @@ pub struct Sender<M> {
     owner: Owner,
     geometry: Geometry,
     /// Where a claim begins that this sender has not made, as far as it knows the next one.
-    next: u64,
-    /// The tickets from `next` up to here are known to be free: their last lap is over, for both sides.
+    cursor: Cursor,
+    /// The tickets from there up to here are known to be free: their last lap is over, for both sides.
     free: u64,
-    /// The hint as last seen.
-    hint: u64,
     run: Run,
 }
 
@@ -57,8 +56,8 @@ impl<M: SlotMemory> Sender<M> {
     /// A sender with nothing claimed. `owner` is this participant's alone, and was swept.
     pub fn new(memory: M, owner: Owner) -> Self {
         let geometry = Geometry::of(memory.slots());
-        let hint = look(memory.tail());
-        Self { memory, owner, geometry, next: hint, free: hint, hint, run: Run::default() }
+        let cursor = Cursor::new(&geometry, memory.tail());
+        Self { memory, owner, geometry, cursor, free: cursor.next(), run: Run::default() }
     }
 
     /// The same in the place of another participant, for models in which all are alike.
@@ -83,19 +82,19 @@ impl<M: SlotMemory> Sender<M> {
     /// Slots claimed, filled or not.
     #[inline(always)]
     pub fn claimed(&self) -> u64 {
-        self.run.len
+        self.run.len.into()
     }
 
     /// Those that hold a message already.
     #[inline(always)]
     pub fn filled(&self) -> u64 {
-        self.run.filled
+        self.run.filled.into()
     }
 
     /// Whether the slot after those claimed is known to be free, too.
     #[inline(always)]
     pub fn knows_more_room(&self) -> bool {
-        self.next < self.free
+        self.cursor.next() < self.free
     }
 
     /// Claims up to `most` slots (at least 1), as many as are free. Call only with nothing claimed.
@@ -107,16 +106,28 @@ impl<M: SlotMemory> Sender<M> {
     /// As [`Self::try_claim`], as it nearly always is: nobody else was here, and the slots are known to be
     /// free. False, and nothing claimed: look closer.
     #[inline(always)]
-    pub fn claim_at_once(&mut self, most: u64) -> bool {
+    fn claim_at_once(&mut self, most: u64) -> bool {
         debug_assert!(self.run.len == 0 && most >= 1);
-        let first = self.next;
-        let lap = self.geometry.lap(first);
-        let found = self.memory.sent(self.geometry.index(first)).load_acquire();
+        let (first, lap) = (self.cursor.next(), self.cursor.lap());
         let len = if most == 1 { 1 } else { most.min(self.geometry.run_max()) };
-        word::is_settled(found, lap.before())
-            && first + len <= self.free
-            && !self.is_far(first)
-            && self.claim(first, lap, found, len)
+        if first + len > self.free || self.cursor.is_far() {
+            return false;
+        }
+        // Relaxed: the swap acquires. And behind an Acquire all that this has read would be read again.
+        let found = self.memory.sent(self.geometry.index(first)).load_relaxed();
+        word::is_settled(found, lap.before()) && self.claim(found, len)
+    }
+
+    /// Claims one slot, as it nearly always is, and returns [`Self::payload`]. `None`, and nothing claimed: look
+    /// closer.
+    #[inline(always)]
+    pub fn claim_one_at_once(&mut self) -> Option<*mut u8> {
+        let index = self.geometry.index(self.cursor.next());
+        if !self.claim_at_once(1) {
+            return None;
+        }
+        self.memory.touch(index, Access::Write);
+        Some(self.memory.payload(index))
     }
 
     /// As [`Self::try_claim`], whatever is in the way.
@@ -128,8 +139,7 @@ impl<M: SlotMemory> Sender<M> {
         let mut taken = 0;
         for _ in 0..self.geometry.patience() {
             self.memory.forget([1, u64::from(taken % STEPS_PER_HINT), 0]);
-            let first = self.next;
-            let lap = self.geometry.lap(first);
+            let (first, lap) = (self.cursor.next(), self.cursor.lap());
             let index = self.geometry.index(first);
             let found = self.memory.sent(index).load_acquire();
             if !word::is_settled(found, lap.before()) {
@@ -140,9 +150,9 @@ impl<M: SlotMemory> Sender<M> {
                 self.follow(first, found);
                 continue;
             }
-            self.keep_hint(first);
+            self.keep_hint();
             let len = most.min(self.free - first);
-            if self.claim(first, lap, found, len) {
+            if self.claim(found, len) {
                 return Ok(());
             }
             back_off(failures);
@@ -151,23 +161,22 @@ impl<M: SlotMemory> Sender<M> {
         Err(ClaimError::Full(None))
     }
 
-    /// Swaps the word of the first slot; the others are free.
+    /// Swaps the word of the slot that is next, in which `found` was; the others are free.
     #[inline(always)]
-    fn claim(&mut self, first: u64, lap: Lap, found: u64, len: u64) -> bool {
+    fn claim(&mut self, found: u64, len: u64) -> bool {
+        let (first, lap) = (self.cursor.next(), self.cursor.lap());
         let index = self.geometry.index(first);
         let claim = Sent::Writing { owner: self.owner, run: len }.word(lap);
         // Its other lines come along with the one that is swapped, which the swap waits for, and which
         // a receiver has just looked at. Measured: a round trip of 64 bytes 590 and 442 ns.
-        self.memory.prefetch(index, Access::Write);
+        let ahead = self.geometry.index(first + SEND_AHEAD);
+        self.memory.prefetch([index, ahead], Access::Write);
         if self.memory.sent(index).replace(found, claim).is_err() {
             return false;
         }
         crate::fault::point(crate::fault::Point::Claimed);
-        self.run = Run { first, len, filled: 0, first_bytes: 0 };
-        self.next = first + len;
-        if self.geometry.moves_hint(first, self.next) {
-            self.hint = help(self.memory.tail(), self.next);
-        }
+        self.run = Run { len: len as u16, filled: 0, first_bytes: 0 };
+        self.cursor.claimed(first, len, &self.geometry, self.memory.tail());
         true
     }
 
@@ -176,18 +185,24 @@ impl<M: SlotMemory> Sender<M> {
     #[inline(always)]
     pub fn payload(&self) -> *mut u8 {
         debug_assert!(self.run.filled < self.run.len);
-        let ticket = self.run.first + self.run.filled;
+        let ticket = self.first() + self.filled();
         let index = self.geometry.index(ticket);
-        self.memory.prefetch(self.geometry.index(ticket + SEND_AHEAD), Access::Write);
+        self.memory.prefetch([self.geometry.index(ticket + SEND_AHEAD)], Access::Write);
         self.memory.touch(index, Access::Write);
         self.memory.payload(index)
+    }
+
+    /// The first slot of the claim.
+    #[inline(always)]
+    fn first(&self) -> u64 {
+        self.cursor.next() - self.claimed()
     }
 
     /// The same for the next `count` slots, of which no more may be than are claimed and not filled.
     #[inline(always)]
     pub fn payloads(&self, count: u64) -> impl Iterator<Item = *mut u8> {
-        debug_assert!(self.run.filled + count <= self.run.len);
-        let ticket = self.run.first + self.run.filled;
+        debug_assert!(self.filled() + count <= self.claimed());
+        let ticket = self.first() + self.filled();
         let ahead = self.geometry.index(ticket + SEND_AHEAD);
         self.memory.payloads(self.geometry.index(ticket), ahead, count)
     }
@@ -201,12 +216,12 @@ impl<M: SlotMemory> Sender<M> {
     /// The same for the next `count` slots, of which no more may be than are claimed and not filled.
     #[inline(always)]
     pub fn fill_many(&mut self, count: u64, bytes: u64) {
-        let Run { first, len, filled, .. } = self.run;
-        debug_assert!(filled + count <= len && bytes <= LEN_MAX);
+        let (first, filled) = (self.first(), self.filled());
+        debug_assert!(filled + count <= self.claimed() && bytes <= LEN_MAX);
         let (mut ticket, mut left) = (first + filled, count);
         if filled == 0 && count > 0 {
             self.memory.touch(self.geometry.index(first), Access::Write);
-            self.run.first_bytes = bytes;
+            self.run.first_bytes = bytes as u32;
             (ticket, left) = (first + 1, count - 1);
         }
         // Nobody looks at these before the first one's word says that the claim is over.
@@ -218,39 +233,38 @@ impl<M: SlotMemory> Sender<M> {
                 settle_slot(flag, sent, word);
             }
         }
-        self.run.filled = filled + count;
+        self.run.filled = (filled + count) as u16;
     }
 
-    /// Publishes a claim of one slot, as a message of so many bytes. False: the claim is none such.
+    /// Whether one slot is claimed, and not filled.
     #[inline(always)]
-    pub fn publish_one(&mut self, bytes: u64) -> bool {
-        let Run { first, len, filled, .. } = self.run;
-        debug_assert!(filled < len && bytes <= LEN_MAX);
-        if len != 1 {
-            return false;
-        }
-        self.memory.touch(self.geometry.index(first), Access::Write);
-        crate::fault::point(crate::fault::Point::Publishing);
-        self.settle(first, Sent::Ready { len: bytes });
+    pub fn holds_one(&self) -> bool {
+        (self.run.len, self.run.filled) == (1, 0)
+    }
+
+    /// Publishes a claim of one slot, as a message of so many bytes. Call only while [`Self::holds_one`].
+    #[inline(always)]
+    pub fn publish_one(&mut self, bytes: u64) {
+        debug_assert!(self.holds_one() && bytes <= LEN_MAX);
+        self.memory.touch(self.geometry.index(self.first()), Access::Write);
+        self.settle_first(bytes);
         self.run = Run::default();
-        true
     }
 
     /// Publishes what was filled, all of it or, under a crash, nothing. Slots that were claimed beyond
     /// that are given up. Returns how many messages.
     #[inline(always)]
     pub fn publish(&mut self) -> u64 {
-        let Run { first, len, filled, first_bytes } = self.run;
+        let Run { first_bytes, len, filled, .. } = self.run;
         if filled < len {
             self.give_up_rest();
         }
         if filled > 0 {
-            crate::fault::point(crate::fault::Point::Publishing);
             // Last: until now the whole claim is this sender's, or a dead one's.
-            self.settle(first, Sent::Ready { len: first_bytes });
+            self.settle_first(first_bytes.into());
         }
         self.run = Run::default();
-        filled
+        filled.into()
     }
 
     /// Gives up what was claimed, filled or not.
@@ -261,17 +275,24 @@ impl<M: SlotMemory> Sender<M> {
 
     #[cold]
     fn give_up_rest(&mut self) {
-        let Run { first, len, filled, .. } = self.run;
-        for ticket in (first + filled..first + len).rev() {
+        let first = self.first();
+        for ticket in (first + self.filled()..first + self.claimed()).rev() {
             // Of an empty claim that includes the first, which `rev` leaves for last.
-            self.settle(ticket, Sent::Nothing);
+            self.settle(ticket, Sent::Nothing.word(self.geometry.lap(ticket)));
         }
     }
 
+    /// Publishes the first slot, and with it the claim.
     #[inline(always)]
-    fn settle(&self, ticket: u64, state: Sent) {
+    fn settle_first(&self, bytes: u64) {
+        crate::fault::point(crate::fault::Point::Publishing);
+        let first = self.first();
+        self.settle(first, Sent::Ready { len: bytes }.word(self.geometry.lap(first)));
+    }
+
+    #[inline(always)]
+    fn settle(&self, ticket: u64, word: u64) {
         let index = self.geometry.index(ticket);
-        let word = state.word(self.geometry.lap(ticket));
         settle_slot(self.memory.flag(index), self.memory.sent(index), word);
     }
 
@@ -285,11 +306,8 @@ impl<M: SlotMemory> Sender<M> {
         match word::lap(found).since(self.geometry.lap(ticket)) {
             0 => {
                 *taken += 1;
-                self.next += if let Sent::Writing { run, .. } = state { run } else { 1 };
-                if taken.is_multiple_of(STEPS_PER_HINT) {
-                    self.hint = look(self.memory.tail());
-                    self.next = self.next.max(self.hint);
-                }
+                let run = if let Sent::Writing { run, .. } = state { run } else { 1 };
+                self.cursor.step_over(run, *taken, &self.geometry, self.memory.tail());
                 Ok(())
             }
             -1 => match state {
@@ -310,12 +328,11 @@ impl<M: SlotMemory> Sender<M> {
             }
             laps if laps > 0 => {
                 // Others went round. The hint lags by less than a lap, so it is ahead of here.
-                self.hint = look(self.memory.tail());
-                if self.hint <= self.next {
-                    return Err(ClaimError::Corrupt(Fault::Hint));
+                if self.cursor.follow_hint(&self.geometry, self.memory.tail()) {
+                    Ok(())
+                } else {
+                    Err(ClaimError::Corrupt(Fault::Hint))
                 }
-                self.next = self.hint;
-                Ok(())
             }
             _ => Err(ClaimError::Corrupt(Fault::Slot)),
         }
@@ -336,8 +353,7 @@ impl<M: SlotMemory> Sender<M> {
         match (Taken::read(taken), word::lap(taken).since(lap)) {
             // They have passed over it in this lap, too.
             (Ok(_), 0..) => {
-                self.next += 1;
-                self.keep_hint(self.next);
+                self.pass_over();
                 return Ok(());
             }
             (Err(_), _) | (Ok(Taken::Done), ..=-2) if self.is_left_behind(ticket) => {
@@ -355,23 +371,19 @@ impl<M: SlotMemory> Sender<M> {
         let index = self.geometry.index(ticket);
         let passed_over = Sent::Nothing.word(self.geometry.lap(ticket));
         if self.memory.sent(index).replace(found, passed_over).is_ok() {
-            self.next += 1;
-            self.keep_hint(self.next);
+            self.pass_over();
         }
     }
 
-    /// Moves the hint if a claim at `first` would be too far beyond it.
-    #[inline(always)]
-    fn keep_hint(&mut self, first: u64) {
-        if self.is_far(first) {
-            self.hint = help(self.memory.tail(), first);
-        }
+    /// Goes on behind a slot that nobody uses in this lap.
+    fn pass_over(&mut self) {
+        self.cursor.skip(1, &self.geometry);
+        self.keep_hint();
     }
 
-    /// Whether a claim at `first` would be too far beyond the hint.
     #[inline(always)]
-    fn is_far(&self, first: u64) -> bool {
-        first.wrapping_sub(self.hint).cast_signed() >= self.geometry.reach.cast_signed()
+    fn keep_hint(&mut self) {
+        self.cursor.keep_hint(&self.geometry, self.memory.tail());
     }
 
     /// Finds out how many slots from `first` on are free, the first of which its own word says is

@@ -106,7 +106,8 @@ fn send(sender: &mut Sender<Memory>, part: &Part, process: u8, sent: u8) -> Resu
         step(Step::Write(process << 4 | (sent + 1)));
         forget([7, 0, 0]);
         RUN.with_borrow_mut(|run| run.commits = Some(sent + 1));
-        return if sender.publish_one(0) { Ok(1) } else { Err("one slot is not one".into()) };
+        sender.publish_one(0);
+        return Ok(1);
     }
     if matches!(part, Part::Waster { .. }) && count > 1 {
         count -= 1;
