@@ -4,23 +4,24 @@
 //! The ring itself is `spsc`. Nothing here knows what the bytes mean.
 
 use std::ops::Deref;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::broadcast;
 use crate::control::{Control, Role};
 use crate::copy::copy_out;
 use crate::counters::Stats;
-use crate::error::{Error, ErrorKind, Fault, Peer, RecvError};
-use crate::layout::{CLOSED, FINISHED, RUN_MAX};
+use crate::error::{Error, Peer, RecvError};
+use crate::layout::{FINISHED, RUN_MAX};
+use crate::listener::{Attendance, Listener};
 use crate::liveness::Identity;
 use crate::memory::RingMemory;
-use crate::options::{Kind, Options, Overflow, Wait};
-use crate::recover::{self, End};
-use crate::registry::{self, LockedDirectory};
-use crate::segment::{self, Segment, SegmentMemory, Side};
+use crate::options::{Kind, Options, Overflow};
+use crate::recover::End;
+use crate::registry::LockedDirectory;
+use crate::segment::{self, Segment, SegmentMemory};
 use crate::spsc::{Found, Reader, Run};
 use crate::subscription::{self, Entrance, Subscription};
-use crate::wait::{self, Burst, Nap, ProbeClock, Ringer, Waiter};
+use crate::wait::{self, Ringer};
 
 /// The receiving end. One per channel; every method needs `&mut self`, so one thread at a time.
 #[derive(Debug)]
@@ -30,17 +31,7 @@ pub struct Consumer {
     reader: Reader<SegmentMemory>,
     /// The segment that is being read; `None` between incarnations of the producer.
     current: Option<Current>,
-    /// Whether anybody on this channel ever sleeps.
-    sleepy: bool,
-    wait: Wait,
-    ringer: Ringer,
-    burst: Burst,
-    probe_clock: ProbeClock,
-    /// Number of the last segment this consumer is through with.
-    finished: u32,
-    /// The role, or one of many places.
-    end: End,
-    control: Control,
+    attendance: Attendance,
 }
 
 #[derive(Debug)]
@@ -80,23 +71,8 @@ impl Consumer {
             (End::Role(Role::Consumer), None)
         };
         drop(directory);
-        let wait = control.wait();
-        let sleepy = wait != Wait::Spin;
-        let mut consumer = Self {
-            reader: idle(),
-            current: None,
-            sleepy,
-            wait,
-            ringer: Ringer::new(sleepy),
-            burst: Burst::in_ring(),
-            probe_clock: ProbeClock::start(),
-            finished: 0,
-            end,
-            control,
-        };
-        if let End::Place(place) = &consumer.end {
-            consumer.finished = place.before();
-        }
+        let attendance = Attendance::new(control, end);
+        let mut consumer = Self { reader: idle(), current: None, attendance };
         match entrance {
             Some(entrance) => consumer.enter(entrance)?,
             None => consumer.open_next()?,
@@ -212,22 +188,6 @@ impl Consumer {
         if self.look()? { Ok(()) } else { self.wait_for_message(timeout) }
     }
 
-    /// Whether there is a message. Finding the ring empty publishes the head.
-    #[inline]
-    fn look(&mut self) -> Result<bool, RecvError> {
-        loop {
-            if self.reader.is_empty() {
-                if !self.found_empty()? {
-                    return Ok(false);
-                }
-            } else if self.reader.is_ready() {
-                return Ok(true);
-            } else {
-                return self.reader.look_closely().map_err(|fault| self.poison(fault));
-            }
-        }
-    }
-
     /// Returns whether there is another ring to look at now.
     fn found_empty(&mut self) -> Result<bool, RecvError> {
         if self.current.is_none() {
@@ -243,173 +203,15 @@ impl Consumer {
         Ok(false)
     }
 
-    /// Whether there is a segment to read now.
-    fn look_for_producer(&mut self) -> Result<bool, RecvError> {
-        if self.control.producer().latest.number.load_relaxed() <= self.finished {
-            return Ok(false);
-        }
-        match self.open_next() {
-            Ok(()) => Ok(self.current.is_some()),
-            Err(error) => Err(RecvError::Open(error.kind())),
-        }
-    }
-
-    /// Returns if there is something after all.
-    #[cold]
-    fn nothing_now(&mut self) -> Result<(), RecvError> {
-        self.glance()?;
-        if self.probe_clock.is_due_after_poll() {
-            self.probe()?;
-        }
-        // The look at how the producer ended may have come after one more message.
-        if self.look()? { Ok(()) } else { Err(RecvError::Empty) }
-    }
-
-    /// Returns when there is a message.
-    #[cold]
-    fn wait_for_message(&mut self, timeout: Option<Duration>) -> Result<(), RecvError> {
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let pauses = self.burst.pauses(self.reader.next_sequence());
-        if wait::block(self, self.wait, deadline, pauses)? {
-            Ok(())
-        } else {
-            Err(RecvError::Timeout)
-        }
-    }
-
     /// Starts reading the segment that was being written when this reader came.
     fn enter(&mut self, entrance: Entrance) -> Result<(), Error> {
         let Entrance { number, segment, start } = entrance;
-        let history = self.control.header().history;
+        let control = &self.attendance.control;
+        let history = control.header().history;
         broadcast::walk(&segment.memory(), segment.geometry(), start, history)
-            .map_err(|fault| segment::corrupt(self.control.directory(), number, fault))?;
+            .map_err(|fault| segment::corrupt(control.directory(), number, fault))?;
         self.attach(number, segment)?;
         Ok(())
-    }
-
-    /// Its page in every segment.
-    fn page(&self) -> usize {
-        match &self.end {
-            End::Role(_) => 0,
-            End::Place(place) => place.page(),
-        }
-    }
-
-    /// Opens the oldest segment that this consumer is not through with, if there is one.
-    fn open_next(&mut self) -> Result<(), Error> {
-        // A8, pairs with R8 in Producer::open: the segment of that number has its name.
-        let latest = self.control.producer().latest.number.load_acquire();
-        for number in registry::segments(self.control.directory())? {
-            if number <= self.finished {
-                continue;
-            }
-            match Segment::open(&self.control, number, Side::Consumer(self.page())) {
-                // A new producer deleted it: it was drained.
-                Ok(None) => {}
-                Ok(Some(segment)) => {
-                    if self.attach(number, segment)? {
-                        return Ok(());
-                    }
-                }
-                Err(error) => {
-                    // What is wrong with the file stays wrong; what this process lacks may come.
-                    if !matches!(error.kind(), ErrorKind::Io | ErrorKind::Permission) {
-                        self.finished = number;
-                    }
-                    return Err(error);
-                }
-            }
-            self.finished = number;
-        }
-        // All up to `latest` had their names before the listing: what is not there is gone.
-        self.finished = self.finished.max(latest);
-        Ok(())
-    }
-
-    /// Starts reading a segment. False: an earlier consumer is through with it.
-    fn attach(&mut self, number: u32, segment: Segment) -> Result<bool, Error> {
-        let memory = segment.memory();
-        let page = memory.consumer();
-        if page.end.state.load_relaxed() == FINISHED {
-            return Ok(false);
-        }
-        let mut reader = match Reader::attach(memory.clone(), segment.geometry()) {
-            Ok(reader) => reader,
-            Err(fault) => {
-                page.end.poisoned.store_release(fault as u64);
-                page.end.state.store_release(FINISHED);
-                self.finished = number;
-                return Err(segment::corrupt(self.control.directory(), number, fault));
-            }
-        };
-        let progress = &page.progress;
-        let lent = progress.lent.load_relaxed();
-        let redelivered_below = if progress.attached.load_relaxed() == 0 {
-            lent
-        } else {
-            lent.max(reader.next_sequence().saturating_add(1))
-        };
-        if self.sleepy {
-            wait::attach(&page.bell);
-        }
-        progress.attached.store_release(1);
-        // A producer may be asleep, out of room that the last consumer had released but not told.
-        reader.publish_head();
-        self.reader = reader;
-        self.ringer = Ringer::new(self.sleepy);
-        self.current = Some(Current { redelivered_below, number, segment });
-        self.ring();
-        Ok(true)
-    }
-
-    /// Asks the kernel after the producer, and tells its end if nothing is left to receive.
-    fn probe_producer(&mut self) -> Result<(), RecvError> {
-        let Some(current) = &self.current else { return Ok(()) };
-        if current.segment.producer_is_alive() {
-            return Ok(());
-        }
-        let peer = Peer { pid: current.segment.header().creator_pid };
-        // It is gone; it may have closed, and may have sent until a moment ago.
-        let closed = self.reader.memory().producer().end.state.load_acquire() == CLOSED;
-        if !self.look()? {
-            let reason =
-                if closed { RecvError::Disconnected } else { RecvError::PeerDied { peer } };
-            return Err(self.finish(reason));
-        }
-        Ok(())
-    }
-
-    /// Leaves a segment for good and tells why.
-    fn finish(&mut self, reason: RecvError) -> RecvError {
-        if let Some(current) = self.current.take() {
-            let page = self.reader.memory().consumer();
-            page.progress.attached.store_relaxed(0);
-            // R10, pairs with A10 in recover::drained: who sees it may delete the file.
-            page.end.state.store_release(FINISHED);
-            self.finished = current.number;
-            self.reader = idle();
-        }
-        reason
-    }
-
-    #[cold]
-    fn poison(&mut self, fault: Fault) -> RecvError {
-        if self.current.is_some() {
-            self.reader.memory().consumer().end.poisoned.store_release(fault as u64);
-        }
-        self.ring();
-        self.finish(RecvError::Corrupt(fault))
-    }
-
-    /// After every publication of the head.
-    #[cold]
-    fn ring(&mut self) {
-        if self.sleepy && self.current.is_some() {
-            let memory = self.reader.memory();
-            if self.ringer.ring(&memory.consumer().bell, &memory.producer().bell) {
-                memory.consumer().progress.wakes.bump(1);
-            }
-        }
     }
 }
 
@@ -432,18 +234,40 @@ impl Drop for Consumer {
             progress.lent.store_release(current.redelivered_below);
             progress.attached.store_release(0);
         }
-        self.end.leave(&self.control);
+        self.attendance.leave();
         self.ring();
-        recover::clear_if_last(&self.control, &self.end);
+        self.attendance.close();
     }
 }
 
-impl Waiter for Consumer {
-    type Error = RecvError;
+impl Listener for Consumer {
+    fn attendance(&self) -> &Attendance {
+        &self.attendance
+    }
 
-    #[inline(always)]
-    fn poll(&mut self) -> Result<bool, RecvError> {
-        self.look()
+    fn parts(&mut self) -> (&mut Attendance, Option<&SegmentMemory>) {
+        let memory = self.current.as_ref().map(|_| self.reader.memory());
+        (&mut self.attendance, memory)
+    }
+
+    fn current(&self) -> Option<(u32, &Segment)> {
+        self.current.as_ref().map(|current| (current.number, &current.segment))
+    }
+
+    /// Finding the ring empty publishes the head.
+    #[inline]
+    fn look(&mut self) -> Result<bool, RecvError> {
+        loop {
+            if self.reader.is_empty() {
+                if !self.found_empty()? {
+                    return Ok(false);
+                }
+            } else if self.reader.is_ready() {
+                return Ok(true);
+            } else {
+                return self.reader.look_closely().map_err(|fault| self.poison(fault));
+            }
+        }
     }
 
     #[inline(always)]
@@ -451,65 +275,49 @@ impl Waiter for Consumer {
         self.reader.is_empty()
     }
 
-    fn glance(&mut self) -> Result<(), RecvError> {
-        if self.current.is_none() {
-            return Ok(());
+    fn seen(&self) -> u64 {
+        self.reader.next_sequence()
+    }
+
+    fn attach(&mut self, number: u32, segment: Segment) -> Result<bool, Error> {
+        let memory = segment.memory();
+        let page = memory.consumer();
+        if page.end.state.load_relaxed() == FINISHED {
+            return Ok(false);
         }
-        let end = &self.reader.memory().producer().end;
-        let is_expelled = match &self.end {
-            End::Role(_) => false,
-            End::Place(place) => place.is_expelled(self.reader.memory()),
+        let mut reader = match Reader::attach(memory.clone(), segment.geometry()) {
+            Ok(reader) => reader,
+            Err(fault) => {
+                page.end.poisoned.store_release(fault as u64);
+                page.end.state.store_release(FINISHED);
+                self.attendance.finished = number;
+                let directory = self.attendance.control.directory();
+                return Err(segment::corrupt(directory, number, fault));
+            }
         };
-        if end.poisoned.load_relaxed() != 0 || is_expelled {
-            return Err(self.poison(Fault::Poisoned));
+        let progress = &page.progress;
+        let lent = progress.lent.load_relaxed();
+        let redelivered_below = if progress.attached.load_relaxed() == 0 {
+            lent
+        } else {
+            lent.max(reader.next_sequence().saturating_add(1))
+        };
+        if self.attendance.sleepy {
+            wait::attach(&page.bell);
         }
-        // A9, pairs with R9 in Producer::drop: if there is nothing now, there never will be.
-        if end.state.load_acquire() == CLOSED && !self.look()? {
-            return Err(self.finish(RecvError::Disconnected));
-        }
-        // A successor is there already: ask at once how this one ended.
-        let latest = self.control.producer().latest.number.load_relaxed();
-        if self.current.as_ref().is_some_and(|current| current.number < latest) {
-            return self.probe_producer();
-        }
-        Ok(())
+        progress.attached.store_release(1);
+        // A producer may be asleep, out of room that the last consumer had released but not told.
+        reader.publish_head();
+        self.reader = reader;
+        self.attendance.ringer = Ringer::new(self.attendance.sleepy);
+        self.current = Some(Current { redelivered_below, number, segment });
+        self.ring();
+        Ok(true)
     }
 
-    fn probe(&mut self) -> Result<(), RecvError> {
-        self.probe_producer()
-    }
-
-    fn announce(&mut self) -> Nap {
-        match &self.current {
-            Some(_) => {
-                let memory = self.reader.memory();
-                memory.consumer().progress.parks.bump(1);
-                wait::announce(&memory.consumer().bell, &memory.producer().bell)
-            }
-            None => Nap::unannounced(self.control.producer().latest.number.load_acquire()),
-        }
-    }
-
-    fn sleep(&mut self, nap: &Nap, timeout: Duration) {
-        match &self.current {
-            Some(_) if nap.is_announced() => {
-                wait::sleep(nap, &self.reader.memory().producer().bell, timeout);
-            }
-            // A producer came between the announcement and now: look at its ring first.
-            Some(_) => {}
-            None => wait::sleep_unannounced(nap, &self.control.producer().latest.number, timeout),
-        }
-    }
-
-    fn awake(&mut self, nap: &Nap) {
-        // The segment in which the flag went up may have come to its end meanwhile.
-        if self.current.is_some() && nap.is_announced() {
-            wait::awake(nap, &self.reader.memory().consumer().bell);
-        }
-    }
-
-    fn probe_clock(&mut self) -> &mut ProbeClock {
-        &mut self.probe_clock
+    fn detach(&mut self) {
+        self.current = None;
+        self.reader = idle();
     }
 }
 

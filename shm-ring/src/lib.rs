@@ -38,6 +38,8 @@ pub mod layout;
 #[cfg(not(loom))]
 pub mod ledger;
 #[cfg(not(loom))]
+mod listener;
+#[cfg(not(loom))]
 mod listing;
 #[cfg(not(loom))]
 mod liveness;

@@ -5,23 +5,24 @@
 //! messages where they lie is `consumer`.
 
 use std::ops::Deref;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::broadcast;
 use crate::control::{Control, Role};
 use crate::counters::Stats;
-use crate::error::{Error, ErrorKind, Fault, Peer, RecvError};
+use crate::error::{Error, Peer, RecvError};
 use crate::fork::Birth;
-use crate::layout::{CLOSED, FINISHED, RUN_MAX};
+use crate::layout::RUN_MAX;
+use crate::listener::{Attendance, Listener};
 use crate::liveness::Identity;
 use crate::memory::{Boundary, RingMemory};
-use crate::options::{Kind, Options, Wait};
+use crate::options::{Kind, Options};
 use crate::overwrite::{Follower, Message, Trouble};
 use crate::recover::{self, End};
-use crate::registry::{self, LockedDirectory};
-use crate::segment::{self, Segment, SegmentMemory, Side};
+use crate::registry::LockedDirectory;
+use crate::segment::{self, Segment, SegmentMemory};
 use crate::subscription::{self, Entrance, Subscription};
-use crate::wait::{self, Burst, Nap, ProbeClock, Ringer, Waiter};
+use crate::wait::{self, Ringer};
 
 /// What a reader wants of a broadcast.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -42,15 +43,7 @@ pub struct Subscriber {
     read: Read,
     /// Whether the producer waits for this end.
     is_waited_for: bool,
-    sleepy: bool,
-    wait: Wait,
-    ringer: Ringer,
-    burst: Burst,
-    probe_clock: ProbeClock,
-    /// Number of the last segment this end is through with.
-    finished: u32,
-    end: End,
-    control: Control,
+    attendance: Attendance,
 }
 
 #[derive(Debug)]
@@ -87,21 +80,12 @@ impl Subscriber {
         }
         let (place, entrance) = Subscription::begin(&directory, &control, who)?;
         drop(directory);
-        let wait = control.wait();
-        let sleepy = wait != Wait::Spin;
         let mut subscriber = Self {
             current: None,
             birth: Birth::now(),
             read,
             is_waited_for: !control.is_overwritten(),
-            sleepy,
-            wait,
-            ringer: Ringer::new(sleepy),
-            burst: Burst::in_ring(),
-            probe_clock: ProbeClock::start(),
-            finished: place.before(),
-            end: End::Place(place),
-            control,
+            attendance: Attendance::new(control, End::Place(place)),
         };
         match entrance {
             Some(entrance) => subscriber.enter(entrance)?,
@@ -205,7 +189,7 @@ impl Subscriber {
             return Err(RecvError::Forked);
         }
         loop {
-            if let Some(message) = self.look()? {
+            if let Some(message) = self.peek()? {
                 return Ok(message);
             }
             match patience {
@@ -217,7 +201,7 @@ impl Subscriber {
 
     /// The next message, if it is there.
     #[inline]
-    fn look(&mut self) -> Result<Option<Message>, RecvError> {
+    fn peek(&mut self) -> Result<Option<Message>, RecvError> {
         loop {
             let Some(current) = &mut self.current else {
                 if self.look_for_producer()? {
@@ -242,77 +226,12 @@ impl Subscriber {
         }
     }
 
-    /// Whether there is a segment to read now.
-    #[cold]
-    fn look_for_producer(&mut self) -> Result<bool, RecvError> {
-        if self.control.producer().latest.number.load_relaxed() <= self.finished {
-            return Ok(false);
-        }
-        match self.open_next() {
-            Ok(()) => Ok(self.current.is_some()),
-            Err(error) => Err(RecvError::Open(error.kind())),
-        }
-    }
-
-    /// Returns if there is something after all.
-    #[cold]
-    fn nothing_now(&mut self) -> Result<(), RecvError> {
-        self.glance()?;
-        if self.probe_clock.is_due_after_poll() {
-            self.probe()?;
-        }
-        // The look at how the producer ended may have come after one more message.
-        if self.poll()? { Ok(()) } else { Err(RecvError::Empty) }
-    }
-
-    /// Returns when there is a message.
-    #[cold]
-    fn wait_for_message(&mut self, timeout: Option<Duration>) -> Result<(), RecvError> {
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let seen = self.current.as_ref().map_or(0, |current| current.follower.received());
-        let pauses = self.burst.pauses(seen);
-        if wait::block(self, self.wait, deadline, pauses)? {
-            Ok(())
-        } else {
-            Err(RecvError::Timeout)
-        }
-    }
-
-    /// Opens the oldest segment that this end is not through with, if there is one.
-    fn open_next(&mut self) -> Result<(), Error> {
-        // A8, pairs with R8 in producer::new_segment: the segment of that number has its name.
-        let latest = self.control.producer().latest.number.load_acquire();
-        for number in registry::segments(self.control.directory())? {
-            if number <= self.finished {
-                continue;
-            }
-            match Segment::open(&self.control, number, Side::Consumer(self.place().page())) {
-                // A new producer deleted it: all were through with it.
-                Ok(None) => {}
-                Ok(Some(segment)) => {
-                    self.attach(number, segment, Boundary::default());
-                    return Ok(());
-                }
-                Err(error) => {
-                    // What is wrong with the file stays wrong; what this process lacks may come.
-                    if !matches!(error.kind(), ErrorKind::Io | ErrorKind::Permission) {
-                        self.finished = number;
-                    }
-                    return Err(error);
-                }
-            }
-            self.finished = number;
-        }
-        // All up to `latest` had their names before the listing: what is not there is gone.
-        self.finished = self.finished.max(latest);
-        Ok(())
-    }
-
     /// Starts reading the segment that was being written when this reader came.
     fn enter(&mut self, entrance: Entrance) -> Result<(), Error> {
         let Entrance { number, segment, start } = entrance;
-        let corrupt = |fault| segment::corrupt(self.control.directory(), number, fault);
-        let history = self.control.header().history;
+        let control = &self.attendance.control;
+        let corrupt = |fault| segment::corrupt(control.directory(), number, fault);
+        let history = control.header().history;
         // Who wants the newest is shown the last message there is, whatever the others get.
         let history = if self.read == Read::Newest { history.max(1) } else { history };
         if self.is_waited_for {
@@ -320,69 +239,31 @@ impl Subscriber {
             let place = broadcast::walk(&memory, segment.geometry(), start, history);
             // The follower begins with records, and counts from there.
             let place = place.map_err(corrupt)?;
-            self.attach(number, segment, place);
+            self.attach_at(number, segment, place);
         } else {
             let mut follower = Follower::new(segment.memory(), segment.geometry(), start);
             follower.rewind(history).map_err(corrupt)?;
-            self.attach_at(number, segment, follower);
+            self.follow(number, segment, follower);
         }
         Ok(())
     }
 
-    fn attach(&mut self, number: u32, segment: Segment, start: Boundary) {
+    fn attach_at(&mut self, number: u32, segment: Segment, start: Boundary) {
         let follower = Follower::new(segment.memory(), segment.geometry(), start);
-        self.attach_at(number, segment, follower);
+        self.follow(number, segment, follower);
     }
 
-    fn attach_at(&mut self, number: u32, segment: Segment, mut follower: Follower<SegmentMemory>) {
+    fn follow(&mut self, number: u32, segment: Segment, mut follower: Follower<SegmentMemory>) {
         if self.read == Read::Newest {
             follower.want_newest();
         }
         let page = follower.memory().consumer();
-        if self.sleepy {
+        if self.attendance.sleepy {
             wait::attach(&page.bell);
         }
         page.progress.attached.store_release(1);
-        self.ringer = Ringer::new(self.sleepy);
+        self.attendance.ringer = Ringer::new(self.attendance.sleepy);
         self.current = Some(Current { follower, number, segment });
-    }
-
-    /// Asks the kernel after the producer, and tells its end if nothing is left to receive.
-    fn probe_producer(&mut self) -> Result<(), RecvError> {
-        let Some(current) = &self.current else { return Ok(()) };
-        if current.segment.producer_is_alive() {
-            return Ok(());
-        }
-        let peer = Peer { pid: current.segment.header().creator_pid };
-        // It is gone; it may have closed, and may have sent until a moment ago.
-        let closed = current.follower.memory().producer().end.state.load_acquire() == CLOSED;
-        if self.look()?.is_none() {
-            let reason =
-                if closed { RecvError::Disconnected } else { RecvError::PeerDied { peer } };
-            return Err(self.finish(reason));
-        }
-        Ok(())
-    }
-
-    /// Leaves a segment for good and tells why.
-    fn finish(&mut self, reason: RecvError) -> RecvError {
-        if let Some(current) = self.current.take() {
-            let page = current.follower.memory().consumer();
-            page.progress.attached.store_relaxed(0);
-            // R10, pairs with A10 in recover: who sees it may delete the file.
-            page.end.state.store_release(FINISHED);
-            self.finished = current.number;
-        }
-        reason
-    }
-
-    #[cold]
-    fn poison(&mut self, fault: Fault) -> RecvError {
-        if let Some(current) = &self.current {
-            current.follower.memory().consumer().end.poisoned.store_release(fault as u64);
-        }
-        self.ring();
-        self.finish(RecvError::Corrupt(fault))
     }
 
     #[inline]
@@ -391,25 +272,6 @@ impl Subscriber {
         current.follower.release();
         if self.is_waited_for && current.follower.publish_head() {
             self.ring();
-        }
-    }
-
-    /// After every publication of the head.
-    fn ring(&mut self) {
-        if self.sleepy
-            && let Some(current) = &self.current
-        {
-            let memory = current.follower.memory();
-            if self.ringer.ring(&memory.consumer().bell, &memory.producer().bell) {
-                memory.consumer().progress.wakes.bump(1);
-            }
-        }
-    }
-
-    fn place(&self) -> &Subscription {
-        match &self.end {
-            End::Place(place) => place,
-            End::Role(_) => unreachable!("a subscriber has a place"),
         }
     }
 }
@@ -439,74 +301,42 @@ impl Drop for Subscriber {
         if let Some(current) = &self.current {
             current.follower.memory().consumer().progress.attached.store_release(0);
         }
-        self.end.leave(&self.control);
+        self.attendance.leave();
         self.ring();
-        recover::clear_if_last(&self.control, &self.end);
+        self.attendance.close();
     }
 }
 
-impl Waiter for Subscriber {
-    type Error = RecvError;
+impl Listener for Subscriber {
+    fn attendance(&self) -> &Attendance {
+        &self.attendance
+    }
+
+    fn parts(&mut self) -> (&mut Attendance, Option<&SegmentMemory>) {
+        let memory = self.current.as_ref().map(|current| current.follower.memory());
+        (&mut self.attendance, memory)
+    }
+
+    fn current(&self) -> Option<(u32, &Segment)> {
+        self.current.as_ref().map(|current| (current.number, &current.segment))
+    }
 
     #[inline]
-    fn poll(&mut self) -> Result<bool, RecvError> {
-        Ok(self.look()?.is_some())
+    fn look(&mut self) -> Result<bool, RecvError> {
+        Ok(self.peek()?.is_some())
     }
 
-    fn glance(&mut self) -> Result<(), RecvError> {
-        let Some(current) = &self.current else { return Ok(()) };
-        let memory = current.follower.memory();
-        let end = &memory.producer().end;
-        if end.poisoned.load_relaxed() != 0 || self.place().is_expelled(memory) {
-            return Err(self.poison(Fault::Poisoned));
-        }
-        // A9, pairs with R9 in the producers' drop: if there is nothing now, there never will be.
-        if end.state.load_acquire() == CLOSED && self.look()?.is_none() {
-            return Err(self.finish(RecvError::Disconnected));
-        }
-        // A successor is there already: ask at once how this one ended.
-        let latest = self.control.producer().latest.number.load_relaxed();
-        if self.current.as_ref().is_some_and(|current| current.number < latest) {
-            return self.probe_producer();
-        }
-        Ok(())
+    fn seen(&self) -> u64 {
+        self.current.as_ref().map_or(0, |current| current.follower.received())
     }
 
-    fn probe(&mut self) -> Result<(), RecvError> {
-        self.probe_producer()
+    fn attach(&mut self, number: u32, segment: Segment) -> Result<bool, Error> {
+        self.attach_at(number, segment, Boundary::default());
+        Ok(true)
     }
 
-    fn announce(&mut self) -> Nap {
-        match &self.current {
-            Some(current) => {
-                let memory = current.follower.memory();
-                memory.consumer().progress.parks.bump(1);
-                wait::announce(&memory.consumer().bell, &memory.producer().bell)
-            }
-            None => Nap::unannounced(self.control.producer().latest.number.load_acquire()),
-        }
-    }
-
-    fn sleep(&mut self, nap: &Nap, timeout: Duration) {
-        match &self.current {
-            Some(current) if nap.is_announced() => {
-                wait::sleep(nap, &current.follower.memory().producer().bell, timeout);
-            }
-            // A producer came between the announcement and now: look at its ring first.
-            Some(_) => {}
-            None => wait::sleep_unannounced(nap, &self.control.producer().latest.number, timeout),
-        }
-    }
-
-    fn awake(&mut self, nap: &Nap) {
-        // The segment in which the flag went up may have come to its end meanwhile.
-        if let Some(current) = self.current.as_ref().filter(|_| nap.is_announced()) {
-            wait::awake(nap, &current.follower.memory().consumer().bell);
-        }
-    }
-
-    fn probe_clock(&mut self) -> &mut ProbeClock {
-        &mut self.probe_clock
+    fn detach(&mut self) {
+        self.current = None;
     }
 }
 
@@ -589,7 +419,7 @@ impl CopiedBatch<'_> {
         if self.left == 0 || self.subscriber.current.is_none() {
             return Ok(None);
         }
-        let Some(message) = self.subscriber.look()? else { return Ok(None) };
+        let Some(message) = self.subscriber.peek()? else { return Ok(None) };
         self.left -= 1;
         if let Some(current) = &mut self.subscriber.current {
             current.follower.advance();
