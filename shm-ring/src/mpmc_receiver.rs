@@ -189,8 +189,15 @@ impl MpmcReceiver {
             return None;
         }
         if self.party.sleeps_any(Side::Receives) {
-            self.pass_on();
+            return self.pass_on_and_show();
         }
+        self.receiver.message_at_once()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn pass_on_and_show(&mut self) -> Option<Message> {
+        self.pass_on();
         self.receiver.message_at_once()
     }
 

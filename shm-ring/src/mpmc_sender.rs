@@ -18,7 +18,6 @@ use crate::wait::{self, Nap, ProbeClock, Waiter};
 #[derive(Debug)]
 pub struct MpmcSender {
     sender: Sender<QueueMemory>,
-    max_len: usize,
     /// Of batches, so far.
     publications: u64,
     /// When a slot is waited for.
@@ -47,15 +46,14 @@ impl MpmcSender {
 
     fn new(party: Party) -> Self {
         let sender = Sender::new(party.memory.clone(), party.owner());
-        let max_len = party.memory.room() as usize;
         let pauses = wait::pauses_without_slots(party.memory.slots());
-        Self { sender, max_len, publications: 0, pauses, party }
+        Self { sender, publications: 0, pauses, party }
     }
 
     /// Longest message, in bytes: a slot less its header.
     #[inline(always)]
     pub fn max_len(&self) -> usize {
-        self.max_len
+        self.sender.memory().room() as usize
     }
 
     /// Room for a message of `len` bytes, written in place. Never blocks, never allocates.
@@ -173,13 +171,15 @@ impl MpmcSender {
     }
 
     /// Publishes the first `len` bytes of the room that was claimed last and whose guard was forgotten, if
-    /// nothing else is claimed: what the guard's commit would have done. False: nothing was done.
+    /// nothing else is claimed: what the guard's commit would have done. `len` is no more than was claimed.
+    /// False: nothing was done, perhaps because the room is the parent's, and another verb tells.
     #[inline(always)]
+    #[must_use]
     pub fn commit_at_once(&mut self, len: usize) -> bool {
         if self.party.birth.is_foreign() || !self.sender.holds_one() {
             return false;
         }
-        self.settle_one(len.min(self.max_len));
+        self.settle_one(len.min(self.max_len()));
         true
     }
 
@@ -213,8 +213,8 @@ impl MpmcSender {
         if self.party.birth.is_foreign() {
             return Err(SendError::Forked);
         }
-        if len > self.max_len {
-            return Err(SendError::TooLarge { len, max: self.max_len });
+        if len > self.max_len() {
+            return Err(SendError::TooLarge { len, max: self.max_len() });
         }
         Ok(())
     }
@@ -229,7 +229,7 @@ impl MpmcSender {
     /// else is out of the caller's line, so that this keeps to a few registers.
     #[inline(always)]
     fn room_at_once(&mut self, len: usize) -> Option<*mut u8> {
-        if self.party.birth.is_foreign() || len > self.max_len {
+        if self.party.birth.is_foreign() || len > self.max_len() {
             return None;
         }
         if self.sender.claimed() > 0 {
@@ -237,9 +237,18 @@ impl MpmcSender {
         }
         let payload = self.sender.claim_one_at_once()?;
         if self.party.sleeps_any(Side::Sends) {
-            self.pass_on();
+            return Some(self.pass_on_and_show());
         }
         Some(payload)
+    }
+
+    /// A call that is the last thing its caller does, and returns what that would: nothing has to be kept for
+    /// behind it.
+    #[cold]
+    #[inline(never)]
+    fn pass_on_and_show(&mut self) -> *mut u8 {
+        self.pass_on();
+        self.sender.payload()
     }
 
     /// Whether there is room for some messages, if possible for `count`.

@@ -29,6 +29,8 @@ pub struct Producer {
     /// Whether anybody on this channel ever sleeps.
     sleepy: bool,
     wait: Wait,
+    /// When room is waited for.
+    pauses: u32,
     ringer: Ringer,
     /// In its place, where there are several consumers.
     crier: Option<Box<Crier>>,
@@ -88,6 +90,7 @@ impl Producer {
             writer: Writer::new(segment.memory(), segment.geometry()),
             sleepy,
             wait,
+            pauses: wait::pauses_without_room(),
             ringer: Ringer::new(sleepy),
             crier: segment.memory().gate().map(|_| Box::new(Crier::new(sleepy))),
             probe_clock: ProbeClock::start(),
@@ -285,7 +288,7 @@ impl Producer {
         self.writer.memory().producer().counters.full_waits.bump(1);
         let wait = self.wait;
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let pauses = wait::PAUSES_WITHOUT_ROOM;
+        let pauses = self.pauses;
         if wait::block(&mut WaitForRoom::new(self, wanted), wait, deadline, pauses)? {
             Ok(())
         } else {

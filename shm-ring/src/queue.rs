@@ -236,7 +236,7 @@ unsafe impl SlotMemory for QueueMemory {
         };
         let offset = self.payload_offset;
         (0..count).map(move |_| {
-            lines.ask_for([ahead], Access::Write);
+            lines.ask_for(ahead, Access::Write);
             let payload = slot.wrapping_add(offset);
             (slot, ahead) = (after(slot), after(ahead));
             payload
@@ -287,8 +287,8 @@ unsafe impl SlotMemory for QueueMemory {
     }
 
     #[inline(always)]
-    fn prefetch<const N: usize>(&self, slots: [u64; N], access: Access) {
-        self.lines.ask_for(slots.map(|index| self.slot(index).cast_const()), access);
+    fn prefetch(&self, index: u64, access: Access) {
+        self.lines.ask_for(self.slot(index), access);
     }
 
     #[inline(always)]
@@ -312,19 +312,15 @@ impl Lines {
     }
 
     #[inline(always)]
-    fn ask_for<const N: usize>(self, slots: [*const u8; N], access: Access) {
-        for slot in slots {
-            ask_for(slot, access);
-            // The same line again, where slots lie within lines: cheaper than a branch.
-            ask_for(slot.wrapping_add(self.last), access);
-        }
+    fn ask_for(self, slot: *const u8, access: Access) {
+        ask_for(slot, access);
+        // The same line again, where slots lie within lines: cheaper than a branch.
+        ask_for(slot.wrapping_add(self.last), access);
         if self.last >= 2 * LINE {
-            // Those that may be between, as `PREFETCHED` is four lines. A loop over lines would take the registers
-            // of what is around it.
-            for slot in slots {
-                ask_for(slot.wrapping_add(LINE), access);
-                ask_for(slot.wrapping_add(2 * LINE), access);
-            }
+            // Those that may be between, as `PREFETCHED` is four lines. A loop here would take the registers of
+            // what is around it.
+            ask_for(slot.wrapping_add(LINE), access);
+            ask_for(slot.wrapping_add(2 * LINE), access);
         }
     }
 }

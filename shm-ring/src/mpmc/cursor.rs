@@ -5,22 +5,21 @@ use super::memory::SlotWord;
 use super::word::Lap;
 use super::{Geometry, STEPS_PER_HINT, help, look};
 
-/// A ticket, and the hint as last seen.
+/// A ticket, and how far it may go before the hint does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Cursor {
     next: u64,
     /// Of the slot of `next`. Each message needs it several times, and it is another only where the hint moves.
     lap: Lap,
-    hint: u64,
-    /// A claim from here on would be too far beyond the hint.
+    /// A claim from here on would be too far beyond the hint as last seen.
     far: u64,
 }
 
 impl Cursor {
     /// At the hint.
     pub(super) fn new<W: SlotWord>(geometry: &Geometry, hint: &W) -> Self {
-        let hint = look(hint);
-        Self { next: hint, lap: geometry.lap(hint), hint, far: geometry.far_beyond(hint) }
+        let next = look(hint);
+        Self { next, lap: geometry.lap(next), far: geometry.far_beyond(next) }
     }
 
     /// The ticket.
@@ -86,17 +85,17 @@ impl Cursor {
     ) {
         self.skip(run, geometry);
         if taken.is_multiple_of(STEPS_PER_HINT) {
-            self.set_hint(look(hint), geometry);
-            self.go_to(self.next.max(self.hint), geometry);
+            let hint = self.look(geometry, hint);
+            self.go_to(self.next.max(hint), geometry);
         }
     }
 
     /// Goes on where the hint says. False: that is not ahead.
     pub(super) fn follow_hint<W: SlotWord>(&mut self, geometry: &Geometry, hint: &W) -> bool {
-        self.set_hint(look(hint), geometry);
-        let is_ahead = self.hint > self.next;
+        let hint = self.look(geometry, hint);
+        let is_ahead = hint > self.next;
         if is_ahead {
-            self.go_to(self.hint, geometry);
+            self.go_to(hint, geometry);
         }
         is_ahead
     }
@@ -107,11 +106,12 @@ impl Cursor {
     }
 
     fn move_hint<W: SlotWord>(&mut self, geometry: &Geometry, hint: &W) {
-        self.set_hint(help(hint, self.next), geometry);
+        self.far = geometry.far_beyond(help(hint, self.next));
     }
 
-    fn set_hint(&mut self, hint: u64, geometry: &Geometry) {
-        self.hint = hint;
+    fn look<W: SlotWord>(&mut self, geometry: &Geometry, hint: &W) -> u64 {
+        let hint = look(hint);
         self.far = geometry.far_beyond(hint);
+        hint
     }
 }

@@ -80,7 +80,7 @@ pub unsafe trait SlotMemory {
     fn payloads(&self, index: u64, ahead: u64, count: u64) -> impl Iterator<Item = *mut u8> {
         let mask = self.slots() - 1;
         (0..count).map(move |more| {
-            self.prefetch([(ahead + more) & mask], Access::Write);
+            self.prefetch((ahead + more) & mask, Access::Write);
             self.touch((index + more) & mask, Access::Write);
             self.payload((index + more) & mask)
         })
@@ -100,10 +100,10 @@ pub unsafe trait SlotMemory {
     fn taken_words(&self, slots: Range<u64>) -> impl DoubleEndedIterator<Item = &Self::Word> {
         slots.map(|index| self.taken(index))
     }
-    /// Asks for the slots' lines, to be written or read soon. A hint: does nothing by itself.
+    /// Asks for the slot's lines, to be written or read soon. A hint: does nothing by itself.
     #[inline(always)]
-    fn prefetch<const N: usize>(&self, slots: [u64; N], access: Access) {
-        let _ = (slots, access);
+    fn prefetch(&self, index: u64, access: Access) {
+        let _ = (index, access);
     }
     /// Asks for the line of the slot's receivers' word, to be written soon: as above.
     #[inline(always)]

@@ -3,7 +3,7 @@
 use super::cursor::Cursor;
 use super::memory::{SlotMemory, SlotWord};
 use super::receive::announce_returns;
-use super::word::{self, LEN_MAX, Owner, Sent, Taken};
+use super::word::{self, LEN_MAX, Owner, RUN_MAX, Sent, Taken};
 use super::{Geometry, Holder, STEPS_PER_HINT, TICKETS, back_off};
 use crate::error::Fault;
 use crate::memory::Access;
@@ -38,6 +38,9 @@ struct Run {
     /// Bytes of the first one's message.
     first_bytes: u32,
 }
+
+// A claim of `RUN_MAX` slots can be told, and a message of `LEN_MAX` bytes.
+const _: () = assert!(RUN_MAX <= u16::MAX as u64 && LEN_MAX <= u32::MAX as u64);
 
 /// The sender's half of the algorithm. At most one claim at a time.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -170,7 +173,8 @@ impl<M: SlotMemory> Sender<M> {
         // Its other lines come along with the one that is swapped, which the swap waits for, and which
         // a receiver has just looked at. Measured: a round trip of 64 bytes 590 and 442 ns.
         let ahead = self.geometry.index(first + SEND_AHEAD);
-        self.memory.prefetch([index, ahead], Access::Write);
+        self.memory.prefetch(index, Access::Write);
+        self.memory.prefetch(ahead, Access::Write);
         if self.memory.sent(index).replace(found, claim).is_err() {
             return false;
         }
@@ -187,7 +191,7 @@ impl<M: SlotMemory> Sender<M> {
         debug_assert!(self.run.filled < self.run.len);
         let ticket = self.first() + self.filled();
         let index = self.geometry.index(ticket);
-        self.memory.prefetch([self.geometry.index(ticket + SEND_AHEAD)], Access::Write);
+        self.memory.prefetch(self.geometry.index(ticket + SEND_AHEAD), Access::Write);
         self.memory.touch(index, Access::Write);
         self.memory.payload(index)
     }

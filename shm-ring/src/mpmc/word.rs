@@ -29,7 +29,7 @@ const READING_AGAIN: u64 = 3;
 
 /// How often the ring has gone round, from 1; 0 is before the first time. Modulo 2^40: only
 /// neighbours are ever compared. Kept where a word has it, for words are what it is compared with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Lap(u64);
 
 impl Lap {
