@@ -245,6 +245,7 @@ impl Listener for Consumer {
         &self.attendance
     }
 
+    #[inline]
     fn parts(&mut self) -> (&mut Attendance, Option<&SegmentMemory>) {
         let memory = self.current.as_ref().map(|_| self.reader.memory());
         (&mut self.attendance, memory)

@@ -104,7 +104,7 @@ pub trait Listener {
                 continue;
             }
             match Segment::open(&attendance.control, number, Side::Consumer(attendance.page())) {
-                // A new producer deleted it: it was drained.
+                // A new producer deleted it: it was drained, or all were through with it.
                 Ok(None) => {}
                 Ok(Some(segment)) => {
                     if self.attach(number, segment)? {

@@ -29,8 +29,6 @@ pub struct Producer {
     /// Whether anybody on this channel ever sleeps.
     sleepy: bool,
     wait: Wait,
-    /// When room is waited for.
-    pauses: u32,
     ringer: Ringer,
     /// In its place, where there are several consumers.
     crier: Option<Box<Crier>>,
@@ -90,7 +88,6 @@ impl Producer {
             writer: Writer::new(segment.memory(), segment.geometry()),
             sleepy,
             wait,
-            pauses: wait::pauses_without_room(),
             ringer: Ringer::new(sleepy),
             crier: segment.memory().gate().map(|_| Box::new(Crier::new(sleepy))),
             probe_clock: ProbeClock::start(),
@@ -288,7 +285,7 @@ impl Producer {
         self.writer.memory().producer().counters.full_waits.bump(1);
         let wait = self.wait;
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let pauses = self.pauses;
+        let pauses = wait::PAUSES_WITHOUT_ROOM;
         if wait::block(&mut WaitForRoom::new(self, wanted), wait, deadline, pauses)? {
             Ok(())
         } else {
@@ -403,7 +400,7 @@ pub(crate) fn new_segment(
     let number = recover::clear_predecessors(directory, control)?;
     let segment = Segment::create(control, number, who)?;
     let latest = &control.producer().latest.number;
-    // R8, pairs with A8 in Consumer::open_next.
+    // R8, pairs with A8 in Listener::open_next.
     latest.store_release(number);
     futex::wake_all(latest);
     Ok(segment)

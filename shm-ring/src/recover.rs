@@ -39,7 +39,7 @@ pub fn clear_predecessors(directory: &LockedDirectory, control: &Control) -> Res
             // A producer that died before it told its number is known by its file alone. The number
             // must not come again: a consumer that is through with it would pass over it.
             if number > latest.load_relaxed() {
-                // R8, pairs with A8 in Consumer::open_next.
+                // R8, pairs with A8 in Listener::open_next.
                 latest.store_release(number);
             }
             let path = segment::path_of(directory.path(), number);
@@ -204,7 +204,7 @@ impl Readers {
                     return false;
                 };
                 let memory = segment.memory();
-                // A10, pairs with R10 in Consumer::finish.
+                // A10, pairs with R10 in Listener::finish.
                 readers.all(|(page, _)| memory.seat(*page).end.state.load_acquire() == FINISHED)
             }
         }
@@ -232,7 +232,7 @@ fn drained(control: &Control, number: u32) -> Drained {
         return Drained::No;
     };
     let memory = segment.memory();
-    // A10, pairs with R10 in Consumer::finish.
+    // A10, pairs with R10 in Listener::finish.
     if memory.consumer().end.state.load_acquire() == FINISHED {
         return Drained::Told;
     }

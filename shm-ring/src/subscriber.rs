@@ -58,7 +58,7 @@ impl Subscriber {
     /// and may wait up to ten seconds for others who are just opening or closing the channel.
     ///
     /// # Errors
-    /// [`Error`], whose text names the remedy; [`ErrorKind::OptionMismatch`] if the channel is of
+    /// [`Error`], whose text names the remedy; [`crate::ErrorKind::OptionMismatch`] if the channel is of
     /// another kind.
     pub fn open(options: &Options, read: Read) -> Result<Self, Error> {
         let who = Identity::of_this_process();
@@ -312,6 +312,7 @@ impl Listener for Subscriber {
         &self.attendance
     }
 
+    #[inline]
     fn parts(&mut self) -> (&mut Attendance, Option<&SegmentMemory>) {
         let memory = self.current.as_ref().map(|current| current.follower.memory());
         (&mut self.attendance, memory)

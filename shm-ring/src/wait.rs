@@ -211,11 +211,8 @@ impl Burst {
     }
 }
 
-/// Pauses for a writer that finds a ring full: it is in the middle of a stream in any case. Readers say seldom what
-/// they have released.
-pub fn pauses_without_room() -> u32 {
-    Pause::measured().times_in(80)
-}
+/// A writer who finds no room is in the middle of a stream in any case.
+pub const PAUSES_WITHOUT_ROOM: u32 = 8;
 
 /// Pauses for a sender that finds a queue of so many slots full. It would take the line of each slot that is given
 /// back; while it looks away, receivers give back many, and have the rest to go on with. A nanosecond for each slot, up
