@@ -304,15 +304,15 @@ impl Producer {
             ClaimError::Corrupt(fault) => Err(self.poison(fault)),
             ClaimError::Foreign => Err(SendError::Forked),
             ClaimError::Full => {
-                if !self.writer.flush() {
-                    return self.make_way(wanted);
+                if self.writer.flush() {
+                    self.ring();
+                    match wanted.claim(&mut self.writer) {
+                        Ok(_) => return Ok(true),
+                        Err(ClaimError::Corrupt(fault)) => return Err(self.poison(fault)),
+                        Err(_) => {}
+                    }
                 }
-                self.ring();
-                match wanted.claim(&mut self.writer) {
-                    Ok(_) => Ok(true),
-                    Err(ClaimError::Corrupt(fault)) => Err(self.poison(fault)),
-                    Err(_) => Ok(false),
-                }
+                self.make_way(wanted)
             }
         }
     }
@@ -596,7 +596,8 @@ impl Waiter for WaitForRoom<'_> {
     fn poll(&mut self) -> Result<bool, SendError> {
         match self.wanted.claim(&mut self.producer.writer) {
             Ok(_) => Ok(true),
-            Err(ClaimError::Full) => Ok(false),
+            // What a reader took since is history, and nobody else would end a wait for that.
+            Err(ClaimError::Full) => self.producer.make_way(self.wanted),
             Err(error) => self.producer.after_failed_claim(self.wanted, error),
         }
     }

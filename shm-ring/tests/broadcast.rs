@@ -133,6 +133,42 @@ fn history_is_for_those_who_come_late() {
     }
 }
 
+/// Nobody else could end that wait.
+#[test]
+fn a_sender_does_not_wait_for_history() {
+    let scratch = Scratch::new();
+    // As much as the ring holds of the least: more than it holds of those below.
+    let options = Options { history: Some(100), ..options(&scratch) };
+    let mut producer = Producer::open(&options).unwrap();
+    // A batch that fills the ring, with nobody there.
+    for _ in 0..100 {
+        let Ok(claim) = producer.claim_timeout(100, PATIENCE) else { panic!("waited for history") };
+        claim.queue().unwrap();
+    }
+    producer.flush().unwrap();
+    // What a reader takes while the sender waits for it is history then, and in the way still: a large
+    // message wants more of it gone than the small ones before it did.
+    let mut consumer = Consumer::open(&options).unwrap();
+    while consumer.try_recv().is_ok() {}
+    while let Ok(claim) = producer.try_claim(100) {
+        claim.commit().unwrap();
+    }
+    let waits = consumer.stats().full_waits;
+    let large = producer.max_len();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while consumer.stats().full_waits == waits {
+                std::thread::yield_now();
+            }
+            while consumer.try_recv().is_ok() {}
+        });
+        let Ok(claim) = producer.claim_timeout(large, PATIENCE) else {
+            panic!("waited for history")
+        };
+        claim.commit().unwrap();
+    });
+}
+
 #[test]
 fn the_slow_one_is_named() {
     let scratch = Scratch::new();
