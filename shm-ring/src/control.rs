@@ -127,17 +127,24 @@ impl Control {
     }
 
     /// Opens or creates the channel and takes the role, or tells who has it. Waits for a holder
-    /// that is just leaving. On channels with participants who receives takes none here.
+    /// that is just leaving. On channels with participants who receives takes none here; those of
+    /// kind=mpmc, where nobody has a role, are refused.
     pub fn join(
         options: &Options,
         role: Role,
         who: &Identity,
     ) -> Result<(LockedDirectory, Self), Error> {
         options.check()?;
+        if options.kind == Some(Kind::Mpmc) {
+            return Err(no_roles(&format!("channel {:?}", options.name)));
+        }
         let start = Instant::now();
         loop {
             let directory = registry::lock_or_create(options)?;
             let control = Self::open_or_create(directory.path(), options, role)?;
+            if control.kind() == Kind::Mpmc {
+                return Err(no_roles(&directory.path().display().to_string()));
+            }
             let tried =
                 || format!("becoming the {} of {}", role.name(), directory.path().display());
             // Readers of a broadcast have no role, but entries of their own.
@@ -276,6 +283,15 @@ impl Control {
             dead.epoch.store_release(before.epoch);
         }
     }
+}
+
+fn no_roles(channel: &str) -> Error {
+    Error::new(
+        ErrorKind::OptionMismatch,
+        format!("opening {channel} as its only producer or consumer, or as a broadcast's reader"),
+        "the channel has kind=mpmc, where nobody has a role",
+        "Use `MpmcSender` and `MpmcReceiver`, or another name",
+    )
 }
 
 fn taken(tried: String, holder: &Holder) -> Error {

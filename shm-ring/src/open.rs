@@ -9,7 +9,7 @@ use crate::mpmc_sender::MpmcSender;
 use crate::options::{Kind, Options};
 use crate::producer::Producer;
 use crate::publisher::Publisher;
-use crate::registry;
+use crate::registry::{self, LockedDirectory};
 use crate::subscriber::{Read, Subscriber};
 
 /// A sending end.
@@ -41,11 +41,10 @@ pub enum Receiving {
 /// # Errors
 /// As [`Producer::open`].
 pub fn sending(options: &Options) -> Result<Sending, Error> {
-    if is_mpmc(options) {
-        return MpmcSender::open(options).map(Sending::Shared);
-    }
     let who = Identity::of_this_process();
-    let (directory, control) = Control::join(options, Role::Producer, &who)?;
+    let Some((directory, control)) = join(options, Role::Producer, &who)? else {
+        return MpmcSender::open(options).map(Sending::Shared);
+    };
     Ok(if control.is_overwritten() {
         Sending::Copied(Publisher::begin(directory, control, &who)?)
     } else {
@@ -59,7 +58,8 @@ pub fn sending(options: &Options) -> Result<Sending, Error> {
 /// As [`Consumer::open`]; [`crate::ErrorKind::OptionMismatch`] if only the newest message is wanted of a
 /// channel that is no broadcast.
 pub fn receiving(options: &Options, read: Read) -> Result<Receiving, Error> {
-    if is_mpmc(options) {
+    let who = Identity::of_this_process();
+    let Some((directory, control)) = join(options, Role::Consumer, &who)? else {
         if read == Read::Newest {
             return Err(Error::new(
                 ErrorKind::OptionMismatch,
@@ -69,9 +69,7 @@ pub fn receiving(options: &Options, read: Read) -> Result<Receiving, Error> {
             ));
         }
         return MpmcReceiver::open(options).map(Receiving::Shared);
-    }
-    let who = Identity::of_this_process();
-    let (directory, control) = Control::join(options, Role::Consumer, &who)?;
+    };
     Ok(if control.is_overwritten() || read == Read::Newest {
         Receiving::Copied(Subscriber::begin(directory, control, &who, read)?)
     } else {
@@ -79,15 +77,31 @@ pub fn receiving(options: &Options, read: Read) -> Result<Receiving, Error> {
     })
 }
 
-/// Whether the channel is one without roles, as asked for or as it is there already. Whatever else is
-/// wrong with it is told by who opens it.
-fn is_mpmc(options: &Options) -> bool {
-    if let Some(kind) = options.kind {
-        return kind == Kind::Mpmc;
+/// Takes the role. `None`: the channel is one without, as asked for or as it is there already.
+fn join(
+    options: &Options,
+    role: Role,
+    who: &Identity,
+) -> Result<Option<(LockedDirectory, Control)>, Error> {
+    if options.kind == Some(Kind::Mpmc) {
+        return Ok(None);
     }
-    if options.check().is_err() {
-        return false;
+    match Control::join(options, role, who) {
+        // Asked after, and not before: in between somebody might make it.
+        Err(refusal) if refusal.kind() == ErrorKind::OptionMismatch && options.kind.is_none() => {
+            if is_mpmc(options)? {
+                Ok(None)
+            } else {
+                Err(refusal)
+            }
+        }
+        joined => joined.map(Some),
     }
-    let Ok(Some(directory)) = registry::lock_existing(options) else { return false };
-    matches!(Control::open(directory.path()), Ok(Some(control)) if control.kind() == Kind::Mpmc)
+}
+
+/// Whether the channel that is there is one without roles.
+fn is_mpmc(options: &Options) -> Result<bool, Error> {
+    let Some(directory) = registry::lock_existing(options)? else { return Ok(false) };
+    let control = Control::open(directory.path())?;
+    Ok(control.is_some_and(|control| control.kind() == Kind::Mpmc))
 }

@@ -13,8 +13,8 @@ use common::{PATIENCE, channel};
 use ringway_shm::mpmc::memory::BoxedMemory;
 use ringway_shm::mpmc::{ClaimError, Receiver, Sender, SlotMemory, TakeError};
 use ringway_shm::{
-    ErrorKind, Kind, MpmcReceiver, MpmcSender, Options, Producer, RecvError, Redeliver, Schema,
-    SendError, Until, Wait,
+    Consumer, ErrorKind, Kind, MpmcReceiver, MpmcSender, Options, Producer, Publisher, Read,
+    Receiving, RecvError, Redeliver, Schema, SendError, Subscriber, Until, Wait, receiving,
 };
 
 fn options(scratch: &Scratch, slots: u64) -> Options {
@@ -409,6 +409,36 @@ fn other_options_are_refused_with_both_sides_printed() {
     let spsc = Options { kind: None, slots: None, slot: None, ..given };
     let error = Producer::open(&Options { kind: Some(Kind::Spsc), ..spsc }).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OptionMismatch, "{error}");
+}
+
+/// A producer of its own would find no consumer, and clear the queue away as a predecessor's segment.
+#[test]
+fn handles_of_channels_with_roles_refuse_it_and_leave_it_alone() {
+    let scratch = Scratch::new();
+    let given = options(&scratch, 4);
+    let mut sender = MpmcSender::open(&given).unwrap();
+    send(&mut sender, b"first");
+    let left_open = Options { kind: None, slots: None, slot: None, ..given.clone() };
+    for options in [&left_open, &given] {
+        for error in [
+            Producer::open(options).map(drop).unwrap_err(),
+            Publisher::open(options).map(drop).unwrap_err(),
+            Consumer::open(options).map(drop).unwrap_err(),
+            Subscriber::open(options, Read::Every).map(drop).unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), ErrorKind::OptionMismatch, "{error}");
+            assert!(error.to_string().contains("`MpmcSender` and `MpmcReceiver`"), "{error}");
+        }
+    }
+    // Whoever leaves the kind open takes what is there.
+    let Ok(Receiving::Shared(mut receiver)) = receiving(&left_open, Read::Every) else {
+        panic!("another kind of end")
+    };
+    assert_eq!(take(&mut receiver), b"first");
+    drop((sender, receiver));
+    // They make none, either.
+    Producer::open(&given).map(drop).unwrap_err();
+    scratch.assert_no_channels();
 }
 
 /// Slots adjoin, and lie across cache lines: each holds as much as it says, and no more.
