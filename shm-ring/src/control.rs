@@ -215,6 +215,12 @@ impl Control {
         Holder::read(self.record(role))
     }
 
+    /// Whether that directory is still this channel's: somebody may have removed it by hand, and others have
+    /// made one of the same name.
+    pub fn is_in(&self, directory: &LockedDirectory) -> bool {
+        registry::is_same(&self.file, &directory.path().join(CONTROL))
+    }
+
     /// The channel's directory.
     pub fn directory(&self) -> &Path {
         &self.directory

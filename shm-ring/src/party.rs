@@ -304,7 +304,7 @@ impl Party {
         if is_last {
             self.look_for_the_dead();
         }
-        let is_over = is_last && self.is_drained();
+        let is_over = is_last && self.control.is_in(&directory) && self.is_drained();
         // The place goes before the lock: whoever gets the lock next must find it free.
         if let Some(table) = self.control.participants() {
             table.unlock(self.seat);

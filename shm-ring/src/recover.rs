@@ -123,7 +123,8 @@ pub fn clear_if_last(control: &Control, end: &End) {
         return;
     };
     let numbers = registry::segments(directory.path());
-    let is_over = !end.others_are_there(control)
+    let is_over = control.is_in(&directory)
+        && !end.others_are_there(control)
         && numbers.is_ok_and(|numbers| {
             // A broadcast's messages are for those who are there.
             control.kind() == Kind::Broadcast

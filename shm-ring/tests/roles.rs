@@ -14,7 +14,8 @@ use common::side::Side;
 use common::survivor::{Event, Survivor, receive};
 use common::{PATIENCE, body, channel, wait_until};
 use ringway_shm::{
-    Consumer, Error, ErrorKind, Options, Peer, Producer, RecvError, Schema, SendError, Wait,
+    Consumer, Error, ErrorKind, Kind, Options, Overflow, Peer, Producer, Read, Receiving,
+    RecvError, Schema, SendError, Wait, receiving, sending,
 };
 
 /// Not a test: what the other process of a test does.
@@ -377,6 +378,38 @@ fn a_mismatch_of_options_tells_both_sides() {
     drop(Consumer::open(&open).unwrap());
     drop(producer);
     scratch.assert_no_channels();
+}
+
+/// The remedy that errors name is `rm -r`: who still has what was removed must not take the new channel of that
+/// name for its own.
+#[test]
+fn what_was_removed_by_hand_takes_no_namesake_along() {
+    let scratch = Scratch::new();
+    let spsc = channel::options(&scratch, "again", Wait::Park);
+    let broadcast = channel::broadcast(&scratch, "again", Wait::Park, Overflow::Block);
+    let mpmc = Options {
+        kind: Some(Kind::Mpmc),
+        capacity: None,
+        record_align: None,
+        slots: Some(4),
+        ..spsc.clone()
+    };
+    for options in [spsc, broadcast, mpmc] {
+        let old = sending(&options).unwrap();
+        std::fs::remove_dir_all(scratch.channels().join("again")).unwrap();
+        let new = sending(&options).unwrap();
+        drop(old);
+        // As it is, and with the new sender in it.
+        let left_open = Options { kind: None, overflow: None, slots: None, ..options };
+        let reader = receiving(&left_open, Read::Every).unwrap();
+        assert!(match &reader {
+            Receiving::InPlace(reader) => reader.peer().is_some(),
+            Receiving::Shared(reader) => reader.peer().is_some(),
+            Receiving::Copied(_) => false,
+        });
+        drop((new, reader));
+        scratch.assert_no_channels();
+    }
 }
 
 #[test]
