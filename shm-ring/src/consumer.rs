@@ -16,7 +16,7 @@ use crate::listener::{Attendance, Listener};
 use crate::liveness::Identity;
 use crate::memory::RingMemory;
 use crate::options::{Kind, Options, Overflow};
-use crate::recover::End;
+use crate::recover::{self, End};
 use crate::registry::LockedDirectory;
 use crate::segment::{self, Segment, SegmentMemory};
 use crate::spsc::{Found, Reader, Run};
@@ -53,7 +53,9 @@ impl Consumer {
         let who = Identity::of_this_process();
         let (directory, control) = Control::join(options, Role::Consumer, &who)?;
         if control.kind() == Kind::Broadcast && control.overflow() == Overflow::Overwrite {
-            return Err(subscription::in_place_on_overwrite(&control));
+            let error = subscription::in_place_on_overwrite(&control);
+            recover::abandon(&control, directory);
+            return Err(error);
         }
         Self::begin(directory, control, &who)
     }

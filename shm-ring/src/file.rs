@@ -380,7 +380,7 @@ fn no_space(tried: String, dir: &Path, needed: u64) -> Error {
         ErrorKind::NoSpace,
         tried,
         found,
-        "Shrink `capacity`, remove channels that nobody uses, or grow the file system \
+        "Shrink `capacity` (or, with kind=mpmc, `slots` or `slot`), remove channels that nobody uses, or grow the file system \
          (`mount -o remount,size=... /dev/shm`; in Docker `--shm-size`)",
     )
 }

@@ -20,6 +20,7 @@ use crate::mpmc::{self, Holder, Owner, Redeliver, SlotMemory, bell, word};
 use crate::options::{Kind, Options, Until, Wait};
 use crate::participants::{Purpose, Seat};
 use crate::queue::{self, QueueMemory};
+use crate::recover;
 use crate::registry;
 use crate::sync::Word32;
 use crate::wait::ProbeClock;
@@ -75,7 +76,13 @@ impl Party {
         let options = Options { kind: Some(Kind::Mpmc), ..options.clone() };
         let who = Identity::of_this_process();
         let (directory, control) = Control::join_table(&options)?;
-        let memory = queue::open_or_create(&control, &who)?;
+        let memory = match queue::open_or_create(&control, &who) {
+            Ok(memory) => memory,
+            Err(error) => {
+                recover::abandon(&control, directory);
+                return Err(error);
+            }
+        };
         let redeliver = control::redeliver_of(control.header());
         let table = control
             .participants()

@@ -137,6 +137,18 @@ pub fn clear_if_last(control: &Control, end: &End) {
     }
 }
 
+/// For an opening that failed with nothing taken, under the directory's lock: removes the channel if nobody has
+/// it open and it has no segments, which is how the opening would leave it. The options of what failed are not
+/// to stand against the next try.
+pub fn abandon(control: &Control, directory: LockedDirectory) {
+    let is_open = [Role::Producer, Role::Consumer].into_iter().any(|role| control.is_held(role))
+        || control.participants().is_some_and(|others| others.others().next().is_some());
+    let numbers = registry::segments(directory.path());
+    if !is_open && numbers.is_ok_and(|numbers| numbers.is_empty()) {
+        let _ = directory.remove();
+    }
+}
+
 /// Removes a channel that nobody has open, with every message in it. False: there is none.
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use ringway_shm::{Consumer, ErrorKind, Options, Producer, Schema};
+use ringway_shm::{Consumer, ErrorKind, Kind, MpmcSender, Options, Producer, Schema};
 
 use crate::scratch::{CAPACITY, Scratch, assert_error, options_in, send};
 
@@ -165,6 +165,18 @@ fn a_child_in_a_small_file_system() {
             ],
         );
         assert!(is_empty(), "a channel that could not be opened is left");
+    }
+    let queue = Options {
+        kind: Some(Kind::Mpmc),
+        slots: Some(1 << 20),
+        capacity: None,
+        record_align: None,
+        ..options(0)
+    };
+    for _ in 0..2 {
+        let opened = MpmcSender::open(&queue);
+        assert_error(opened, ErrorKind::NoSpace, &["`slots` or `slot`", "--shm-size"]);
+        assert!(is_empty(), "a queue that could not be opened is left");
     }
     // What is there can be used to the end, and a new incarnation that finds no room does no harm.
     let mut consumer = Consumer::open(&options(4096)).unwrap();
