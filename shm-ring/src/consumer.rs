@@ -230,6 +230,10 @@ impl Drop for Consumer {
             return;
         }
         if let Some(current) = &self.current {
+            // What a batch stepped over that was forgotten was received, and does not come again.
+            if self.reader.holds_any() {
+                self.reader.release();
+            }
             self.reader.publish_head();
             let progress = &self.reader.memory().consumer().progress;
             // Nothing is held any more; what an earlier consumer saw that died stays seen.

@@ -212,9 +212,12 @@ impl<M: Posted> Follower<M> {
         Ok(Some(Message { payload, len: self.current.len as usize, sequence: self.next }))
     }
 
-    /// Steps over the message that `peek` showed.
+    /// Steps over the message that `peek` showed, if it showed one.
     #[inline]
     pub fn advance(&mut self) {
+        if !self.is_copied {
+            return;
+        }
         self.is_copied = false;
         self.next += 1;
         self.current.left -= 1;

@@ -131,8 +131,9 @@ impl Publisher {
     pub fn claim_array(&mut self, len: usize, count: usize) -> Result<CopiedArray<'_>, SendError> {
         self.usable()?;
         let total = len.saturating_mul(count);
-        if total == 0 || total > self.max_len() || count as u64 > crate::layout::RUN_MAX {
-            return Err(SendError::TooLarge { len: total, max: self.max_len() });
+        let max = self.writer.max_array_len();
+        if total == 0 || total > max || count as u64 > crate::layout::RUN_MAX {
+            return Err(SendError::TooLarge { len: total, max });
         }
         Ok(CopiedArray { len, count, publisher: self })
     }

@@ -152,7 +152,7 @@ impl Subscriber {
     }
 
     /// Gives back the message that was received last and whose guard was forgotten: what dropping the
-    /// guard would have done.
+    /// guard would have done. Does nothing if there is none.
     #[inline]
     pub fn give_back(&mut self) {
         if self.birth.is_foreign() {

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use common::scratch::Scratch;
 use common::{PATIENCE, body, channel};
 use ringway_shm::{
-    Consumer, ErrorKind, Kind, Options, Overflow, Producer, RecvError, SendError, Wait,
+    Consumer, ErrorKind, Kind, Options, Overflow, Producer, Publisher, Read, RecvError, SendError,
+    Subscriber, Wait,
 };
 
 fn options(scratch: &Scratch) -> Options {
@@ -167,6 +168,37 @@ fn a_sender_does_not_wait_for_history() {
         };
         claim.commit().unwrap();
     });
+}
+
+#[test]
+fn copies_are_given_back_once_and_arrays_fit_that_were_granted() {
+    let scratch = Scratch::new();
+    let options = channel::broadcast(&scratch, "news", Wait::Adaptive, Overflow::Overwrite);
+    let mut subscriber = Subscriber::open(&options, Read::Every).unwrap();
+    let mut publisher = Publisher::open(&options).unwrap();
+    // Nothing was shown yet.
+    subscriber.give_back();
+    for index in 0..3_u64 {
+        let mut claim = publisher.claim(8).unwrap();
+        claim.copy_from_slice(&index.to_le_bytes());
+        claim.commit().unwrap();
+    }
+    for index in 0..3_u64 {
+        let message = subscriber.try_recv().unwrap();
+        assert_eq!(*message, index.to_le_bytes());
+        std::mem::forget(message);
+        subscriber.give_back();
+        subscriber.give_back();
+    }
+    assert_eq!(subscriber.try_recv().map(drop), Err(RecvError::Empty));
+    let Err(SendError::TooLarge { len, max }) = publisher.claim_array(1, 2048).map(drop) else {
+        panic!("granted too much")
+    };
+    assert_eq!(len, 2048);
+    publisher.claim_array(1, max + 1).map(drop).unwrap_err();
+    publisher.claim_array(1, max).unwrap().queue(max).unwrap();
+    publisher.flush().unwrap();
+    assert_eq!(subscriber.try_recv_batch(max).unwrap().next().unwrap().unwrap().payload.len(), 1);
 }
 
 #[test]

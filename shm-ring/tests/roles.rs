@@ -380,6 +380,27 @@ fn a_mismatch_of_options_tells_both_sides() {
     scratch.assert_no_channels();
 }
 
+#[test]
+fn what_a_forgotten_batch_showed_does_not_come_again() {
+    let scratch = Scratch::new();
+    let options = channel::options(&scratch, "forgotten", Wait::Park);
+    let mut producer = Producer::open(&options).unwrap();
+    (0..5).for_each(|index| send(&mut producer, 1, index));
+    let mut consumer = Consumer::open(&options).unwrap();
+    let mut batch = consumer.try_recv_batch(3).unwrap();
+    for _ in 0..3 {
+        batch.next().unwrap().unwrap();
+    }
+    std::mem::forget(batch);
+    drop(consumer);
+    let mut consumer = Consumer::open(&options).unwrap();
+    for index in 3..5 {
+        assert_eq!(receive(&mut consumer), Event::fresh(1, index));
+    }
+    drop((producer, consumer));
+    scratch.assert_no_channels();
+}
+
 /// The remedy that errors name is `rm -r`: who still has what was removed must not take the new channel of that
 /// name for its own.
 #[test]
