@@ -157,6 +157,8 @@ fn the_headers_of_a_channel() {
     assert_eq!(segment.len(), SEGMENT_LEN);
     assert_eq!(&segment[..8], b"RWAYSEG\0");
     assert_eq!(&segment[8..20], [4, 0, 0, 0, 0, 1, 0, 0, 4, 3, 2, 1]);
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/SEGMENT.md");
+    assert!(std::fs::read_to_string(page).unwrap().contains("Version **4.0**."), "{page}");
     assert_eq!(half(&segment, 20), 1, "kind: SPSC");
     assert_eq!(half(&segment, 24), 2, "wait: park");
     assert_eq!(half(&segment, 28), 64 | 8 << 16, "record_align, payload_offset");

@@ -70,7 +70,8 @@ macro_rules! each {
     };
 }
 
-/// The sending end. One per channel: opening a second is refused with who has the first.
+/// The sending end. One per channel: opening a second is refused with who has the first. With `kind=mpmc` any
+/// number, each of them opened or cloned ([`Sender::try_clone`]).
 ///
 /// Every verb takes `&mut self`, so one thread at a time; the handle may move between threads.
 /// Dropping it publishes what was queued and closes: the receiver gets everything, then
@@ -205,6 +206,10 @@ impl<T: Message + ?Sized> Sender<T> {
     /// Writes a message into the ring and keeps it back until [`Self::flush`] or the next send. If
     /// the ring is full, what was queued before is published, so that the receiver can make room.
     ///
+    /// With `kind=mpmc` on one host, the first of them claims places for 32, as far as they are free; the next
+    /// message behind the last place publishes what is in them. Until then, messages of other senders
+    /// that come after wait behind them: flush soon.
+    ///
     /// # Errors
     /// As [`Self::try_send`].
     #[inline(always)]
@@ -232,7 +237,8 @@ impl<T: Message + ?Sized> Sender<T> {
     /// Publishes what was queued, all at once. Never blocks.
     ///
     /// # Errors
-    /// [`SendError::Forked`], [`SendError::Corrupt`].
+    /// [`SendError::Forked`], [`SendError::Corrupt`]; between hosts also how a session ended, as a send tells it,
+    /// and nobody else then: with [`SendError::Lost`] goes the number of messages lost.
     #[inline(always)]
     pub fn flush(&mut self) -> Result<(), SendError> {
         each!(Sending, &mut self.end, end => Ok(end.flush()?), Ok(BatchOutlet::flush(end.as_mut())?))
@@ -325,8 +331,9 @@ impl<T: Message + ?Sized> Sender<T> {
         end.held_up()
     }
 
-    /// What the channel has done since this end was opened. A dozen loads; between hosts, a walk
-    /// through what is not acknowledged.
+    /// What the channel has done since this end was opened, or, with `kind=mpmc` on one host, since it was made.
+    /// A dozen loads, or there some hundred; between hosts, a walk through what is not acknowledged, and with
+    /// `io=thread` the thread stands still for it.
     pub fn stats(&self) -> Stats {
         each!(Sending, &self.end, end => end.stats(), remote::sent(&end.stats()))
     }
@@ -704,8 +711,9 @@ impl<T: Message + ?Sized> Receiver<T> {
         end.held_up()
     }
 
-    /// What the channel has done since its sender opened it; between hosts, since this end was opened.
-    /// A dozen loads.
+    /// What the channel has done since its sender opened it, or, with `kind=mpmc` on one host, since it was made;
+    /// between hosts, since this end was opened. A dozen loads, or, with `kind=mpmc`, some hundred; with
+    /// `io=thread` the thread stands still for it.
     pub fn stats(&self) -> Stats {
         each!(Receiving, &self.end, end => end.stats(), remote::received(&end.stats()))
     }

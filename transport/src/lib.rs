@@ -45,7 +45,7 @@
 //!
 //! # Who gets a message
 //! One receiver, unless the address says otherwise: with `kind=broadcast` every receiver gets every
-//! message, any number of them up to 64 may come and go at any time, and `overflow` says what becomes
+//! message, any number of them (on one host up to 64) may come and go at any time, and `overflow` says what becomes
 //! of one that is behind by a whole ring: the sender waits for it (`block`, the default), or goes on,
 //! and the receiver is told exactly how much it missed (`overwrite`, [`RecvError::Lagged`]).
 //!
