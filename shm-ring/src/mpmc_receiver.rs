@@ -165,8 +165,9 @@ impl MpmcReceiver {
         self.party.any_peer()
     }
 
-    /// Who has claimed the next message and not published it, as of the last call that found or waited
-    /// for nothing, if that is still so.
+    /// Who has claimed the next message and not published it, or, with `until=last` and no sender left, who
+    /// has taken one and not released it; as of the last call that found or waited for nothing, if that is
+    /// still so.
     pub fn held_up(&self) -> Option<HeldUp> {
         // Polls do not look who it is.
         let now = || self.receiver.held_up_by().map(|holder| self.party.held_up_since_now(holder));
@@ -297,11 +298,9 @@ impl MpmcReceiver {
         if waiting.receiver.party.probe_clock.is_due_after_poll() {
             waiting.probe()?;
         }
-        if self.receiver.notice_returns() && self.look(most)? {
-            Ok(())
-        } else {
-            Err(RecvError::Empty)
-        }
+        // Or what the question for the end has found.
+        let may_have = self.receiver.notice_returns() || self.receiver.held() > 0;
+        if may_have && self.look(most)? { Ok(()) } else { Err(RecvError::Empty) }
     }
 
     /// Returns when there is a message.
@@ -377,18 +376,23 @@ impl Waiting<'_> {
         Ok(())
     }
 
-    /// Tells, once, that no sender is there any more, after the last message.
+    /// Tells, once, that no sender is there any more, after the last message was released: until then it may
+    /// come back, and whoever was told need not be here any more.
     fn tell_end(&mut self) -> Result<(), RecvError> {
         let (came, _) = self.receiver.party.senders_so_far();
         if came == self.receiver.told {
             return Ok(());
         }
         let Some(departed) = self.receiver.party.last_sender() else { return Ok(()) };
-        if let Departed::Died(_) = departed {
-            // Its last message may be behind a claim that it left.
-            self.receiver.party.look_for_the_dead();
-        }
+        // The last message may be behind a claim that the sender left, or a dead receiver may have it.
+        self.receiver.party.look_for_the_dead();
+        self.receiver.receiver.doubt();
         if self.poll()? {
+            return Ok(());
+        }
+        if let Some(holder) = self.receiver.receiver.held_elsewhere() {
+            // Nobody wakes for this: probes look again.
+            self.receiver.party.note_holder(Some(holder));
             return Ok(());
         }
         self.receiver.told = came;

@@ -277,7 +277,8 @@ pub struct Options {
     /// Of an MPMC channel: what becomes of a message whose receiver dies with it. Default: another
     /// receiver gets it.
     pub redeliver: Option<Redeliver>,
-    /// Of an MPMC channel: when receivers are told that it has ended. Default: never.
+    /// Of an MPMC channel: when receivers are told that it has ended, once all messages were released.
+    /// Default: never.
     pub until: Option<Until>,
     /// What the messages are.
     pub schema: Schema,

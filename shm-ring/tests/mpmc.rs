@@ -301,6 +301,53 @@ fn the_end_is_told_once_if_that_was_asked_for() {
     scratch.assert_no_channels();
 }
 
+/// Who asks for what others have not released is told of the oldest, wherever in the ring it is.
+#[test]
+fn what_others_have_is_found() {
+    let memory = BoxedMemory::new(8, 1);
+    let mut sender = Sender::new(memory.clone(), 0);
+    let [mut first, mut other, mut asking] =
+        [1, 2, 3].map(|owner| Receiver::new(memory.clone(), owner));
+    let mut send = |count| {
+        for _ in 0..count {
+            sender.try_claim(1).unwrap();
+            sender.fill(1);
+            sender.publish();
+        }
+    };
+    let take = |receiver: &mut Receiver<_>, count| {
+        receiver.try_take(count).unwrap();
+        assert_eq!(receiver.held(), count);
+    };
+    let mut ask = || {
+        assert!(matches!(asking.try_take(1), Err(TakeError::Empty(_))));
+        asking.held_elsewhere().map(|holder| (holder.owner, holder.ticket))
+    };
+    assert_eq!(ask(), None);
+    for _ in 0..6 {
+        send(1);
+        take(&mut first, 1);
+        first.advance();
+        first.release();
+    }
+    assert_eq!(ask(), None);
+    // Across the end, and given back from the front.
+    send(5);
+    take(&mut first, 4);
+    take(&mut other, 1);
+    for ticket in 6..10 {
+        assert_eq!(ask(), Some((Some(1), ticket)));
+        first.advance();
+        first.release();
+    }
+    assert_eq!(ask(), Some((Some(2), 10)));
+    other.give_back();
+    assert_eq!(
+        asking.held_elsewhere().map(|holder| (holder.owner, holder.ticket)),
+        Some((None, 10))
+    );
+}
+
 #[test]
 fn many_at_once_lose_and_double_nothing() {
     // Where all have to share one core, one of them may see the others get everything, turn after turn:

@@ -367,6 +367,81 @@ fn the_death_of_the_last_sender_is_told_if_that_was_asked_for() {
     }
 }
 
+/// The end is told behind the message of a dead receiver, also by the first call after the death.
+#[test]
+fn the_end_comes_after_what_a_dead_receiver_had() {
+    for wait in WAITS {
+        for sender_dies in [false, true] {
+            let scratch = Scratch::new();
+            let options = Options { until: Some(Until::Last), ..options(&scratch, 64, wait) };
+            let mut receiver = MpmcReceiver::open(&options).unwrap();
+            let mut sender = MpmcSender::open(&options).unwrap();
+            let mut dead = start("takes", &options, None);
+            send(&mut sender, 1);
+            dead.expect("ready");
+            let mut last = sender_dies.then(|| start("queues", &options, None));
+            if let Some(last) = &mut last {
+                last.expect("ready");
+            }
+            drop(sender);
+            if let Some(last) = &mut last {
+                last.kill();
+            }
+            dead.kill();
+            let message = receiver.try_recv().unwrap();
+            assert_eq!((message[0], message.redelivered()), (1, true), "{wait}");
+            drop(message);
+            let end = receiver.recv_timeout(PATIENCE).map(drop).unwrap_err();
+            match &last {
+                None => assert_eq!(end, RecvError::Disconnected, "{wait}"),
+                Some(last) => {
+                    let RecvError::PeerDied { peer } = end else { panic!("{wait}: {end}") };
+                    assert_eq!(peer.pid, last.pid());
+                }
+            }
+            drop(receiver);
+            scratch.assert_no_channels();
+        }
+    }
+}
+
+/// As long as a receiver has a message that may come back, the others are told no end; and who it is.
+#[test]
+fn the_end_comes_after_what_a_living_receiver_has() {
+    for wait in WAITS {
+        for dies in [false, true] {
+            let scratch = Scratch::new();
+            let options = Options { until: Some(Until::Last), ..options(&scratch, 16, wait) };
+            let mut receiver = MpmcReceiver::open(&options).unwrap();
+            let mut sender = MpmcSender::open(&options).unwrap();
+            let mut holder = start("takes", &options, None);
+            send(&mut sender, 1);
+            holder.expect("ready");
+            drop(sender);
+            assert_eq!(receiver.try_recv().unwrap_err(), RecvError::Empty);
+            let timeout = receiver.recv_timeout(Duration::from_millis(120)).map(drop);
+            assert_eq!(timeout.unwrap_err(), RecvError::Timeout);
+            let held_up = receiver.held_up().unwrap();
+            assert_eq!((held_up.peer.unwrap().pid, held_up.ticket), (holder.pid(), 0));
+            if dies {
+                holder.kill();
+                assert_eq!(take(&mut receiver), (1, true));
+            } else {
+                holder.tell("release");
+            }
+            let end = receiver.recv_timeout(PATIENCE).map(drop).unwrap_err();
+            assert_eq!(end, RecvError::Disconnected, "{wait}, {dies}");
+            assert_eq!(receiver.held_up(), None);
+            assert_eq!(receiver.try_recv().unwrap_err(), RecvError::Empty);
+            if !dies {
+                holder.finish();
+            }
+            drop(receiver);
+            scratch.assert_no_channels();
+        }
+    }
+}
+
 /// A stopped process keeps all that is its own, however long; the others are told who it is.
 #[test]
 fn a_stopped_claimant_is_never_repaired() {

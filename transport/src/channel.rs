@@ -702,8 +702,9 @@ impl<T: Message + ?Sized> Receiver<T> {
         })
     }
 
-    /// Of an MPMC channel: who has claimed the next message and not published it, as of the last call
-    /// that found or waited for nothing, if that is still so.
+    /// Of an MPMC channel: who has claimed the next message and not published it, or, with `until=last` and
+    /// no sender left, who has taken one and not released it; as of the last call that found or waited for
+    /// nothing, if that is still so.
     pub fn held_up(&self) -> Option<HeldUp> {
         let Receiving::Elsewhere(elsewhere::Receiving::Shared(end)) = &self.end else {
             return None;

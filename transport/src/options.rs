@@ -241,8 +241,8 @@ impl Builder {
         Self { redeliver: Some(redeliver), ..self }
     }
 
-    /// Of an MPMC channel: when receivers are told that it has ended. Default: never, as there may
-    /// always come another sender.
+    /// Of an MPMC channel: when receivers are told that it has ended, once all messages were released.
+    /// Default: never, as there may always come another sender.
     #[must_use]
     pub fn until(self, until: Until) -> Self {
         Self { until: Some(until), ..self }

@@ -295,6 +295,29 @@ impl<M: SlotMemory> Receiver<M> {
         }
     }
 
+    /// Who has the oldest message that was taken and not released, so that it may still come back. For those
+    /// who found nothing to take.
+    #[cold]
+    pub fn held_elsewhere(&self) -> Option<Holder> {
+        let end = self.cursor.next();
+        // From the oldest: when the first word of a claim no longer covers the others, those tell themselves.
+        (0..=self.geometry.mask).rev().find_map(|back| {
+            let ticket = end.wrapping_sub(back + 1);
+            // A22, as in Sender::look_ahead.
+            let word = self.memory.taken(self.geometry.index(ticket)).load_acquire();
+            if word::lap(word) != self.geometry.lap(ticket) {
+                return None;
+            }
+            match Taken::read(word).ok()? {
+                Taken::Reading { owner, .. } | Taken::Again { owner, .. } => {
+                    Some(Holder { owner: Some(owner), ticket, word })
+                }
+                Taken::Returned { .. } => Some(Holder { owner: None, ticket, word }),
+                Taken::Done => None,
+            }
+        })
+    }
+
     /// Whether messages came one after the other until just now. Asked once after each such streak.
     #[inline(always)]
     pub fn ends_streak(&mut self) -> bool {
