@@ -384,8 +384,7 @@ impl Waiting<'_> {
             return Ok(());
         }
         let Some(departed) = self.receiver.party.last_sender() else { return Ok(()) };
-        // The last message may be behind a claim that the sender left, or a dead receiver may have it.
-        self.receiver.party.look_for_the_dead();
+        // The last message may be behind a claim that a sender left when it died, or back from a receiver.
         self.receiver.receiver.doubt();
         if self.poll()? {
             return Ok(());
@@ -396,6 +395,7 @@ impl Waiting<'_> {
             return Ok(());
         }
         self.receiver.told = came;
+        self.receiver.party.last_death = None;
         Err(match departed {
             Departed::Left => RecvError::Disconnected,
             Departed::Died(peer) => RecvError::PeerDied { peer },

@@ -47,8 +47,11 @@ pub struct Party {
     side: Side,
     seat: Seat,
     redeliver: Redeliver,
-    /// By place: the holder whose leavings this handle has swept.
+    /// By place: the holder whose leavings this handle has swept. It stays in the table until somebody
+    /// takes the place.
     swept: Box<[u64; MAX_PARTICIPANTS]>,
+    /// The sender that was found dead last, and how many had left in good order by then; until it is told.
+    pub last_death: Option<(Peer, u64)>,
     /// In whose way it is to go on, and since when.
     held_up: Option<(Holder, Instant)>,
     /// Wakes it had been given when it last announced a sleep.
@@ -109,6 +112,7 @@ impl Party {
             seat,
             redeliver,
             swept: Box::new([0; MAX_PARTICIPANTS]),
+            last_death: None,
             held_up: None,
             rung_before: 0,
             memory,
@@ -190,9 +194,13 @@ impl Party {
         let Some(table) = self.control.participants() else { return };
         let mut news = false;
         for id in 0..MAX_PARTICIPANTS {
-            let Some(epoch) = attached(&table.roster.records[id]) else { continue };
-            if id == self.seat.id || self.swept[id] == epoch || table.dead(id).is_none() {
+            let record = &table.roster.records[id];
+            if id == self.seat.id || !self.may_live(id, record) {
                 continue;
+            }
+            let Some((epoch, peer)) = table.dead(id) else { continue };
+            if record.side.load_relaxed() == SIDE_SENDS {
+                self.last_death = Some((peer, self.senders_so_far().1));
             }
             // Somebody who takes the place in the middle makes good what this passes over, unless it dies
             // before it has: then the entry still tells of the same epoch.
@@ -223,19 +231,29 @@ impl Party {
         }
     }
 
-    /// How the last sender ended, if none is there any more. `None`: one is there, or never was.
-    pub fn last_sender(&self) -> Option<Departed> {
+    /// How the last sender ended, if none is there any more; whoever died has been swept for then. Of a death
+    /// and a departure the later is what this handle found later. `None`: one is there, or never was.
+    pub fn last_sender(&mut self) -> Option<Departed> {
         if self.senders_so_far().0 == 0 {
             return None;
         }
         let table = self.control.participants()?;
-        let mut last = Departed::Left;
         for (id, record) in table.roster.records.iter().enumerate() {
-            if attached(record).is_some() && record.side.load_relaxed() == SIDE_SENDS {
-                last = Departed::Died(table.dead(id)?.1);
+            if self.may_live(id, record) && record.side.load_relaxed() == SIDE_SENDS {
+                table.dead(id)?;
             }
         }
-        Some(last)
+        self.look_for_the_dead();
+        let (_, left) = self.senders_so_far();
+        Some(match self.last_death {
+            Some((peer, before)) if before >= left => Departed::Died(peer),
+            _ => Departed::Left,
+        })
+    }
+
+    /// Whether that record's holder takes part, as far as memory tells, and was not found dead before.
+    fn may_live(&self, id: usize, record: &RoleRecord) -> bool {
+        liveness::attached(record).is_some_and(|(epoch, _)| epoch != self.swept[id])
     }
 
     /// How many senders came, and how many left in good order.
@@ -271,11 +289,11 @@ impl Party {
         HeldUp { peer, ticket: holder.ticket, since: Duration::ZERO }
     }
 
-    /// The process in that place.
+    /// The process in that place, unless it was found dead.
     pub fn peer(&self, owner: Owner) -> Option<Peer> {
         let table = self.control.participants()?;
-        let record = table.roster.records.get(usize::from(owner))?;
-        attached(record)?;
+        let id = usize::from(owner);
+        let record = table.roster.records.get(id).filter(|record| self.may_live(id, record))?;
         Some(Peer { pid: u32::try_from(record.pid.load_relaxed()).unwrap_or(0) })
     }
 
@@ -368,11 +386,6 @@ fn sleepers(memory: &QueueMemory, side: Side) -> &Sleepers {
         Side::Sends => &memory.page().senders,
         Side::Receives => &memory.page().receivers,
     }
-}
-
-/// Whether that record's holder takes part and has not left: its epoch. The holder may be dead.
-fn attached(record: &RoleRecord) -> Option<u64> {
-    liveness::attached(record).map(|(epoch, _)| epoch)
 }
 
 /// A dead sleeper's flags go down, else it would be woken in the place of the living.

@@ -367,6 +367,71 @@ fn the_death_of_the_last_sender_is_told_if_that_was_asked_for() {
     }
 }
 
+/// The dead stay in the table for long; what is told is how it ended this time.
+#[test]
+fn a_death_is_told_once_and_not_for_those_who_come_later() {
+    for wait in WAITS {
+        let scratch = Scratch::new();
+        let options = Options { until: Some(Until::Last), ..options(&scratch, 64, wait) };
+        let mut receiver = MpmcReceiver::open(&options).unwrap();
+        let mut end = || receiver.recv_timeout(PATIENCE).map(|message| message[0]);
+        for _ in 0..2 {
+            let mut dead = start("queues", &options, None);
+            dead.expect("ready");
+            dead.kill();
+            let Err(RecvError::PeerDied { peer }) = end() else { panic!("not told") };
+            assert_eq!(peer.pid, dead.pid());
+            for number in 0..2 {
+                send(&mut MpmcSender::open(&options).unwrap(), number);
+                assert_eq!(end(), Ok(number));
+                assert_eq!(end(), Err(RecvError::Disconnected), "{wait}");
+            }
+            // Another one dies before the last one leaves.
+            let mut sender = MpmcSender::open(&options).unwrap();
+            let mut dead = start("queues", &options, None);
+            dead.expect("ready");
+            send(&mut sender, 2);
+            dead.kill();
+            assert_eq!(end(), Ok(2), "behind the claim of the dead");
+            drop(sender);
+            assert_eq!(end(), Err(RecvError::Disconnected), "{wait}");
+        }
+        drop(receiver);
+        scratch.assert_no_channels();
+    }
+}
+
+/// Who finds no room is not sent to a process that is gone.
+#[test]
+fn the_dead_are_not_named_in_a_refusal() {
+    for wait in WAITS {
+        let scratch = Scratch::new();
+        let options = options(&scratch, 4, wait);
+        let mut sender = MpmcSender::open(&options).unwrap();
+        let mut dead = start("takes", &options, None);
+        for number in 0..4 {
+            send(&mut sender, number);
+        }
+        dead.expect("ready");
+        let Err(SendError::Full { peer: Some(peer), .. }) = sender.try_claim(1) else {
+            panic!("somebody is there")
+        };
+        assert_eq!(peer.pid, dead.pid());
+        dead.kill();
+        // Long enough to look for the dead.
+        let error = sender.claim_timeout(1, Duration::from_millis(120)).map(drop).unwrap_err();
+        assert_eq!(error, SendError::Timeout { peer: None, lag: None }, "{wait}");
+        assert_eq!(sender.peer(), None);
+        let receiver = MpmcReceiver::open(&options).unwrap();
+        let Err(SendError::Full { peer: Some(peer), .. }) = sender.try_claim(1) else {
+            panic!("somebody is there")
+        };
+        assert_eq!(peer.pid, std::process::id());
+        assert_eq!(sender.peer(), Some(peer));
+        drop(receiver);
+    }
+}
+
 /// The end is told behind the message of a dead receiver, also by the first call after the death.
 #[test]
 fn the_end_comes_after_what_a_dead_receiver_had() {
