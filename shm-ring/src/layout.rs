@@ -510,7 +510,7 @@ pub struct News {
     pub dropped: Word,
     /// Claims of dead senders that were given up.
     pub given_up: Word,
-    /// Messages of dead receivers that came back.
+    /// Messages of receivers that died or left, which came back.
     pub returned: Word,
     /// Counts the senders that came.
     pub arrivals: Word,

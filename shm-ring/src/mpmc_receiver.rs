@@ -350,8 +350,9 @@ impl Drop for MpmcReceiver {
             return;
         }
         self.release();
-        if self.receiver.give_back() > 0 {
-            self.party.wake(Side::Receives, 1);
+        let returned = self.receiver.give_back();
+        if returned > 0 {
+            self.party.gave_back(returned);
         }
         self.party.leave();
     }

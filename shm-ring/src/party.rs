@@ -16,7 +16,7 @@ use crate::layout::RoleRecord;
 use crate::layout::{MAX_PARTICIPANTS, SIDE_RECEIVES, SIDE_SENDS, SeatCounters, Sleepers};
 use crate::liveness::{self, Identity};
 use crate::membarrier;
-use crate::mpmc::{self, Holder, Owner, Redeliver, SlotMemory, bell, word};
+use crate::mpmc::{self, Holder, Owner, Redeliver, Repaired, SlotMemory, bell, word};
 use crate::options::{Kind, Options, Until, Wait};
 use crate::participants::{Purpose, Seat};
 use crate::queue::{self, QueueMemory};
@@ -94,7 +94,7 @@ impl Party {
             // The place is this handle's, and nothing in the queue is yet: whatever names it was left
             // by its last holder, who is gone. A word that makes no sense is for those to tell who come
             // to it; the others have been swept.
-            let _ = mpmc::sweep(&memory, id as Owner, redeliver, &|_: Owner| true);
+            count(&memory, mpmc::sweep(&memory, id as Owner, redeliver, &|_: Owner| true));
             clear_flags(&memory, id as Owner);
             Ok(Purpose { side: side.code(), first: 0 })
         })?;
@@ -215,11 +215,7 @@ impl Party {
             if !table.is_held(id) {
                 clear_flags(&self.memory, id as Owner);
             }
-            let page = &self.memory.page().news;
-            if let Ok(done) = done {
-                page.given_up.add(done.given_up);
-                page.returned.add(done.returned);
-            }
+            count(&self.memory, done);
             if !passes_over.get() {
                 self.swept[id] = epoch;
             }
@@ -306,6 +302,12 @@ impl Party {
             .find_map(|id| self.peer(id))
     }
 
+    /// Counts messages that this participant gave back, and wakes as many who may take them.
+    pub fn gave_back(&self, returned: u64) {
+        count(&self.memory, Repaired { returned, ..Repaired::default() });
+        self.wake(Side::Receives, returned);
+    }
+
     pub fn stats(&self) -> Stats {
         Stats::of_queue(self.memory.page())
     }
@@ -386,6 +388,13 @@ fn sleepers(memory: &QueueMemory, side: Side) -> &Sleepers {
         Side::Sends => &memory.page().senders,
         Side::Receives => &memory.page().receivers,
     }
+}
+
+/// Counts what a sweep did. What it dropped it has counted itself.
+fn count(memory: &QueueMemory, done: Repaired) {
+    let news = &memory.page().news;
+    news.given_up.add(done.given_up);
+    news.returned.add(done.returned);
 }
 
 /// A dead sleeper's flags go down, else it would be woken in the place of the living.

@@ -164,7 +164,8 @@ fn what_the_dead_held_comes_again() {
         dead.try_take(1).unwrap();
         let sweeper = memory.clone();
         let sweeping = loom::thread::spawn(move || {
-            sweep(&sweeper, 1, Redeliver::Again, &|_: Owner| true).unwrap();
+            let done = sweep(&sweeper, 1, Redeliver::Again, &|_: Owner| true);
+            assert_eq!(done.fault, None);
         });
         let mut sender = Sender::new(memory.clone(), 0);
         let sending = loom::thread::spawn(move || send(&mut sender, &[2]));
@@ -195,7 +196,8 @@ fn two_repair_at_once() {
             .map(|_| {
                 let memory = memory.clone();
                 loom::thread::spawn(move || {
-                    sweep(&memory, 0, Redeliver::Again, &|_: Owner| true).unwrap();
+                    let done = sweep(&memory, 0, Redeliver::Again, &|_: Owner| true);
+                    assert_eq!(done.fault, None);
                 })
             })
             .collect();

@@ -265,6 +265,7 @@ fn a_receiver_that_leaves_gives_back_what_it_claimed() {
     assert_eq!(batch.next().unwrap().unwrap().payload, [0]);
     drop(batch);
     drop(leaving);
+    assert_eq!(sender.stats().returned, 3);
     let mut receiver = MpmcReceiver::open(&options).unwrap();
     let mut got = vec![];
     while let Ok(message) = receiver.try_recv() {

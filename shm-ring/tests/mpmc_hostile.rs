@@ -94,7 +94,23 @@ fn a_slot_word_that_nobody_writes_costs_one_message() {
     }
 }
 
-/// Every word that anybody writes, overwritten by values of every kind: whatever it leads to, it ends.
+/// What a sweep repairs counts, whatever else it comes by.
+#[test]
+fn a_word_that_nobody_writes_does_not_keep_what_was_repaired_from_being_counted() {
+    // Of the third participant, which is not there yet, in the first lap: one message.
+    const READING: u64 = 1 << 24 | 1 << 16 | 2 << 4 | 1;
+    let scratch = Scratch::new();
+    let mut sender = MpmcSender::open(&options(&scratch)).unwrap();
+    let receiver = MpmcReceiver::open(&options(&scratch)).unwrap();
+    send(&mut sender, 1).unwrap();
+    poke(&scratch, TAKEN, READING);
+    poke(&scratch, SENT + 7 * 8, 15);
+    let mut other = MpmcReceiver::open(&options(&scratch)).unwrap();
+    assert_eq!(receiver.stats().returned, 1);
+    let message = other.try_recv().unwrap();
+    assert_eq!((message[0], message.redelivered()), (1, true));
+}
+
 /// A length that no slot has room for, wherever in a batch.
 #[test]
 fn a_message_that_claims_to_be_too_long_is_not_shown() {
@@ -124,6 +140,7 @@ fn a_message_that_claims_to_be_too_long_is_not_shown() {
     }
 }
 
+/// Every word that anybody writes, overwritten by values of every kind: whatever it leads to, it ends.
 #[test]
 fn any_word_may_change() {
     let values: [fn(u64) -> u64; 8] = [

@@ -350,6 +350,30 @@ fn places_of_the_dead_are_taken() {
     assert_eq!(got, expected);
 }
 
+/// What those repair who take the places of the dead is counted as what others do.
+#[test]
+fn what_newcomers_repair_is_counted() {
+    let scratch = Scratch::new();
+    let options = options(&scratch, 16, Wait::Adaptive);
+    let mut sender = MpmcSender::open(&options).unwrap();
+    send(&mut sender, 1);
+    let mut dead = ["takes", "queues"].map(|role| {
+        let mut peer = start(role, &options, None);
+        peer.expect("ready");
+        peer
+    });
+    // All other places are taken, so that who comes next takes those of the dead.
+    let others: Vec<_> = (0..61).map(|_| sender.try_clone().unwrap()).collect();
+    dead.iter_mut().for_each(PeerProcess::kill);
+    let newcomers: Vec<_> = (0..2).map(|_| sender.try_clone().unwrap()).collect();
+    assert!(sender.try_clone().is_err());
+    let stats = sender.stats();
+    assert_eq!((stats.returned, stats.given_up), (1, 1));
+    drop((others, newcomers));
+    let mut receiver = MpmcReceiver::open(&options).unwrap();
+    assert_eq!(take(&mut receiver), (1, true));
+}
+
 #[test]
 fn the_death_of_the_last_sender_is_told_if_that_was_asked_for() {
     for wait in WAITS {

@@ -41,6 +41,8 @@ pub struct Repaired {
     pub returned: u64,
     /// Messages that were dropped.
     pub dropped: u64,
+    /// A word that made no sense, if there was one. The others were repaired all the same.
+    pub fault: Option<Fault>,
 }
 
 /// Looks through all slots for claims of `owner` and ends them, as long as `living` says that it is
@@ -53,20 +55,22 @@ pub fn sweep<M: SlotMemory>(
     owner: Owner,
     redeliver: Redeliver,
     living: &impl Living,
-) -> Result<Repaired, Fault> {
+) -> Repaired {
     let repair = Repair { memory, geometry: Geometry::of(memory.slots()), redeliver, living };
     let mut done = Repaired::default();
-    let mut result = Ok(());
     for index in 0..memory.slots() {
-        // One word that makes no sense does not keep the others from repair.
-        memory.forget([5, 2 * index, result.is_err().into()]);
-        result = repair.sent(index, owner, &mut done).and(result);
-        memory.forget([5, 2 * index + 1, result.is_err().into()]);
-        result = repair.taken(index, owner, &mut done).and(result);
+        memory.forget([5, 2 * index, done.fault.is_some().into()]);
+        if let Err(fault) = repair.sent(index, owner, &mut done) {
+            done.fault = Some(fault);
+        }
+        memory.forget([5, 2 * index + 1, done.fault.is_some().into()]);
+        if let Err(fault) = repair.taken(index, owner, &mut done) {
+            done.fault = Some(fault);
+        }
     }
-    memory.forget([5, 2 * memory.slots(), result.is_err().into()]);
+    memory.forget([5, 2 * memory.slots(), done.fault.is_some().into()]);
     announce_returns(memory);
-    result.map(|()| done)
+    done
 }
 
 struct Repair<'a, M, L> {

@@ -27,13 +27,13 @@ pub(super) fn perform(
             if matches!(scene.trust, Trust::Copied | Trust::EarlyFlag | Trust::NoFlag) {
                 (0..scene.slots).for_each(|slot| end_claim(&memory, slot, dead, scene.trust));
             }
-            let outcome = if scene.trust == Trust::StaleProof {
+            let done = if scene.trust == Trust::StaleProof {
                 let proof = Kernel.is_dead(dead);
                 sweep(&memory, dead, scene.redeliver, &|_| proof)
             } else {
                 sweep(&memory, dead, scene.redeliver, &Kernel)
             };
-            outcome.map(|_| 0).map_err(|fault| fault.to_string())
+            done.fault.map_or(Ok(0), |fault| Err(fault.to_string()))
         }
         (Op::Join, _) => {
             if step(Step::TakeLock) == 0 {
@@ -42,8 +42,10 @@ pub(super) fn perform(
             }
             if !matches!(scene.trust, Trust::NoSweepOnJoin | Trust::NoSweep) {
                 let memory = Memory { slots: scene.slots };
-                sweep(&memory, number.into(), scene.redeliver, &|_| true)
-                    .map_err(|fault| fault.to_string())?;
+                let done = sweep(&memory, number.into(), scene.redeliver, &|_| true);
+                if let Some(fault) = done.fault {
+                    return Err(fault.to_string());
+                }
             }
             *own = handle(scene, part, number.into());
             step(Step::FillEntry);
