@@ -237,6 +237,28 @@ fn batches_are_claimed_whole() {
     }
 }
 
+/// As many as a claim may have, with one swap, as long as they are free; also across the end.
+#[test]
+fn a_large_batch_is_one_publication() {
+    let scratch = Scratch::new();
+    let options = options(&scratch, 1024);
+    let mut sender = MpmcSender::open(&options).unwrap();
+    let mut receiver = MpmcReceiver::open(&options).unwrap();
+    assert_eq!(sender.batch_max(), 255);
+    for round in 1..=20 {
+        let count = if round % 2 == 0 { 255 } else { 200 };
+        let claim = sender.try_claim_array(8, count).unwrap();
+        assert_eq!(claim.count(), count);
+        claim.queue(count).unwrap();
+        sender.flush().unwrap();
+        assert_eq!(sender.publications(), round);
+        let mut batch = receiver.try_recv_batch(count).unwrap();
+        for _ in 0..count {
+            assert!(batch.next().unwrap().is_some());
+        }
+    }
+}
+
 #[test]
 fn forgetting_guards_loses_nothing() {
     let scratch = Scratch::new();

@@ -8,8 +8,8 @@ use super::{Geometry, Holder, STEPS_PER_HINT, TICKETS, back_off};
 use crate::error::Fault;
 use crate::memory::Access;
 
-/// Slots looked at in advance when the known free ones are used up: eight lines of receivers' words,
-/// fetched at once instead of one at a time.
+/// Slots looked at in advance, at least, when the known free ones are used up: eight lines of receivers'
+/// words, fetched at once instead of one at a time.
 const LOOK_AHEAD: u64 = 64;
 
 /// How many slots ahead a sender asks for the lines that it will write. A swap waits for all stores
@@ -149,7 +149,7 @@ impl<M: SlotMemory> Sender<M> {
                 self.step_over(first, found, &mut taken)?;
                 continue;
             }
-            if first + most > self.free && !self.look_ahead(first)? {
+            if first + most > self.free && !self.look_ahead(first, most)? {
                 self.follow(first, found);
                 continue;
             }
@@ -390,10 +390,10 @@ impl<M: SlotMemory> Sender<M> {
         self.cursor.keep_hint(&self.geometry, self.memory.tail());
     }
 
-    /// Finds out how many slots from `first` on are free, the first of which its own word says is
-    /// settled. False: others have used this one meanwhile.
+    /// Finds out how many slots from `first` on are free, as far as `most` of them matter; of the first its
+    /// own word says that it is settled. False: others have used this one meanwhile.
     #[cold]
-    fn look_ahead(&mut self, first: u64) -> Result<bool, ClaimError> {
+    fn look_ahead(&mut self, first: u64, most: u64) -> Result<bool, ClaimError> {
         self.free = first;
         // A22, pairs with R22 in Receiver::release: whoever read the message is through with it.
         let found = self.memory.taken(self.geometry.index(first)).load_acquire();
@@ -401,9 +401,8 @@ impl<M: SlotMemory> Sender<M> {
             return self.is_past(first, found);
         }
         let mut free = first + 1;
-        'look: for (lap, slots) in
-            self.geometry.pieces(free, LOOK_AHEAD.min(self.geometry.mask + 1) - 1)
-        {
+        let len = LOOK_AHEAD.max(most).min(self.geometry.mask + 1);
+        'look: for (lap, slots) in self.geometry.pieces(free, len - 1) {
             let (before, done) = (lap.before(), Taken::Done.word(lap.before()));
             let words = self.memory.sent_words(slots.clone());
             for (taken, sent) in self.memory.taken_words(slots).zip(words) {
