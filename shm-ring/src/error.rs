@@ -138,8 +138,9 @@ pub enum SendError {
     },
     /// The message can never fit.
     #[error(
-        "a message of {len} bytes is larger than the channel takes ({max} bytes, half its \
-         capacity less a header); open the channel with a larger `capacity`"
+        "a message of {len} bytes is larger than the channel takes ({max} bytes: half its capacity, or \
+         its slot, less a header); open the channel with a larger `capacity`, or, if it has slots, a \
+         larger `slot`"
     )]
     TooLarge {
         /// Bytes of the message.
@@ -158,8 +159,13 @@ pub enum SendError {
         /// Who died.
         peer: Peer,
     },
-    /// The consumer's memory makes no sense, or the consumer says so of this side's.
-    #[error("the segment is corrupt: {0}; drop this handle and open the channel again")]
+    /// The consumer's memory makes no sense, or the consumer says so of this side's. Of an MPMC channel: one
+    /// place makes no sense, and the next call goes on.
+    #[error(
+        "the segment is corrupt: {}; {}",
+        .0,
+        After(*.0, "drop this handle and open the channel again")
+    )]
     Corrupt(Fault),
     /// This process is a fork of the one that opened the handle.
     #[error("this handle was opened before fork(); open the channel again in the child")]
@@ -223,8 +229,9 @@ pub enum RecvError {
         peer: Peer,
     },
     /// The segment makes no sense. It is given up, with what was left in it and what its producer
-    /// adds before it notices; the next call waits for another producer.
-    #[error("the segment is corrupt: {0}; it is given up, restart the producer")]
+    /// adds before it notices; the next call waits for another producer. Of an MPMC channel: one place
+    /// makes no sense, a message that it had is lost, and the next call goes on.
+    #[error("the segment is corrupt: {}; {}", .0, After(*.0, "it is given up, restart the producer"))]
     Corrupt(Fault),
     /// A producer is there, but its segment could not be opened. Of [`ErrorKind::Damaged`] and
     /// other defects of the file it is told once, and the segment is passed over; a lack of
@@ -274,7 +281,25 @@ pub enum Fault {
     Hint = 17,
 }
 
+/// What comes after that fault, where that is not what mostly does.
+struct After(Fault, &'static str);
+
+impl fmt::Display for After {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(fault, mostly) = self;
+        f.write_str(if fault.is_passed_over() { PASSED_OVER } else { mostly })
+    }
+}
+
+const PASSED_OVER: &str =
+    "that place is passed over, with any message that it had, and the next call goes on";
+
 impl Fault {
+    /// Whether it costs one place of an MPMC channel, and leaves the rest of use to everybody.
+    pub const fn is_passed_over(self) -> bool {
+        matches!(self, Self::Slot | Self::Hint)
+    }
+
     /// In words.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -295,5 +320,24 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_say_what_is_to_be_done_about_each_kind_of_channel() {
+        let errors =
+            |fault| [SendError::Corrupt(fault).to_string(), RecvError::Corrupt(fault).to_string()];
+        for text in [errors(Fault::Slot), errors(Fault::Hint)].as_flattened() {
+            assert!(text.ends_with("the next call goes on"), "{text}");
+        }
+        let [send, recv] = errors(Fault::Sequence);
+        assert!(send.ends_with("open the channel again"), "{send}");
+        assert!(recv.ends_with("restart the producer"), "{recv}");
+        let text = SendError::TooLarge { len: 9, max: 8 }.to_string();
+        assert!(text.contains("larger `capacity`") && text.contains("larger `slot`"), "{text}");
     }
 }

@@ -141,7 +141,8 @@ pub enum SendError {
     },
     /// The message can never fit.
     #[error(
-        "a message of {len} bytes is too large, this channel takes {max}; open it with a larger `capacity`"
+        "a message of {len} bytes is too large, this channel takes {max}; open it with a larger `capacity`, \
+         or, if it has slots, a larger `slot`"
     )]
     TooLarge {
         /// Bytes of the message.
@@ -190,6 +191,13 @@ pub enum SendError {
     /// The channel's memory makes no sense.
     #[error("the channel is corrupt: {what}; drop this handle and open the channel again")]
     Corrupt {
+        /// What was found.
+        what: &'static str,
+    },
+    /// One place of an MPMC channel makes no sense. It is passed over, and the channel stays of use to
+    /// everybody.
+    #[error("a place of the channel is corrupt: {what}; it is passed over, the next call goes on")]
+    PassedOver {
         /// What was found.
         what: &'static str,
     },
@@ -264,6 +272,9 @@ impl From<ringway_shm::SendError> for SendError {
             Shm::TooLarge { len, max } => Self::TooLarge { len, max },
             Shm::Disconnected => Self::Disconnected,
             Shm::PeerDied { peer } => Self::PeerDied { peer: peer.into() },
+            Shm::Corrupt(fault) if fault.is_passed_over() => {
+                Self::PassedOver { what: fault.as_str() }
+            }
             Shm::Corrupt(fault) => Self::Corrupt { what: fault.as_str() },
             Shm::Forked => Self::Forked,
             _ => Self::Other,
@@ -314,6 +325,16 @@ pub enum RecvError {
     /// The channel's memory makes no sense. It is given up; the next call waits for another sender.
     #[error("the channel is corrupt: {what}; what was left in it is given up, restart the sender")]
     Corrupt {
+        /// What was found.
+        what: &'static str,
+    },
+    /// One place of an MPMC channel makes no sense. It is passed over, with any message that it had, and the
+    /// channel stays of use to everybody.
+    #[error(
+        "a place of the channel is corrupt: {what}; it is passed over, with any message that it had, the \
+         next call goes on"
+    )]
+    PassedOver {
         /// What was found.
         what: &'static str,
     },
@@ -379,11 +400,38 @@ impl From<ringway_shm::RecvError> for RecvError {
             Shm::Timeout => Self::Timeout,
             Shm::Disconnected => Self::Disconnected,
             Shm::PeerDied { peer } => Self::PeerDied { peer: peer.into() },
+            Shm::Corrupt(fault) if fault.is_passed_over() => {
+                Self::PassedOver { what: fault.as_str() }
+            }
             Shm::Corrupt(fault) => Self::Corrupt { what: fault.as_str() },
             Shm::Lagged { missed } => Self::Lagged { missed },
             Shm::Open(kind) => Self::Open(kind),
             Shm::Forked => Self::Forked,
             _ => Self::Other,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringway_shm::Fault;
+
+    use super::*;
+
+    #[test]
+    fn texts_say_what_is_to_be_done_about_each_kind_of_channel() {
+        let errors = |fault| {
+            let send = SendError::from(ringway_shm::SendError::Corrupt(fault));
+            let recv = RecvError::from(ringway_shm::RecvError::Corrupt(fault));
+            [send.to_string(), recv.to_string()]
+        };
+        for text in [errors(Fault::Slot), errors(Fault::Hint)].as_flattened() {
+            assert!(text.ends_with("the next call goes on"), "{text}");
+        }
+        let [send, recv] = errors(Fault::Sequence);
+        assert!(send.ends_with("open the channel again"), "{send}");
+        assert!(recv.ends_with("restart the sender"), "{recv}");
+        let text = SendError::TooLarge { len: 9, max: 8 }.to_string();
+        assert!(text.contains("larger `capacity`") && text.contains("larger `slot`"), "{text}");
     }
 }

@@ -248,6 +248,7 @@ fn told_of_a_gap(error: RecvError) -> Result<bool, Fault> {
         | RecvError::PeerDied { .. }
         | RecvError::Invalid { .. }
         | RecvError::Corrupt { .. }
+        | RecvError::PassedOver { .. }
         | RecvError::Open(_)
         | RecvError::Forked
         | RecvError::Other => Err(fault(error)),
