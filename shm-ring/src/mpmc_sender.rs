@@ -99,6 +99,25 @@ impl MpmcSender {
         Ok(MpmcClaim { sender: self, payload, len })
     }
 
+    /// As [`Self::try_claim`] of all that a slot has room for, for writers that learn the length of a message
+    /// by writing it. `None`: there is no room, and nothing was counted; another verb, which then follows,
+    /// does that and tells who is in the way.
+    ///
+    /// # Errors
+    /// [`SendError::Corrupt`], [`SendError::Forked`].
+    #[inline(always)]
+    pub fn claim_run(&mut self) -> Result<Option<MpmcClaim<'_>>, SendError> {
+        let len = self.max_len();
+        let payload = match self.room_at_once(len) {
+            Some(payload) => payload,
+            None => match self.room_if_any(len)? {
+                Some(payload) => payload,
+                None => return Ok(None),
+            },
+        };
+        Ok(Some(MpmcClaim { sender: self, payload, len }))
+    }
+
     /// As [`Self::try_claim`], if there is room and nobody is in the way. `None` says nothing: another verb
     /// does.
     #[inline(always)]
@@ -266,6 +285,13 @@ impl MpmcSender {
             return Err(self.no_room_now());
         }
         Ok(self.sender.payload())
+    }
+
+    /// The room of one message, if there is any.
+    #[cold]
+    #[inline(never)]
+    fn room_if_any(&mut self, len: usize) -> Result<Option<*mut u8>, SendError> {
+        Ok(if self.has_rooms(len, 1)? { Some(self.sender.payload()) } else { None })
     }
 
     /// As [`Self::room_or_refusal`], but waits.

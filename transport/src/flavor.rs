@@ -264,11 +264,7 @@ impl Outlet for MpmcSender {
 
     #[inline(always)]
     fn claim_run(&mut self, _likely: usize) -> Result<Option<MpmcClaim<'_>>, ShmSendError> {
-        match self.try_claim(self.max_len()) {
-            Ok(claim) => Ok(Some(claim)),
-            Err(ShmSendError::Full { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+        self.claim_run()
     }
 
     #[inline(always)]
