@@ -4,6 +4,7 @@
 //!
 //! Nothing here knows what the bytes mean.
 
+use ringway_shm::layout::RUN_MAX;
 use ringway_shm::{
     ArrayClaim, BatchMessage, BatchRun, Claim, Consumer, Copied, CopiedArray, MpmcArrayClaim,
     MpmcClaim, MpmcSender, Producer, Publisher, Received, SendError as ShmSendError,
@@ -61,11 +62,11 @@ pub(crate) trait BatchOutlet: Outlet {
     /// Whether room for many messages of one length is cheaper than for each.
     const HAS_ARRAYS: bool = true;
 
-    /// Most messages of `len` bytes that one claim may have. In a ring that is an eighth of it: what is larger
-    /// waits for room in pieces, while the receiver reads the piece before.
+    /// Most messages of `len` bytes that one claim may have. In a ring that is an eighth of it, and no more than
+    /// a record can have: what is larger waits for room in pieces, while the receiver reads the piece before.
     #[inline(always)]
     fn array_max(&self, len: usize) -> usize {
-        self.max_len() / 4 / len
+        (self.max_len() / 4 / len).min(RUN_MAX as usize)
     }
 
     /// Room for `count` messages of `len` bytes; may be for fewer.

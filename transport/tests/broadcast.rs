@@ -177,3 +177,24 @@ fn addresses_say_it_too() {
             .read(Read::Newest)
     );
 }
+
+/// A record has no more than 2^20 of them, however small they are.
+#[test]
+fn a_batch_of_more_than_a_record_may_have_is_split() {
+    const COUNT: usize = (1 << 20) + 1000;
+    for address in [
+        "shm://bytes?capacity=16MiB",
+        "shm://bytes?capacity=16MiB&kind=broadcast&overflow=block",
+        "shm://bytes?capacity=16MiB&kind=broadcast&overflow=overwrite",
+    ] {
+        let home = Home::new();
+        let channel = home.channel(address);
+        let mut rx = channel.receiver::<u8>().unwrap();
+        let mut tx = channel.sender::<u8>().unwrap();
+        let bytes: Vec<u8> = (0..COUNT).map(|n| n as u8).collect();
+        assert_eq!(tx.try_send_batch(&bytes).unwrap().messages, COUNT, "{address}");
+        for byte in bytes {
+            assert_eq!(*rx.try_recv().unwrap(), byte);
+        }
+    }
+}
