@@ -53,9 +53,23 @@ impl OwnFile {
     pub fn open(open: impl FnOnce() -> io::Result<File>) -> io::Result<Self> {
         install_handlers();
         let _no_fork = Taking::lock();
-        let file = ManuallyDrop::new(open()?);
+        let file = ManuallyDrop::new(above_standard(open()?)?);
         let slot = take_slot(file.as_raw_fd());
         Ok(Self { file, slot, birth: Birth::now() })
+    }
+}
+
+/// The same file by a number above those of the standard streams, which a program may have closed: somebody's
+/// message to them would be written over what is in the file.
+fn above_standard(file: File) -> io::Result<File> {
+    if file.as_raw_fd() > libc::STDERR_FILENO {
+        return Ok(file);
+    }
+    // SAFETY: no pointers; the descriptor is open.
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, libc::STDERR_FILENO + 1) } {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: open just now, and nobody else's.
+        fd => Ok(unsafe { File::from_raw_fd(fd) }),
     }
 }
 

@@ -14,6 +14,8 @@ use crate::scratch::{CAPACITY, Scratch, assert_error, options_in, send};
 
 /// Set in a child: the small file system in which it opens a channel.
 const SMALL: &str = "RINGWAY_HOSTILE_SMALL";
+/// Set in a child that closes its standard streams: where it opens a channel.
+const STREAMLESS: &str = "RINGWAY_HOSTILE_STREAMLESS";
 const SMALL_BYTES: u64 = 64 << 10;
 
 #[test]
@@ -202,6 +204,34 @@ fn a_child_in_a_small_file_system() {
     while consumer.try_recv().map_or(true, |message| *message != *b"again") {}
     drop(consumer);
     assert!(is_empty());
+}
+
+/// A channel's file by the number of a stream that the program has closed would get what it prints.
+#[test]
+fn closed_standard_streams() {
+    let scratch = Scratch::new();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "options::a_child_without_standard_streams", "--nocapture"])
+        .env(STREAMLESS, &scratch.directory)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", output.status);
+}
+
+/// Not a test of its own: the part of the child in the one above.
+#[test]
+fn a_child_without_standard_streams() {
+    let Some(directory) = std::env::var_os(STREAMLESS) else { return };
+    let options = options_in(Path::new(&directory));
+    for stream in 0..3 {
+        // SAFETY: no pointers; from here on nothing is printed.
+        unsafe { libc::close(stream) };
+    }
+    let producer = Producer::open(&options).unwrap();
+    let consumer = Consumer::open(&options).unwrap();
+    let is_taken = (0..3).any(|stream| fs::read_link(format!("/proc/self/fd/{stream}")).is_ok());
+    drop((producer, consumer));
+    std::process::exit(is_taken.into());
 }
 
 /// What the child does between fork and exec: takes a mount namespace of its own, in a user
