@@ -118,6 +118,9 @@ pub fn sweep(page: &ConsumerPage, board: &Board) -> Result<(), Fault> {
     page.end.poisoned.store_relaxed(0);
     page.end.state.store_relaxed(0);
     page.progress.lent.store_relaxed(0);
+    for count in [&page.progress.missed, &page.progress.parks, &page.progress.wakes] {
+        count.store_relaxed(0);
+    }
     take_place(page, start);
     Ok(())
 }

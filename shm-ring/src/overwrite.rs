@@ -192,9 +192,11 @@ impl<M: Posted> Follower<M> {
     }
 
     /// A copy of the next message, if there is one. Looking twice without [`Self::advance`] shows the
-    /// same. Allocates only when a message is longer than any before.
+    /// same, or, to who wants the newest, one that has come since. Allocates only when a message is longer than any
+    /// before.
     #[inline]
     pub fn peek(&mut self) -> Result<Option<Message>, Trouble> {
+        self.is_copied &= !self.wants_newest;
         while !self.is_copied {
             if self.wants_newest {
                 self.skip()?;
@@ -282,6 +284,8 @@ impl<M: Posted> Follower<M> {
         }
         self.received = self.next;
         self.release();
+        // What it has stepped over on its way was never its own.
+        self.memory.consumer().progress.missed.store_relaxed(0);
         Ok(())
     }
 

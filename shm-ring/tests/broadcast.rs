@@ -202,6 +202,45 @@ fn copies_are_given_back_once_and_arrays_fit_that_were_granted() {
 }
 
 #[test]
+fn what_others_missed_before_is_not_a_newcomers() {
+    let scratch = Scratch::new();
+    let options = channel::broadcast(&scratch, "news", Wait::Adaptive, Overflow::Overwrite);
+    let mut publisher = Publisher::open(&options).unwrap();
+    let mut early = Subscriber::open(&options, Read::Every).unwrap();
+    for _ in 0..1000 {
+        publisher.claim(8).unwrap().commit().unwrap();
+    }
+    let Err(RecvError::Lagged { missed }) = early.try_recv().map(drop) else {
+        panic!("nothing was missed")
+    };
+    assert_eq!(early.stats().missed, missed);
+    drop(early);
+    let late = Subscriber::open(&options, Read::Every).unwrap();
+    assert_eq!(late.stats().missed, 0);
+}
+
+#[test]
+fn the_newest_is_the_newest_after_a_batch_that_was_not_read() {
+    let scratch = Scratch::new();
+    let options = channel::broadcast(&scratch, "news", Wait::Adaptive, Overflow::Overwrite);
+    let mut publisher = Publisher::open(&options).unwrap();
+    let mut subscriber = Subscriber::open(&options, Read::Newest).unwrap();
+    let mut send = |index: u64| {
+        let mut claim = publisher.claim(8).unwrap();
+        claim.copy_from_slice(&index.to_le_bytes());
+        claim.commit().unwrap();
+    };
+    send(1);
+    drop(subscriber.try_recv_batch(1).unwrap());
+    // What was not read, and nothing newer came: the same.
+    std::mem::forget(subscriber.try_recv().unwrap());
+    send(2);
+    send(3);
+    assert_eq!(*subscriber.try_recv().unwrap(), 3_u64.to_le_bytes());
+    assert_eq!(subscriber.try_recv().map(drop), Err(RecvError::Empty));
+}
+
+#[test]
 fn the_slow_one_is_named() {
     let scratch = Scratch::new();
     let options = options(&scratch);
