@@ -18,6 +18,7 @@
 //! a death leaves behind, `ledger` and `listing` what tools are shown. Many to many: `mpmc` is the queue, `queue` its memory, `party` who takes part.
 
 pub mod broadcast;
+mod clock;
 #[cfg(not(loom))]
 mod consumer;
 #[cfg(not(loom))]

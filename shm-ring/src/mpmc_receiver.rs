@@ -102,13 +102,18 @@ impl MpmcReceiver {
 
     /// Up to `limit` messages (and no more than 255, or half the queue) that are there, claimed with one
     /// swap and released together when the batch is dropped. Those that were not looked at stay this
-    /// receiver's, for its next call. Does not wait; a batch is empty only if `limit` is 0.
+    /// receiver's, for its next call. Does not wait; a batch is empty only if `limit` is 0, and then at once.
     ///
     /// # Errors
     /// As [`Self::try_recv`].
     #[inline(always)]
     pub fn try_recv_batch(&mut self, limit: usize) -> Result<MpmcBatch<'_>, RecvError> {
-        self.try_take(limit)?;
+        // A claim for nothing would keep a message from the others.
+        if limit == 0 {
+            self.begin()?
+        } else {
+            self.try_take(limit)?
+        }
         Ok(MpmcBatch { receiver: self, left: limit })
     }
 
@@ -123,7 +128,11 @@ impl MpmcReceiver {
         limit: usize,
         timeout: Option<Duration>,
     ) -> Result<MpmcBatch<'_>, RecvError> {
-        self.take(limit, timeout)?;
+        if limit == 0 {
+            self.begin()?
+        } else {
+            self.take(limit, timeout)?
+        }
         Ok(MpmcBatch { receiver: self, left: limit })
     }
 
@@ -263,6 +272,7 @@ impl MpmcReceiver {
         if self.receiver.held() > 0 {
             return Ok(true);
         }
+        let before = self.receiver.seen();
         let mut taken = self.receiver.try_take(most.max(1) as u64);
         if let Err(TakeError::Empty(_)) = taken {
             let pauses = self.burst.pauses(self.receiver.seen());
@@ -272,6 +282,11 @@ impl MpmcReceiver {
                 }
                 taken = self.receiver.try_take(most.max(1) as u64);
             }
+        }
+        // Slots that were given up are free as soon as they are passed over, and nobody releases them.
+        let passed = (self.receiver.seen() - before).saturating_sub(self.receiver.held());
+        if passed > 0 {
+            self.party.wake(Side::Sends, passed);
         }
         match taken {
             Ok(()) => {
@@ -295,7 +310,7 @@ impl MpmcReceiver {
     fn nothing_now(&mut self, most: usize) -> Result<(), RecvError> {
         let mut waiting = Waiting { receiver: self, most };
         waiting.look_round()?;
-        if waiting.receiver.party.probe_clock.is_due_after_poll() {
+        if waiting.receiver.party.probe_clock.is_due() {
             waiting.probe()?;
         }
         // Or what the question for the end has found.
@@ -448,7 +463,7 @@ impl Waiter for Waiting<'_> {
     }
 
     fn awake(&mut self, _nap: &Nap) {
-        self.receiver.party.awake();
+        self.receiver.party.awake(self.receiver.receiver.held() > 0);
     }
 
     fn probe_clock(&mut self) -> &mut ProbeClock {

@@ -183,8 +183,13 @@ impl Party {
         bell::sleep(self.rung(), self.rung_before, timeout);
     }
 
-    pub fn awake(&self) {
-        bell::awake(self.sleepers(self.side), self.owner());
+    /// Ends what was announced. `has_found`: without a sleep, because what it waits for was there in its last look.
+    /// Then whoever has woken it meanwhile has woken nobody for something else, that another may sleep for.
+    pub fn awake(&self, has_found: bool) {
+        let was_woken = !bell::awake(self.sleepers(self.side), self.owner());
+        if was_woken && has_found {
+            self.wake(self.side, 1);
+        }
     }
 
     /// Asks after everybody who has not left, and sweeps for those who died. Up to a system call for

@@ -20,9 +20,9 @@
 //!
 //! Death is not found here but asked for: [`block`] calls `probe` at most 20 times a second.
 
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use crate::clock;
 use crate::futex;
 use crate::layout::Bell;
 use crate::membarrier;
@@ -230,21 +230,35 @@ struct Pause {
 
 impl Pause {
     /// Measures it once in a process, which takes some microseconds.
+    #[cfg(not(loom))]
     fn measured() -> Self {
-        static MEASURED: OnceLock<Pause> = OnceLock::new();
-        *MEASURED.get_or_init(|| {
-            const PAUSES: u64 = 128;
-            let time = || {
-                let start = Instant::now();
-                for _ in 0..PAUSES {
-                    std::hint::spin_loop();
-                }
-                start.elapsed().as_nanos() as u64
-            };
-            // The shortest is the one that nobody interrupted.
-            let ns = (0..5).map(|_| time()).min().unwrap_or_default();
-            Self { per_1024_ns: (PAUSES * 1024 / ns.max(1)).clamp(1, 1024) }
-        })
+        // 0: not yet. No lock, as in `membarrier`.
+        static MEASURED: Word32 = Word32::new(0);
+        if MEASURED.load_relaxed() == 0 {
+            MEASURED.store_relaxed(Self::measure());
+        }
+        Self { per_1024_ns: MEASURED.load_relaxed().into() }
+    }
+
+    /// Models share nothing that lives longer than one of their runs.
+    #[cfg(loom)]
+    fn measured() -> Self {
+        Self { per_1024_ns: Self::measure().into() }
+    }
+
+    /// From 1 to 1024.
+    fn measure() -> u32 {
+        const PAUSES: u64 = 128;
+        let time = || {
+            let start = Instant::now();
+            for _ in 0..PAUSES {
+                std::hint::spin_loop();
+            }
+            start.elapsed().as_nanos() as u64
+        };
+        // The shortest is the one that nobody interrupted.
+        let ns = (0..5).map(|_| time()).min().unwrap_or_default();
+        (PAUSES * 1024 / ns.max(1)).clamp(1, 1024) as u32
     }
 
     /// How many of them take so long; at least one.
@@ -256,46 +270,25 @@ impl Pause {
 /// When the peer was last asked after, kept in the handle so that many short waits add up.
 #[derive(Debug)]
 pub struct ProbeClock {
-    last: Instant,
-    looked: Instant,
-    polls: u32,
-    polls_per_look: u32,
+    last_ns: u64,
 }
 
 impl ProbeClock {
     /// As if just asked.
     pub fn start() -> Self {
-        let now = Instant::now();
-        Self { last: now, looked: now, polls: 0, polls_per_look: 1 }
+        Self { last_ns: clock::coarse_ns() }
     }
 
-    /// Whether it is time to ask again; if so, the caller does.
-    pub fn is_due(&mut self, now: Instant) -> bool {
-        let due = now.duration_since(self.last) >= PROBE_INTERVAL;
+    /// Whether it is time to ask again; if so, the caller does. Callers who poll on their own may do so at whatever
+    /// pace, and change it: the clock is cheap enough for each poll that finds nothing.
+    #[inline]
+    pub fn is_due(&mut self) -> bool {
+        let now_ns = clock::coarse_ns();
+        let due = now_ns.saturating_sub(self.last_ns) >= PROBE_INTERVAL.as_nanos() as u64;
         if due {
-            self.last = now;
+            self.last_ns = now_ns;
         }
         due
-    }
-
-    /// For callers that poll on their own, at whatever pace: looks at the clock often enough that
-    /// it is no later than an interval, and no more often than that costs nothing.
-    #[inline]
-    pub fn is_due_after_poll(&mut self) -> bool {
-        self.polls += 1;
-        if self.polls < self.polls_per_look {
-            return false;
-        }
-        self.polls = 0;
-        let now = Instant::now();
-        let seldom = now.duration_since(self.looked) >= PROBE_INTERVAL / 4;
-        self.polls_per_look = if seldom {
-            (self.polls_per_look / 2).max(1)
-        } else {
-            (self.polls_per_look * 2).min(POLLS_PER_LOOK)
-        };
-        self.looked = now;
-        self.is_due(now)
     }
 }
 
@@ -368,7 +361,7 @@ pub fn block<W: Waiter>(
         }
         waiter.glance()?;
         let now = Instant::now();
-        if waiter.probe_clock().is_due(now) {
+        if waiter.probe_clock().is_due() {
             waiter.probe()?;
         }
         if deadline.is_some_and(|deadline| now >= deadline) {
@@ -394,4 +387,22 @@ fn spin<W: Waiter>(waiter: &mut W) -> Result<bool, W::Error> {
         }
     }
     waiter.poll()
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_asked_after_in_time_by_who_slows_down() {
+        let mut clock = ProbeClock::start();
+        let polls = (0..10_000).filter(|_| clock.is_due()).count();
+        assert!(polls < 10_000);
+        let start = Instant::now();
+        // As coarse as the clock may be.
+        while start.elapsed() < PROBE_INTERVAL + Duration::from_millis(20) {
+            std::thread::yield_now();
+        }
+        assert!(clock.is_due());
+    }
 }

@@ -261,6 +261,55 @@ fn without_the_wakers_fence_a_wake_up_is_lost() {
     }
 }
 
+/// Two who have announced that they sleep, with one message there and another to come. Who finds its message in the
+/// last look before it sleeps may be woken for the other one. `passes_on`: it then wakes somebody in its place, as
+/// `Party::awake` does.
+fn wake_two_sleepers(passes_on: bool) {
+    let bells = sleepers();
+    let messages = Arc::new(Word::new(1));
+    let receive =
+        move |seat: u16, mut seen: u32, bells: &(Sleepers, [Word32; 2]), messages: &Word| {
+            let rung = &bells.1[usize::from(seat)];
+            loop {
+                let found = loop {
+                    let there = messages.load_acquire();
+                    if there == 0 || messages.replace(there, there - 1).is_ok() {
+                        break there > 0;
+                    }
+                };
+                if !found {
+                    bell::sleep(rung, seen, Duration::MAX);
+                }
+                let was_woken = !bell::awake(&bells.0, seat);
+                if found {
+                    if was_woken && passes_on {
+                        bell::wake(&bells.0, 1, false, |seat| &bells.1[usize::from(seat)]);
+                    }
+                    break;
+                }
+                seen = bell::announce(&bells.0, seat, rung);
+            }
+        };
+    let seen = [0, 1].map(|seat| bell::announce(&bells.0, seat, &bells.1[usize::from(seat)]));
+    let (others_bells, others_messages) = (bells.clone(), messages.clone());
+    let other = loom::thread::spawn(move || receive(1, seen[1], &others_bells, &others_messages));
+    let (wakers_bells, wakers_messages) = (bells.clone(), messages.clone());
+    let sending = loom::thread::spawn(move || {
+        wakers_messages.add(1);
+        bell::wake(&wakers_bells.0, 1, false, |seat| &wakers_bells.1[usize::from(seat)]);
+    });
+    receive(0, seen[0], &bells, &messages);
+    other.join().unwrap();
+    sending.join().unwrap();
+}
+
+#[test]
+fn a_wake_up_for_who_is_awake_goes_to_another() {
+    explore(3, || wake_two_sleepers(true));
+    let outcome = std::panic::catch_unwind(|| explore(3, || wake_two_sleepers(false)));
+    assert!(outcome.is_err(), "the model does not notice that nobody passes it on");
+}
+
 /// The senders' side of the bell is the same code; what differs is what they wait for.
 #[test]
 fn sleep_until_room() {

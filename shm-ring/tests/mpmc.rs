@@ -481,6 +481,46 @@ fn other_options_are_refused_with_both_sides_printed() {
     assert_eq!(error.kind(), ErrorKind::OptionMismatch, "{error}");
 }
 
+/// Nobody releases what was given up.
+#[test]
+fn who_passes_over_slots_wakes_senders_that_wait_for_them() {
+    let scratch = Scratch::new();
+    let options = Options { wait: Some(Wait::Park), ..options(&scratch, 2) };
+    let mut sender = MpmcSender::open(&options).unwrap();
+    let mut receiver = MpmcReceiver::open(&options).unwrap();
+    // A sender that looks again by itself, just then, needs no waking: now and then it does.
+    for _ in 0..100 {
+        for _ in 0..2 {
+            drop(sender.claim_timeout(8, PATIENCE).unwrap());
+        }
+        let parks = receiver.stats().producer_parks;
+        std::thread::scope(|scope| {
+            scope.spawn(|| send(&mut sender, b"third"));
+            while receiver.stats().producer_parks == parks {
+                std::thread::yield_now();
+            }
+            assert_eq!(take(&mut receiver), b"third");
+        });
+        // One wake is of the message's release.
+        if receiver.stats().consumer_wakes > 0 {
+            return;
+        }
+    }
+    panic!("nobody was woken");
+}
+
+#[test]
+fn a_batch_of_none_takes_none() {
+    let scratch = Scratch::new();
+    let options = options(&scratch, 4);
+    let mut sender = MpmcSender::open(&options).unwrap();
+    let mut receivers = [(); 2].map(|()| MpmcReceiver::open(&options).unwrap());
+    send(&mut sender, b"one");
+    assert!(receivers[0].try_recv_batch(0).unwrap().next().unwrap().is_none());
+    assert!(receivers[0].recv_batch(0, None).unwrap().next().unwrap().is_none());
+    assert_eq!(take(&mut receivers[1]), b"one");
+}
+
 /// A producer of its own would find no consumer, and clear the queue away as a predecessor's segment.
 #[test]
 fn handles_of_channels_with_roles_refuse_it_and_leave_it_alone() {

@@ -41,11 +41,9 @@ pub fn sleep(rung: &Word32, seen: u32, timeout: Duration) {
     futex::wait(rung, seen, timeout);
 }
 
-/// Takes the flag down, if nobody has.
-pub fn awake(sleepers: &Sleepers, seat: u16) {
-    if sleepers.bits.load_relaxed() & bit(seat) != 0 {
-        set(sleepers, seat, false);
-    }
+/// Takes the flag down. False: somebody has, who wanted to wake this participant for something.
+pub fn awake(sleepers: &Sleepers, seat: u16) -> bool {
+    sleepers.bits.load_relaxed() & bit(seat) != 0 && set(sleepers, seat, false)
 }
 
 /// Wakes up to `news` sleepers, after a publication. `registered`: membarriers of others reach this
@@ -94,12 +92,13 @@ fn wake_one(rung: &Word32) {
     futex::wake_all(rung);
 }
 
-fn set(sleepers: &Sleepers, seat: u16, up: bool) {
+/// Returns whether it was not so already.
+fn set(sleepers: &Sleepers, seat: u16, up: bool) -> bool {
     let mut bits = sleepers.bits.load_relaxed();
     loop {
         let next = if up { bits | bit(seat) } else { bits & !bit(seat) };
         match sleepers.bits.replace(bits, next) {
-            Ok(()) => return,
+            Ok(()) => return next != bits,
             Err(found) => bits = found,
         }
     }
