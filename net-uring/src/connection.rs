@@ -299,6 +299,8 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
         match &self.way {
             Way::Bind(listener) => Some(listener.address()),
+            // The child's copy was closed, and its number may be another socket's.
+            _ if self.is_foreign() => None,
             _ => socket::local_addr(&self.backend.socket()?).ok(),
         }
     }

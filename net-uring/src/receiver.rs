@@ -242,8 +242,12 @@ impl<L: Incoming> NetReceiver<L> {
         self.link.backend()
     }
 
-    /// Counters. No system call.
+    /// Counters. Makes no system call with `io=inline`; with `io=thread` the thread is woken and lets go of
+    /// the connection for a moment. In a fork of the process that opened the handle, all 0.
     pub fn stats(&self) -> Stats {
+        if self.birth.is_foreign() {
+            return Stats::default();
+        }
         Stats {
             messages: self.messages,
             bytes: self.bytes,

@@ -294,8 +294,13 @@ impl<L: Outgoing> NetSender<L> {
         self.link.backend()
     }
 
-    /// Counters. Walks through what is unacknowledged, and makes no system call.
+    /// Counters. Walks through what is unacknowledged. Makes no system call with `io=inline`; with
+    /// `io=thread` the thread is woken and lets go of the connection for a moment. In a fork of the process
+    /// that opened the handle, all 0.
     pub fn stats(&self) -> Stats {
+        if self.birth.is_foreign() {
+            return Stats::default();
+        }
         let waiting = self.unacknowledged().messages;
         Stats {
             messages: self.total.messages,
@@ -308,8 +313,12 @@ impl<L: Outgoing> NetSender<L> {
         }
     }
 
-    /// Messages that were committed and that the receiving application has not released.
+    /// Messages that were committed and that the receiving application has not released. In a fork of the
+    /// process that opened the handle, none: the ring goes on without it, and says nothing there.
     pub fn unacknowledged(&self) -> Unacknowledged {
+        if self.birth.is_foreign() {
+            return Unacknowledged::default();
+        }
         self.link.unacknowledged(self.tail)
     }
 

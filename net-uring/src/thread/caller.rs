@@ -15,9 +15,15 @@ use crate::session::{Receiving, Sending, Unacknowledged};
 use crate::stats::Stats;
 
 impl<H: Inbox, B: Backend> Threaded<H, B> {
+    /// What is shared with the thread. Nothing in a fork: there is no thread there, the bell's number may be
+    /// another descriptor's, and a lock was copied as it was held, by somebody who never lets go of it.
+    fn own(&self) -> Option<&Shared<H, B>> {
+        self.shared.as_deref().filter(|_| !self.birth.is_foreign())
+    }
+
     /// With what the thread works on, which waits meanwhile.
     fn with<T>(&self, act: impl FnOnce(&mut Inline<H, B>) -> T) -> Option<T> {
-        let shared = self.shared.as_ref()?;
+        let shared = self.own()?;
         shared.line.demand(Demand::Hold);
         shared.bell.ring();
         let mut link = shared.link();
@@ -120,7 +126,7 @@ impl<H: Inbox, B: Backend> Link for Threaded<H, B> {
     }
 
     fn peer(&self) -> Option<Peer> {
-        let shared = self.shared.as_ref()?;
+        let shared = self.own()?;
         *shared.peer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,12 +1,13 @@
 //! The ends in processes of their own, killed and stopped in the middle of a stream. `super::IO` says who
 //! moves their bytes.
 
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use super::peer::{PATIENCE, PeerProcess, hear, role, say, wait_until};
-use ringway_net::session::{Death, Format, RefuseCode};
-use ringway_net::{NetReceiver, NetSender, Options, RecvError, SendError, Side};
+use ringway_net::session::{Death, Format, RefuseCode, Unacknowledged};
+use ringway_net::{Io, NetReceiver, NetSender, Options, RecvError, SendError, Side, Stats};
 
 /// What the test harness runs in a peer, which then plays its role.
 pub fn play() {
@@ -69,6 +70,29 @@ fn receive_for_ever(port: u16, side: Side) {
     }
 }
 
+/// Of a fork: whether a call of any kind on the parent's end does nothing, and says that. Those that tell
+/// something must neither wait for the parent's thread nor write to what the child has at the numbers of
+/// descriptors that are not its own.
+fn does_nothing_with(tx: &mut NetSender) -> bool {
+    let bells = [(); 16].map(|()| {
+        // SAFETY: no pointers.
+        unsafe { libc::eventfd(0, libc::EFD_NONBLOCK) }
+    });
+    let refused = matches!(tx.try_claim(8).err(), Some(SendError::Forked))
+        && tx.flush() == Err(SendError::Forked);
+    let silent = tx.stats() == Stats::default()
+        && tx.unacknowledged() == Unacknowledged::default()
+        && (tx.local_addr(), tx.trouble()) == (None, None);
+    // Whom it was with is known in a fork, too, where no thread has to be asked.
+    let told = tx.peers().present.len();
+    let quiet = bells.into_iter().all(|bell| {
+        let mut count = 0_u64;
+        // SAFETY: eight bytes of a live value.
+        bell >= 0 && unsafe { libc::read(bell, (&raw mut count).cast(), 8) } < 0
+    });
+    refused && silent && quiet && told == usize::from(super::IO == Io::Inline)
+}
+
 /// Sends one message, forks a child that lives on and tries to use the end, and is then killed.
 fn fork_and_die(port: u16) {
     let mut tx = NetSender::open(&options(port, Side::Connect)).unwrap();
@@ -77,14 +101,18 @@ fn fork_and_die(port: u16) {
         tx.flush().unwrap();
         std::thread::sleep(Duration::from_millis(1));
     }
+    let (mut news, mut tell) = std::io::pipe().unwrap();
     // SAFETY: the child makes no use of what other threads of the harness may hold.
     let child = unsafe { libc::fork() };
     if child == 0 {
-        let refused = matches!(tx.try_claim(8).err(), Some(SendError::Forked));
+        // SAFETY: no pointers. Should it wait for ever, nobody else ends it.
+        unsafe { libc::alarm(60) };
+        let well = does_nothing_with(&mut tx);
         drop(tx);
+        let told = tell.write_all(&[u8::from(well)]).is_ok();
         // SAFETY: no pointers. It outlives its parent, as the test watches; then it ends by itself.
         unsafe {
-            if !refused {
+            if !well || !told {
                 libc::_exit(1);
             }
             libc::prctl(libc::PR_SET_PDEATHSIG, 0);
@@ -98,6 +126,10 @@ fn fork_and_die(port: u16) {
             libc::_exit(0);
         }
     }
+    drop(tell);
+    let mut well = [0];
+    news.read_exact(&mut well).unwrap();
+    assert_eq!(well, [1], "the child used what is its parent's");
     // The child closed its copies and did not end the connection.
     send(&mut tx, 1).unwrap();
     say("sent");
