@@ -156,11 +156,11 @@ impl Header {
         (word as u64, (word >> 64) as u64)
     }
 
-    /// The size of the whole frame, if it is one of data and passes [`Self::check`].
+    /// The size of the whole frame, if it is a message, which a gap is not, and passes [`Self::check`].
     #[inline(always)]
-    pub fn data_len(self, body_max: u32) -> Option<u64> {
+    pub fn message_len(self, body_max: u32) -> Option<u64> {
         match self.check(body_max) {
-            Ok((Kind::Data, len)) => Some(len),
+            Ok((Kind::Data, len)) if self.flags != GAP => Some(len),
             _ => None,
         }
     }

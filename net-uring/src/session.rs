@@ -262,6 +262,16 @@ pub enum Violation {
         /// The end of the room.
         limit: u64,
     },
+    /// More messages left out than a session can have.
+    #[error(
+        "a gap of {missed} messages behind others of {before}, which is more than there can be"
+    )]
+    Gap {
+        /// What it says.
+        missed: u64,
+        /// What those before it said in all.
+        before: u64,
+    },
     /// An acknowledgement that goes back, of what was never sent, or of half a frame.
     #[error("an acknowledgement of position {found}, outside of {low} to {high} or inside a frame")]
     Ack {

@@ -13,6 +13,7 @@ mod scripts;
 
 use node::{App, MS, Node, config};
 use ringway_net::frame::{self, CONTROL_MAX, FrameError, HEADER_LEN, Header, Kind, frame_len};
+use ringway_net::session::greeting::POSITION_MAX;
 use ringway_net::session::{
     Action, Death, Direction, End, Format, Greeting, GreetingError, Half, HangUp, Name, Receiving,
     Refusal, RefuseCode, Sending, Session, Side, Verdict, Violation,
@@ -311,6 +312,42 @@ fn flagged_frames_are_received_as_the_others_are() {
         }
         assert_eq!((node.session.received(), node.session.partial()), (256, 0), "cut at {cut}");
         assert_eq!(hung_up(&mut node), None);
+    }
+}
+
+/// A message's number counts those that were left out: a peer that says there were more than there can be
+/// gets nobody's count to wrap.
+#[test]
+fn gaps_of_more_messages_than_there_can_be_cost_the_connection() {
+    let gap = |missed: u64, position: u64| {
+        let header = Header { flags: frame::GAP, ..Header::data(frame::GAP_BODY, position) };
+        let mut bytes = [&header.to_bytes()[..], &missed.to_le_bytes()].concat();
+        bytes.resize(frame_len(frame::GAP_BODY) as usize, 0);
+        bytes
+    };
+    let most = POSITION_MAX - 1;
+    for wrong in [u64::MAX, POSITION_MAX] {
+        let mut node = receiver();
+        node.feed(&data(0, 20, 0), 0);
+        node.feed(&gap(wrong, 48), 0);
+        assert_eq!(violation(&mut node), Violation::Gap { missed: wrong, before: 0 });
+        assert_eq!((node.session.received(), node.session.counters().violations), (48, 1));
+        goes_on_receiving(node);
+    }
+    // Each may be, and all of them may not, also over connections.
+    for breaks in [false, true] {
+        let mut node = receiver();
+        node.feed(&[gap(most - 7, 0), gap(3, 32), gap(4, 64)].concat(), 0);
+        assert_eq!((node.session.received(), hung_up(&mut node)), (96, None));
+        if breaks {
+            node.session.handle_disconnected(0);
+            let hello = greeting(Direction::Sends, 2, 0, 0);
+            assert_eq!(node.session.handle_hello(&hello, &node.memory, 0), Verdict::Welcome);
+            drain(&mut node);
+        }
+        node.feed(&gap(1, 96), 0);
+        assert_eq!(violation(&mut node), Violation::Gap { missed: 1, before: most });
+        assert_eq!(node.session.received(), 96);
     }
 }
 
