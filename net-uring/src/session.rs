@@ -174,6 +174,15 @@ impl Config {
             let remedy = "Use a power of two from 4KiB to 4GiB as `capacity`";
             return Err(Error::new(ErrorKind::BadOption, tried(), found, remedy));
         }
+        let Timing { retry_min_ns, retry_max_ns, .. } = self.timing;
+        if retry_min_ns > retry_max_ns {
+            let found = format!(
+                "the least time between two attempts to connect, retry_min_ns={retry_min_ns}, is more than \
+                 the most, retry_max_ns={retry_max_ns}"
+            );
+            let remedy = "Lower the one or raise the other; equal is fine";
+            return Err(Error::new(ErrorKind::BadOption, tried(), found, remedy));
+        }
         Ok(())
     }
 }

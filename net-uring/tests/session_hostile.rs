@@ -12,6 +12,7 @@ mod rng;
 mod scripts;
 
 use node::{App, MS, Node, config};
+use ringway_net::ErrorKind;
 use ringway_net::frame::{self, CONTROL_MAX, FrameError, HEADER_LEN, Header, Kind, frame_len};
 use ringway_net::session::greeting::POSITION_MAX;
 use ringway_net::session::{
@@ -660,4 +661,16 @@ fn a_session_needs_a_name_and_a_ring() {
         assert!(error.contains(if name.is_empty() { "name" } else { "`capacity`" }), "{error}");
     }
     assert!(Name::new(&"x".repeat(129)).is_none());
+}
+
+#[test]
+fn the_least_pause_between_attempts_is_no_longer_than_the_most() {
+    let mut config = config(CONNECTOR, CAPACITY);
+    (config.timing.retry_min_ns, config.timing.retry_max_ns) = (2_000, 1_000);
+    let error = Session::<Sending>::new(config.clone()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::BadOption);
+    let text = error.to_string();
+    assert!(text.contains("retry_min_ns=2000") && text.contains("retry_max_ns=1000"), "{text}");
+    config.timing.retry_min_ns = 1_000;
+    assert!(Session::<Sending>::new(config).is_ok());
 }
