@@ -82,9 +82,13 @@ where
     /// Starts the thread, named and pinned.
     ///
     /// # Errors
-    /// Lack of descriptors or threads; a core that is not to be had.
+    /// Lack of descriptors or threads; a name that no thread can have, a core that is not to be had.
     pub fn start(link: Inline<H, B>, options: &Options) -> Result<Self, Error> {
         let reins = &options.thread;
+        let name = reins.name.clone().unwrap_or_else(|| format!("rw-{}", options.channel));
+        if name.contains('\0') {
+            return Err(not_named(&name));
+        }
         let mut link = link;
         let bell = Bell::new().map_err(|error| Error::io("opening an eventfd", error))?;
         link.connection.watch_bell(bell.news());
@@ -102,7 +106,7 @@ where
         let (ready, pinned) = sync_channel(1);
         let (theirs, core) = (Arc::clone(&shared), reins.core);
         let thread = std::thread::Builder::new()
-            .name(reins.name.clone().unwrap_or_else(|| format!("rw-{}", options.channel)))
+            .name(name)
             .spawn(move || begin(&theirs, core, &ready))
             .map_err(|error| Error::io("starting a thread for io=thread", error))?;
         let threaded = Self {
@@ -134,6 +138,15 @@ impl<H: Inbox, B: Backend> Drop for Threaded<H, B> {
         }
         self.join();
     }
+}
+
+fn not_named(name: &str) -> Error {
+    Error::new(
+        ErrorKind::BadOption,
+        format!("naming the thread of io=thread {name:?}"),
+        "the system takes no name with a zero byte in it",
+        "Give it another one by `io_name`; without that it is called after the channel",
+    )
 }
 
 fn not_pinned(core: usize, error: &io::Error) -> Error {

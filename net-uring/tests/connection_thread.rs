@@ -94,6 +94,21 @@ mod own {
         }
     }
 
+    #[test]
+    fn a_name_that_no_thread_can_have_is_told() {
+        let named = Reins { name: Some("rw\0named".into()), core: None };
+        let by_channel = Options { channel: "tic\0ks".into(), ..options(0) };
+        for (options, name) in [
+            (Options { thread: named, ..options(0) }, "\"rw\\0named\""),
+            (by_channel, "\"rw-tic\\0ks\""),
+        ] {
+            let error = NetSender::open(&options).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::BadOption);
+            let text = error.to_string();
+            assert!(text.contains(name) && text.contains("`io_name`"), "{text}");
+        }
+    }
+
     /// A wire to a port, which can be cut.
     struct Wire {
         address: SocketAddr,
