@@ -156,10 +156,10 @@ impl Options {
         if self.netns && self.over != Over::Tcp {
             return Err(Fault::new("--netns: only messages over TCP go there; add --over tcp"));
         }
-        let mut chosen = self.chosen(scenario)?;
+        let mut remarks = Vec::new();
+        let mut chosen = self.chosen(scenario, &mut remarks)?;
         let parties = self.parties_of(scenario)?;
         let mut contestants = Vec::new();
-        let mut remarks = Vec::new();
         chosen.retain(|(system, _)| match systems::lack(system) {
             None => true,
             Some(why) => {
@@ -210,9 +210,7 @@ impl Options {
             }
         }
         if contestants.is_empty() {
-            let mut text = String::from("nothing to measure");
-            remarks.iter().for_each(|remark| text += &format!("; {remark}"));
-            return Err(Fault::new(text));
+            return Err(nothing(&remarks));
         }
         remarks.sort();
         remarks.dedup();
@@ -239,10 +237,16 @@ impl Options {
         Ok(if self.parties.is_empty() { usual.to_vec() } else { self.parties.clone() })
     }
 
-    /// Systems and waits, in the order of the table of systems.
-    fn chosen(&self, scenario: Scenario) -> Result<Vec<(&'static System, Wait)>, Fault> {
+    /// Systems and waits, in the order of the table of systems. Remarks on those that were asked for by name
+    /// and don't go with the rest.
+    fn chosen(
+        &self,
+        scenario: Scenario,
+        remarks: &mut Vec<String>,
+    ) -> Result<Vec<(&'static System, Wait)>, Fault> {
         for name in &self.systems {
-            check_name(name, scenario)?;
+            let system = check_name(name, scenario)?;
+            remarks.extend(self.remark_on(system));
         }
         let named = |system: &System| self.systems.iter().any(|name| name == system.name);
         let has = |system: &System, wait| {
@@ -258,12 +262,14 @@ impl Options {
                 }
             }
         }
+        if chosen.is_empty() && !remarks.is_empty() {
+            return Err(nothing(remarks));
+        }
         if chosen.is_empty() {
-            let waits: Vec<String> = self.waits.iter().map(Wait::to_string).collect();
             return Err(Fault::new(format!(
-                "nothing to measure: none of these systems has --over {} --wait {}; {}",
-                format!("{:?}", self.over).to_lowercase(),
-                waits.join(","),
+                "nothing to measure: no system has --over {} --wait {}; {}",
+                over(self.over),
+                list(&self.waits),
                 listing(scenario)
             )));
         }
@@ -285,6 +291,27 @@ impl Options {
         chosen.dedup_by_key(|choice| place(choice));
         Ok(chosen)
     }
+
+    /// What of the command line a system does not go with, and what it goes with.
+    fn remark_on(&self, system: &System) -> Option<String> {
+        let name = system.name;
+        let missing: Vec<Wait> =
+            self.waits.iter().copied().filter(|wait| !system.waits.contains(wait)).collect();
+        if system.over() != self.over {
+            let (asked, its) = (over(self.over), over(system.over()));
+            return Some(format!("{name} has no --over {asked}: left out; pass --over {its}"));
+        }
+        if missing.is_empty() {
+            return None;
+        }
+        // Otherwise it plays, with the others.
+        let remedy = if missing.len() == self.waits.len() {
+            format!("; pass --wait {}", list(system.waits))
+        } else {
+            String::new()
+        };
+        Some(format!("{name} has no --wait {}: left out{remedy}", list(&missing)))
+    }
 }
 
 fn allowed() -> Result<Vec<usize>, Fault> {
@@ -298,13 +325,33 @@ fn check_cpu(cpu: usize, allowed: &[usize]) -> Result<(), Fault> {
     Err(Fault::new(format!("CPU {cpu} may not be used by this process; these may: {allowed:?}")))
 }
 
-fn check_name(name: &str, scenario: Scenario) -> Result<(), Fault> {
+fn check_name(name: &str, scenario: Scenario) -> Result<&'static System, Fault> {
     match systems::find(name) {
         None => Err(Fault::new(format!("no system is called \"{name}\"; {}", listing(scenario)))),
         Some(system) if !system.scenarios.contains(&scenario) => {
             Err(Fault::new(format!("{name} has no {scenario}; {}", listing(scenario))))
         }
-        Some(_) => Ok(()),
+        Some(system) => Ok(system),
+    }
+}
+
+/// Everything was left out, and why.
+fn nothing(remarks: &[String]) -> Fault {
+    let mut text = String::from("nothing to measure");
+    remarks.iter().for_each(|remark| text += &format!("; {remark}"));
+    Fault::new(text)
+}
+
+/// As they are typed.
+fn list(waits: &[Wait]) -> String {
+    waits.iter().map(Wait::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// As it is typed.
+fn over(over: Over) -> &'static str {
+    match over {
+        Over::Shm => "shm",
+        Over::Tcp => "tcp",
     }
 }
 
@@ -396,6 +443,30 @@ mod tests {
     fn a_wait_that_no_system_has_is_refused() {
         let e = options("--systems floor-ring --wait park").contestants(Scenario::Pingpong).err();
         assert!(e.expect("refused").0.contains("--wait park"));
+    }
+
+    #[test]
+    fn a_named_system_that_does_not_fit_is_remarked_on() {
+        let left_out = |line: &str| options(line).contestants(Scenario::Pingpong);
+        let (contestants, remarks) =
+            left_out("--systems floor-ring,floor-futex,floor-tcp-spin --size 8").expect("one fits");
+        assert_eq!(contestants.len(), 1);
+        let expected = [
+            "floor-futex has no --wait spin: left out; pass --wait park",
+            "floor-tcp-spin has no --over shm: left out; pass --over tcp",
+        ];
+        assert_eq!(remarks, expected);
+        // What plays with one wait is left out with another.
+        let (contestants, remarks) =
+            left_out("--systems floor-ring,ringway-shm-raw --wait spin,park --size 8")
+                .expect("both fit");
+        assert_eq!(contestants.len(), 3);
+        assert_eq!(remarks, ["floor-ring has no --wait park: left out"]);
+        // And if nothing is left, that is all there is to say.
+        let e = left_out("--systems floor-tcp-block --wait spin --over tcp").err();
+        let expected =
+            "nothing to measure; floor-tcp-block has no --wait spin: left out; pass --wait park";
+        assert_eq!(e.expect("refused").0, expected);
     }
 
     #[test]
