@@ -18,14 +18,33 @@ pub(crate) struct Options {
     names: Vec<String>,
 }
 
-impl Options {
-    fn wants(&self, name: &str) -> bool {
-        // An address is as good.
-        let is = |wanted: &String| {
-            let wanted = wanted.split('?').next().unwrap_or(wanted);
-            wanted.rsplit('/').next() == Some(name)
-        };
-        self.names.is_empty() || self.names.iter().any(is)
+/// What was asked for, and what of it was not found so far.
+struct Search<'a> {
+    all: bool,
+    names: Vec<(&'a str, bool)>,
+}
+
+impl<'a> Search<'a> {
+    fn of(options: &'a Options) -> Self {
+        let names = options.names.iter().map(|name| (name.as_str(), false)).collect();
+        Self { all: options.names.is_empty(), names }
+    }
+
+    /// Whether this is asked for, which then is found.
+    fn finds(&mut self, name: &str) -> bool {
+        let mut wanted = self.all;
+        for (asked, found) in &mut self.names {
+            // An address is as good.
+            let address = asked.split('?').next().unwrap_or(asked);
+            if address.rsplit('/').next() == Some(name) {
+                (wanted, *found) = (true, true);
+            }
+        }
+        wanted
+    }
+
+    fn missing(&self) -> Vec<&'a str> {
+        self.names.iter().filter(|(_, found)| !found).map(|(name, _)| *name).collect()
     }
 }
 
@@ -52,11 +71,15 @@ fn report(
         code = ExitCode::FAILURE;
     };
     let mut text = String::new();
-    let mut found_any = false;
+    let mut search = Search::of(options);
+    // Of processes that show nothing that was asked for: what is not found may be among these.
+    let mut hidden = String::new();
     match watch::channels(None) {
         Ok(channels) => {
-            for (name, listed) in channels.into_iter().filter(|(name, _)| options.wants(name)) {
-                found_any = true;
+            for (name, listed) in channels {
+                if !search.finds(&name) {
+                    continue;
+                }
                 match listed {
                     Ok(listed) => text += &channel(&name, &listed),
                     Err(error) => complain(&format_args!("shm://{name} is left out. {error}")),
@@ -75,10 +98,11 @@ fn report(
                         continue;
                     }
                 };
+                let mut wanted = search.all;
                 for shown in &process.endpoints {
                     match shown {
-                        Ok(end) if options.wants(&end.name) => {
-                            found_any = true;
+                        Ok(end) if search.finds(&end.name) => {
+                            wanted = true;
                             text += &endpoint(&process, end);
                         }
                         Ok(_) => {}
@@ -90,13 +114,13 @@ fn report(
                 }
                 if process.hidden > 0 {
                     let _ = writeln!(
-                        text,
+                        if wanted { &mut text } else { &mut hidden },
                         "{} has {} more ends between hosts, for which its ledger has no room",
                         who(&process),
                         process.hidden
                     );
                 }
-                if !process.is_alive {
+                if !process.is_alive && wanted {
                     let _ = writeln!(
                         text,
                         "{} is dead, and this is what it showed last: `ringway rm --dead` removes it",
@@ -107,10 +131,12 @@ fn report(
         }
         Err(error) => complain(&error),
     }
-    if !found_any && !options.names.is_empty() {
-        let names = options.names.join(", ");
+    let missing = search.missing();
+    if !missing.is_empty() {
+        text += &hidden;
         complain(&format_args!(
-            "nothing is open by the name of {names}; `ringway ls` lists what is"
+            "nothing is open by the name of {}; `ringway ls` lists what is",
+            missing.join(", ")
         ));
     }
     // A closed standard output is nothing to complain about.

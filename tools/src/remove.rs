@@ -24,6 +24,13 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         match ringway::remove(address) {
             // A closed standard output is no reason to leave the other channels where they are.
             Ok(true) => drop(writeln!(std::io::stdout(), "removed {address}")),
+            Ok(false) if address.starts_with("tcp://") => {
+                eprintln!(
+                    "ringway rm: {address} goes between hosts: nothing of it is kept that could be removed. \
+                     `ringway rm --dead` removes what processes that died showed of such channels"
+                );
+                code = ExitCode::FAILURE;
+            }
             Ok(false) => {
                 eprintln!(
                     "ringway rm: there is no channel {address} (channels live in $RINGWAY_DIR, or \

@@ -187,6 +187,13 @@ fn ends_of_other_processes_are_listed_and_what_the_dead_left_is_removed() {
     }
     assert!(!text.contains("quotes"), "{text}");
     assert_eq!(home.ringway(&["stat", "shm://nothing"]).stdout, b"");
+    // Each name is answered for, whatever becomes of the others.
+    let some = home.ringway(&["stat", "shm://quotes", "tocks", "ticks"]);
+    assert_eq!(some.status.code(), Some(1));
+    let said = String::from_utf8(some.stderr).unwrap();
+    assert!(said.contains("the name of tocks;"), "{said}");
+    let shown = String::from_utf8(some.stdout).unwrap();
+    assert!(line(&shown, "shm://quotes").is_some() && line(&shown, "/ticks").is_some(), "{shown}");
     let stat = String::from_utf8(home.ringway(&["stat", "shm://quotes"]).stdout).unwrap();
     assert!(stat.contains("sent                 1\n"), "{stat}");
 
@@ -198,6 +205,10 @@ fn ends_of_other_processes_are_listed_and_what_the_dead_left_is_removed() {
     let dead = format!("process {} (`", tx.pid());
     assert!(line(&text, "is dead").unwrap().starts_with(&dead), "{text}");
     assert!(!line(&text, " receives ").unwrap().contains("DEAD"));
+    // Where nothing that it showed is asked for, its death is no answer.
+    assert!(home.until(&["ls", "ticks"], |_| true).contains("is dead"));
+    let text = home.until(&["ls", "quotes"], |_| true);
+    assert_eq!((text.lines().count(), line(&text, "is dead")), (1, None), "{text}");
     // The other end's owner knows that its connection is gone, and says since when.
     home.until(&["ls"], |text| line(text, " receives ").unwrap().contains(" down "));
     assert_eq!(home.ledgers(), 2);
@@ -228,6 +239,32 @@ fn an_end_that_closes_is_listed_no_more() {
     assert_eq!(rx.end(), "");
     assert_eq!(home.ledgers(), 0);
     assert!(home.ringway(&["ls"]).stdout.is_empty());
+}
+
+#[test]
+fn ends_that_a_ledger_has_no_room_for_are_told_to_who_may_mean_them() {
+    let home = Home::new("hidden");
+    // One more than a ledger shows; each is of its own name.
+    let ends: Vec<_> = (0..64)
+        .map(|number| {
+            let address = format!("tcp://127.0.0.1:0/many-{number}?side=bind&backend=epoll");
+            let builder = Builder::new(&address).unwrap().directory(&home.0);
+            builder.receiver::<[u8]>().unwrap()
+        })
+        .collect();
+    let hides = |args: &[&str]| {
+        let output = home.ringway(args);
+        let text = String::from_utf8(output.stdout).unwrap();
+        (output.status.code(), line(&text, " has 1 more ends ").is_some())
+    };
+    assert_eq!(hides(&["ls"]), (Some(0), true));
+    assert_eq!(hides(&["ls", "many-0"]), (Some(0), true));
+    assert_eq!(hides(&["ls", "many-63"]), (Some(1), true));
+    // This is all there is of that name.
+    let quotes = Builder::new("shm://quotes").unwrap().directory(&home.0);
+    let quotes = quotes.sender::<[u8]>().unwrap();
+    assert_eq!(hides(&["ls", "quotes"]), (Some(0), false));
+    drop((ends, quotes));
 }
 
 #[test]

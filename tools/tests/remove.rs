@@ -54,4 +54,11 @@ fn only_a_channel_that_nobody_has_open_is_removed() {
     assert!(String::from_utf8_lossy(&mixed.stderr).contains("no channel shm://never"));
     assert_eq!(String::from_utf8_lossy(&mixed.stdout), "removed shm://left\n");
     assert!(!home.0.join("left").exists());
+
+    // Between hosts there is never anything to remove, wherever channels live.
+    let between = home.remove(&["tcp://127.0.0.1:7000/ticks"]);
+    assert_eq!(between.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&between.stderr).into_owned();
+    assert!(told.contains("between hosts") && told.contains("rm --dead"), "{told}");
+    assert!(!told.contains("RINGWAY_DIR"), "{told}");
 }
