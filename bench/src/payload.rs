@@ -4,7 +4,7 @@
 
 /// Ends a round. In the top bits, so that the receiver needs one comparison for all of it.
 pub(crate) const STOP: u64 = 1 << 63;
-/// The measured part of a stream starts with the next message.
+/// Of the measured part of a stream, whose time runs from when the first one of it was read.
 pub(crate) const MARK: u64 = 1 << 62;
 /// The part of a word that is the sequence number.
 pub(crate) const SEQ: u64 = MARK - 1;

@@ -89,7 +89,11 @@ fn table(rows: &[Row]) -> String {
             row.size.to_string(),
             row.wait.to_string(),
             row.placement.to_string(),
-            row.rounds.to_string(),
+            if row.timed_rounds == row.rounds {
+                row.rounds.to_string()
+            } else {
+                format!("{} of {}", row.timed_rounds, row.rounds)
+            },
             format!("{:.0} ns", row.bracket_ns),
             row.block_rtt_ns.map_or(String::new(), |v| format!("{v:.1} ns")),
             ns(row.p50_ns),
@@ -320,6 +324,7 @@ mod tests {
                 many: None,
                 io_thread: Some(IoThread { cpu: Some(1) }),
                 cpu_latency: CpuLatency::Held,
+                timed_rounds: 4,
             }],
         }
     }
@@ -343,7 +348,7 @@ mod tests {
             r#""of":"block_rtt_ns","#,
             r#""ratio":1.25,"quarter":1.0,"three_quarters":1.5,"rounds":5}],"#,
             r#""parties":"1P1C","many":null,"#,
-            r#""io_thread":{"cpu":1},"cpu_latency":"held"}]}"#,
+            r#""io_thread":{"cpu":1},"cpu_latency":"held","timed_rounds":4}]}"#,
         );
         assert_eq!(serde_json::to_string(&report()).expect("it serialises"), golden);
     }
@@ -360,6 +365,7 @@ mod tests {
             "not known",
             "CPU 1",
             "held",
+            "4 of 5",
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }

@@ -89,6 +89,9 @@ pub(crate) struct Row {
     /// Null for systems whose sender has no thread of its own.
     pub(crate) io_thread: Option<IoThread>,
     pub(crate) cpu_latency: CpuLatency,
+    /// Of `rounds`, those that had a `block_rtt_ns` or `msgs_per_s`. Others were too short, or all that was to
+    /// be timed was overwritten.
+    pub(crate) timed_rounds: usize,
 }
 
 /// The thread that moves a sender's bytes.
@@ -216,6 +219,10 @@ fn row(contestant: &Contestant, placement: Placement, own: &[&Sample], cpus: Opt
     };
     let sum = |count: fn(&Outcome) -> u64| outcomes().map(count).sum();
     let msgs_per_s = of(Metric::MsgsPerS);
+    let is_timed = |outcome: &&Outcome| {
+        let figures = [Metric::BlockRttNs, Metric::MsgsPerS];
+        figures.iter().any(|figure| figure.of(outcome, contestant.parties).is_some())
+    };
     Row {
         system: contestant.system.name,
         scenario: contestant.scenario,
@@ -247,6 +254,7 @@ fn row(contestant: &Contestant, placement: Placement, own: &[&Sample], cpus: Opt
         many: many(contestant, own, cpus),
         io_thread: None,
         cpu_latency: contestant.latency,
+        timed_rounds: outcomes().filter(is_timed).count(),
     }
 }
 
@@ -422,6 +430,20 @@ mod tests {
     }
 
     #[test]
+    fn rounds_without_a_figure_are_counted_apart() {
+        let one = [contestant("ringway-broadcast-overwrite", Scenario::Stream)];
+        let sample = |round, flow| Sample {
+            contestant: 0,
+            round,
+            bracket: Bracket { before_ns: 50.0, after_ns: 50.0 },
+            outcome: Outcome { sent: 100, received: 40, missed: 60, flow, ..Outcome::default() },
+        };
+        let samples = [sample(0, Some(Flow { messages: 50, ns: 1_000 })), sample(1, None)];
+        let rows = rows(&one, &samples, &Levels::of(vec![50.0]), None, None);
+        assert_eq!((rows[0].rounds, rows[0].timed_rounds, rows[0].msgs_per_s), (2, 1, Some(5e7)));
+    }
+
+    #[test]
     fn a_mixed_round_is_a_row_without_ratio() {
         let one = [contestant("rtrb", Scenario::Stream)];
         let sample = Sample {
@@ -439,6 +461,7 @@ mod tests {
         let rows = rows(&one, &[sample], &Levels::of(vec![50.0, 300.0]), None, None);
         assert_eq!(rows.len(), 1);
         assert_eq!((rows[0].placement, rows[0].lost, rows[0].altered), (Placement::Mixed, 1, 1));
+        assert_eq!((rows[0].rounds, rows[0].timed_rounds), (1, 1));
         assert_eq!(rows[0].msgs_per_s, Some(5e7));
         assert_eq!(rows[0].bytes_per_s, Some(4e8));
         assert_eq!(rows[0].ratio, None);

@@ -26,14 +26,15 @@ impl<T: Tx> Side for Source<T> {
         let mut next = 1;
         send_until(&mut tx, &mut next, start + length_ns / 4)?;
         tx.send(next, MARK)?;
-        next += T::BATCH;
+        // All that follow bear the mark, too: the first one may be overwritten before it is read.
+        next = (next + T::BATCH) | MARK;
         let end = (start + length_ns).max(now_ns() + length_ns / 4);
         send_until(&mut tx, &mut next, end)?;
         tx.send(next, STOP)?;
         next += T::BATCH;
         tx.finish()?;
         self.0 = Some(tx);
-        Ok(Outcome { sent: next - 1, ..Outcome::default() })
+        Ok(Outcome { sent: (next & SEQ) - 1, ..Outcome::default() })
     }
 }
 
@@ -57,8 +58,8 @@ impl<R: Rx> Side for Sink<R> {
             rx.recv_some(|seen| {
                 // One comparison a message; marks, gaps and altered bytes are told apart elsewhere.
                 if (seen.word ^ next) | seen.altered != 0 {
-                    match tally.odd(seen, next) {
-                        Odd::GoOn { seq } => next = seq,
+                    match tally.odd(seen, next & SEQ) {
+                        Odd::GoOn { word } => next = word,
                         Odd::Last { seq } => last = Some(seq),
                     }
                 }
@@ -67,7 +68,7 @@ impl<R: Rx> Side for Sink<R> {
         }
         let missed = rx.missed() - missed_before;
         self.0 = Some(rx);
-        Ok(tally.outcome(last.unwrap_or(next), missed))
+        Ok(tally.outcome(last.unwrap_or(next & SEQ), missed))
     }
 }
 
@@ -97,14 +98,20 @@ fn spent() -> Fault {
 
 /// Where the stream goes on after a message that was not simply the next.
 enum Odd {
-    GoOn { seq: u64 },
-    Last { seq: u64 },
+    /// With the mark that what follows bears.
+    GoOn {
+        word: u64,
+    },
+    Last {
+        seq: u64,
+    },
 }
 
 /// What a sink remembers of the messages that were not simply the next one.
 #[derive(Default)]
 struct Tally {
-    /// When the measured part began, the sequence number it began with, and what was skipped before.
+    /// When the first message of the measured part came, the sequence number behind it, and what was skipped
+    /// before.
     begun: Option<(u64, u64, u64)>,
     ended_ns: u64,
     skipped: u64,
@@ -126,14 +133,14 @@ impl Tally {
             self.altered += 1;
             seq = expected - 1;
         }
-        if seen.word & MARK != 0 {
+        if seen.word & MARK != 0 && self.begun.is_none() {
             self.begun = Some((now_ns(), seq + 1, self.skipped));
         }
         if seen.word & STOP != 0 {
             self.ended_ns = now_ns();
             return Odd::Last { seq };
         }
-        Odd::GoOn { seq }
+        Odd::GoOn { word: seq | if self.begun.is_some() { MARK } else { 0 } }
     }
 
     /// `missed`: messages that the system said were overwritten.
@@ -143,9 +150,11 @@ impl Tally {
             missed,
             // What was skipped and not told is lost; what was told and came is a fault as well.
             altered: self.altered + u64::from(missed > self.skipped),
-            flow: self.begun.map(|(begun_ns, first, skipped)| Flow {
-                messages: (last + 1).saturating_sub(first + (self.skipped - skipped)),
-                ns: self.ended_ns.saturating_sub(begun_ns).max(1),
+            flow: self.begun.and_then(|(begun_ns, first, skipped)| {
+                let messages = (last + 1).saturating_sub(first + (self.skipped - skipped));
+                let ns = self.ended_ns.saturating_sub(begun_ns).max(1);
+                // If the last message is all that came of the measured part, it was no time.
+                (messages > 0).then_some(Flow { messages, ns })
             }),
             ..Outcome::default()
         }
@@ -184,35 +193,69 @@ mod tests {
 
     #[test]
     fn a_whole_stream_is_counted_from_its_mark() {
-        let outcome = sink(&[1, 2 | MARK, 3, 4 | STOP]);
+        let outcome = sink(&[1, 2 | MARK, 3 | MARK, 4 | MARK | STOP]);
         assert_eq!((outcome.received, outcome.altered), (4, 0));
         assert_eq!(outcome.flow.map(|f| f.messages), Some(2));
     }
 
     #[test]
     fn a_gap_is_not_received() {
-        let outcome = sink(&[1 | MARK, 4, 5 | STOP]);
+        let outcome = sink(&[1 | MARK, 4 | MARK, 5 | MARK | STOP]);
         assert_eq!((outcome.received, outcome.altered), (3, 0));
         assert_eq!(outcome.flow.map(|f| f.messages), Some(2));
     }
 
     #[test]
     fn a_gap_that_was_told_is_missed_and_one_that_was_not_there_is_a_fault() {
-        let told = sink_of(&[1 | MARK, 4, 5 | STOP], 2);
+        let told = sink_of(&[1 | MARK, 4 | MARK, 5 | MARK | STOP], 2);
         assert_eq!((told.received, told.missed, told.altered), (3, 2, 0));
-        let too_much = sink_of(&[1 | MARK, 4, 5 | STOP], 3);
+        let too_much = sink_of(&[1 | MARK, 4 | MARK, 5 | MARK | STOP], 3);
         assert_eq!((too_much.received, too_much.missed, too_much.altered), (3, 3, 1));
     }
 
     #[test]
+    fn a_measured_part_whose_beginning_was_overwritten_begins_with_what_came_of_it() {
+        let outcome = sink_of(&[1, 2, 7 | MARK, 8 | MARK, 9 | MARK | STOP], 4);
+        assert_eq!((outcome.received, outcome.missed, outcome.altered), (5, 4, 0));
+        assert_eq!(outcome.flow.map(|f| f.messages), Some(2));
+        // Nothing of it but its end.
+        let outcome = sink_of(&[1, 2, 9 | MARK | STOP], 6);
+        assert_eq!((outcome.received, outcome.missed, outcome.flow), (3, 6, None));
+    }
+
+    #[derive(Default)]
+    struct Record(Vec<u64>);
+
+    impl Tx for Record {
+        const BATCH: u64 = 1;
+
+        fn send(&mut self, first: u64, mark: u64) -> Result<(), Fault> {
+            self.0.push(first | mark);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn every_message_of_the_measured_part_says_that_it_is_of_it() {
+        let mut source = Source::new(Record::default());
+        let outcome = source.round(Duration::from_micros(100)).expect("it sends");
+        let words = source.0.expect("it is back").0;
+        let seqs: Vec<u64> = words.iter().map(|word| word & SEQ).collect();
+        assert!(seqs.iter().copied().eq(1..=outcome.sent));
+        let measured = words.iter().position(|word| word & MARK != 0).expect("a measured part");
+        assert!(words[measured..].iter().all(|word| word & MARK != 0));
+        assert!(words[..words.len() - 1].iter().all(|word| word & STOP == 0));
+    }
+
+    #[test]
     fn a_message_that_comes_twice_is_altered() {
-        let outcome = sink(&[1 | MARK, 2, 2, 3 | STOP]);
+        let outcome = sink(&[1 | MARK, 2 | MARK, 2 | MARK, 3 | MARK | STOP]);
         assert_eq!((outcome.received, outcome.altered), (3, 1));
     }
 
     #[test]
     fn altered_bytes_are_counted_and_the_stream_goes_on() {
-        let script = [(1 | MARK, 0), (99, 1), (3, 0), (4 | STOP, 0)];
+        let script = [(1 | MARK, 0), (99, 1), (3 | MARK, 0), (4 | MARK | STOP, 0)];
         let seen = script.into_iter().map(|(word, altered)| Seen { word, altered }).collect();
         let script = Script { seen, missed: 0 };
         let outcome = Sink::new(script).round(Duration::ZERO).expect("it ends");
