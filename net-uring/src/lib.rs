@@ -6,7 +6,9 @@
 //! ```text
 //!   the caller writes a body into the send ring          the caller reads it in the receive ring
 //!        │                                                   ▲
-//!   Session::commit: header, position                    Session::handle_received: checked, in place
+//!   Claim::commit: header, position                      Session::handle_received: checked, in place
+//!        │                                                   │
+//!   Session::handle_committed: up to there                   │
 //!        │                                                   │
 //!   Session::poll_transmit ── backend ══ a byte stream ══▶ backend ── into the ring's free tail
 //!        ◀────────── ack: released by the application ──────┘

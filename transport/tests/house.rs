@@ -10,8 +10,8 @@ const HOUSE: [(&str, &str, &[&str]); 6] = [
     ("net-uring", "ringway_net", &[]),
     ("transport/derive", "ringway_derive", &[]),
     ("transport", "ringway", &["ringway_shm", "ringway_net", "ringway_derive"]),
-    ("bench", "ringway_bench", &["ringway", "ringway_shm", "ringway_net"]),
-    ("tools", "ringway_tools", &["ringway", "ringway_shm", "ringway_net"]),
+    ("bench", "ringway_bench", &["ringway", "ringway_shm"]),
+    ("tools", "ringway_tools", &["ringway"]),
 ];
 
 /// Crates that a user who links a library would have to pay for.
