@@ -1,7 +1,8 @@
 //! The clock, what it costs, and what a core does behind one's back.
 //! Nothing here knows about messages.
 
-use crate::plan::Jitter;
+use crate::plan::{Fault, Jitter};
+use hdrhistogram::Histogram;
 use std::hint;
 
 /// Monotonic time in nanoseconds. About 25 ns a call (see [`cost_ns`]), no system call.
@@ -11,6 +12,12 @@ pub(crate) fn now_ns() -> u64 {
     // SAFETY: `t` is a live timespec; CLOCK_MONOTONIC exists on every Linux, so it is filled in.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut t) };
     t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
+}
+
+/// Of times in ns, from 1 ns to a minute with three digits; what is longer counts as a minute.
+pub(crate) fn histogram() -> Result<Histogram<u64>, Fault> {
+    Histogram::new_with_bounds(1, 60_000_000_000, 3)
+        .map_err(|e| Fault::new(format!("histogram: {e}")))
 }
 
 /// What one [`now_ns`] costs, in ns.

@@ -13,7 +13,7 @@
 #![allow(clippy::disallowed_types)] // Two words of the harness's own between its processes.
 
 use crate::arena::{PAGE, Region};
-use crate::clock::now_ns;
+use crate::clock::{histogram, now_ns};
 use crate::payload::{MEASURED, OWN_SEQ, SENDER, SENDER_SHIFT, STOP, Seen};
 use crate::plan::{Fault, Outcome, Parties, Party, Share};
 use crate::side::{Place, Rx, Side, Tx};
@@ -399,12 +399,6 @@ fn sum_of(first: u64, next: u64) -> u64 {
 
 fn spent() -> Fault {
     Fault::new("an earlier round failed on this seat")
-}
-
-/// From 1 ns to a minute with three digits; what is longer counts as a minute.
-fn histogram() -> Result<Histogram<u64>, Fault> {
-    Histogram::new_with_bounds(1, 60_000_000_000, 3)
-        .map_err(|e| Fault::new(format!("histogram: {e}")))
 }
 
 #[cfg(test)]

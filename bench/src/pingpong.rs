@@ -1,11 +1,10 @@
 //! The ping-pong: one message there and one back. Both parties and the timing of round trips; how a
 //! message travels is the system's business.
 
-use crate::clock::now_ns;
+use crate::clock::{histogram, now_ns};
 use crate::payload::{SEQ, STOP};
 use crate::plan::{Fault, Outcome, Trips};
 use crate::side::{Rx, Side, Tx};
-use hdrhistogram::Histogram;
 use std::time::Duration;
 
 /// Trips per timed block. A clock reading costs as much as a fifth of a trip; a 64th of it does not
@@ -147,10 +146,4 @@ impl<R: Rx, T: Tx> Side for Echo<R, T> {
 
 fn spent() -> Fault {
     Fault::new("an earlier round failed on this seat")
-}
-
-/// From 1 ns to a minute with three digits; what is longer counts as a minute.
-fn histogram() -> Result<Histogram<u64>, Fault> {
-    Histogram::new_with_bounds(1, 60_000_000_000, 3)
-        .map_err(|e| Fault::new(format!("histogram: {e}")))
 }
