@@ -368,8 +368,6 @@ pub struct Counters {
     pub refusals: u64,
     /// Bytes of data sent again after a resume.
     pub resent_bytes: u64,
-    /// Bytes of a frame received in part when the connection broke, and dropped: they came again.
-    pub dropped_bytes: u64,
     /// Control frames sent.
     pub control_sent: u64,
     /// Control frames received.

@@ -81,7 +81,6 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
         sum.violations += counters.violations;
         sum.refusals += counters.refusals;
         sum.resent_bytes += counters.resent_bytes;
-        sum.dropped_bytes += counters.dropped_bytes;
         sum.control_sent += counters.control_sent;
         sum.control_received += counters.control_received;
         self.session = session;

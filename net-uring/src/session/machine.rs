@@ -71,9 +71,9 @@ pub trait Half: Sized + std::fmt::Debug {
     /// A handshake succeeded. `early`: what was sent on this connection before it did still counts.
     #[doc(hidden)]
     fn connected(&mut self, peer: &Greeting, early: bool) -> Resumed;
-    /// The connection is gone. Bytes of a frame that had come in part.
+    /// The connection is gone, and with it what had come of a frame in part.
     #[doc(hidden)]
-    fn disconnected(&mut self) -> u64;
+    fn disconnected(&mut self);
     #[doc(hidden)]
     fn handle_control(
         &mut self,
@@ -239,7 +239,7 @@ impl<H: Half> Session<H> {
             Phase::Dialing | Phase::Greeting => self.counters.failed_attempts += 1,
             Phase::Up | Phase::Ending => self.down_since_ns = now_ns,
         }
-        self.counters.dropped_bytes += self.half.disconnected();
+        self.half.disconnected();
         self.out.clear();
         self.hang_up = None;
         self.bye = false;

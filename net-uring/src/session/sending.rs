@@ -266,12 +266,11 @@ impl Half for Sending {
         Resumed { again: self.sent_max.saturating_sub(peer.position), progress }
     }
 
-    fn disconnected(&mut self) -> u64 {
+    fn disconnected(&mut self) {
         self.sent_max = self.sent_max.max(self.sent);
         self.fin_sent = false;
         self.answer_fin = false;
         self.inbox_len = 0;
-        0
     }
 
     fn handle_control(
