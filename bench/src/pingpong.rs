@@ -5,6 +5,7 @@ use crate::clock::{histogram, now_ns};
 use crate::payload::{SEQ, STOP};
 use crate::plan::{Fault, Outcome, Trips};
 use crate::side::{Rx, Side, Tx};
+use hdrhistogram::Histogram;
 use std::time::Duration;
 
 /// Trips per timed block. A clock reading costs as much as a fifth of a trip; a 64th of it does not
@@ -73,12 +74,17 @@ impl<T: Tx, R: Rx> Side for Driver<T, R> {
             block_rtt_ns: blocks[blocks.len() / 2] as f64 / BLOCK as f64,
             p50_ns: singles.value_at_quantile(0.50),
             p99_ns: singles.value_at_quantile(0.99),
-            p999_ns: singles.value_at_quantile(0.999),
+            p999_ns: p999_ns(&singles),
             max_ns: singles.max(),
             count: singles.len(),
         };
         Ok(Outcome { sent, altered, trips: Some(trips), ..Outcome::default() })
     }
+}
+
+/// None of fewer than a thousand, of which it would be the maximum.
+fn p999_ns(singles: &Histogram<u64>) -> Option<u64> {
+    (singles.len() >= 1000).then(|| singles.value_at_quantile(0.999))
 }
 
 /// What goes to and fro, with both ends that it goes through.
@@ -146,4 +152,20 @@ impl<R: Rx, T: Tx> Side for Echo<R, T> {
 
 fn spent() -> Fault {
     Fault::new("an earlier round failed on this seat")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tail_of_too_few_is_none() {
+        let mut singles = histogram().expect("its bounds are in order");
+        for ns in 1..=999 {
+            singles.saturating_record(ns);
+        }
+        assert_eq!(p999_ns(&singles), None);
+        singles.saturating_record(1_000_000);
+        assert_eq!(p999_ns(&singles), Some(999));
+    }
 }

@@ -425,7 +425,8 @@ pub(crate) struct Trips {
     /// From single trips, each with the cost of one clock reading in it.
     pub(crate) p50_ns: u64,
     pub(crate) p99_ns: u64,
-    pub(crate) p999_ns: u64,
+    /// None if there were too few to tell.
+    pub(crate) p999_ns: Option<u64>,
     pub(crate) max_ns: u64,
     /// Single trips behind the four figures above.
     pub(crate) count: u64,

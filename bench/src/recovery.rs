@@ -5,6 +5,7 @@
 use crate::clock::now_ns;
 use crate::crew;
 use crate::plan::{Fault, Parties, Wait};
+use crate::rows;
 use crate::scratch::Scratch;
 use clap::{Args, ValueEnum};
 use ringway::{Builder, Receiver, SendError, Sender};
@@ -149,17 +150,7 @@ pub(crate) fn measure(options: &RecoveryOptions) -> Result<(), Fault> {
                 let taken_ns = kill_one(victim, wait, number, after, scratch.path())?;
                 times_ms.push(taken_ns as f64 / 1e6);
             }
-            times_ms.sort_by(f64::total_cmp);
-            rows.push(Row {
-                killed: victim,
-                system: victim.system(),
-                parties: victim.parties(),
-                wait,
-                kills: options.kills,
-                median_ms: times_ms[times_ms.len() / 2],
-                max_ms: times_ms[times_ms.len() - 1],
-                limit_ms: LIMIT_MS,
-            });
+            rows.push(Row::of(victim, wait, times_ms));
         }
     }
     let report = Report { schema: 1, recovery: rows };
@@ -296,10 +287,26 @@ struct Row {
     system: &'static str,
     parties: Parties,
     wait: Wait,
-    kills: u32,
+    kills: usize,
     median_ms: f64,
     max_ms: f64,
     limit_ms: f64,
+}
+
+impl Row {
+    /// What came of at least one kill.
+    fn of(killed: Victim, wait: Wait, times_ms: Vec<f64>) -> Row {
+        Row {
+            killed,
+            system: killed.system(),
+            parties: killed.parties(),
+            wait,
+            kills: times_ms.len(),
+            max_ms: times_ms.iter().copied().fold(0.0, f64::max),
+            median_ms: rows::median(times_ms).unwrap_or(0.0),
+            limit_ms: LIMIT_MS,
+        }
+    }
 }
 
 impl fmt::Display for Report {
@@ -320,5 +327,16 @@ impl fmt::Display for Report {
             )?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_an_even_number_is_between_the_two_in_the_middle() {
+        let row = Row::of(Victim::Reader, Wait::Spin, vec![40.0, 10.0, 30.0, 20.0]);
+        assert_eq!((row.kills, row.median_ms, row.max_ms), (4, 25.0, 40.0));
     }
 }

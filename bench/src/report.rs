@@ -32,6 +32,14 @@ impl Report {
     pub(crate) fn damage(&self) -> (u64, u64) {
         (self.rows.iter().map(|r| r.lost).sum(), self.rows.iter().map(|r| r.altered).sum())
     }
+
+    /// The most threads that ran in one turn: all parties, and a sender's own. Two run in a bracket.
+    fn busy_at_once(&self) -> usize {
+        let turns = self.rows.iter().map(|row| {
+            row.parties.senders + row.parties.receivers + usize::from(row.io_thread.is_some())
+        });
+        turns.fold(2, usize::max)
+    }
 }
 
 impl fmt::Display for Report {
@@ -41,7 +49,11 @@ impl fmt::Display for Report {
             writeln!(f, "way     a veth pair between two network namespaces")?;
         }
         if let (Some(before), Some(after)) = (self.host.load_before, self.host.load_after) {
-            writeln!(f, "load    {before:.2} before, {after:.2} after (this run adds up to 2)")?;
+            let own = self.busy_at_once();
+            writeln!(
+                f,
+                "load    {before:.2} before, {after:.2} after (this run adds up to {own})"
+            )?;
         }
         writeln!(f, "line    {}", self.placements)?;
         if let Some(validity) = &self.floor_ring {
@@ -370,5 +382,16 @@ mod tests {
             assert!(text.contains(part), "{part} in\n{text}");
         }
         assert_eq!(report().damage(), (1, 0));
+    }
+
+    #[test]
+    fn the_load_that_a_run_adds_is_that_of_all_that_run_at_once() {
+        let mut report = report();
+        report.host.load_after = Some(2.5);
+        assert!(report.to_string().contains("2.50 after (this run adds up to 3)"), "a thread, too");
+        report.rows[0].io_thread = None;
+        assert!(report.to_string().contains("adds up to 2)"));
+        report.rows[0].parties = "1P4S+1".parse().expect("legal");
+        assert!(report.to_string().contains("adds up to 5)"), "who is stopped does not run");
     }
 }

@@ -162,7 +162,7 @@ impl Metric {
         match self {
             Metric::BlockRttNs => trips.map(|t| t.block_rtt_ns),
             Metric::P50Ns => trips.map(|t| t.p50_ns as f64),
-            Metric::P999Ns => trips.map(|t| t.p999_ns as f64),
+            Metric::P999Ns => trips.and_then(|t| t.p999_ns).map(|ns| ns as f64),
             Metric::MsgsPerS => match &outcome.flow {
                 Some(flow) => Some(flow.messages as f64 * 1e9 / flow.ns as f64),
                 None => Crowd::of(outcome, parties).map(|crowd| crowd.msgs_per_s),
@@ -371,7 +371,7 @@ mod tests {
                     block_rtt_ns: rtt_ns,
                     p50_ns: ns,
                     p99_ns: ns,
-                    p999_ns: ns,
+                    p999_ns: Some(ns),
                     max_ns: ns,
                     count: 5,
                 }),

@@ -60,9 +60,11 @@ fn ping_pongs_of_all_spinning_references() {
     }
     for row in rows(&result) {
         assert_nothing_lost(row);
-        for figure in ["bracket_ns", "block_rtt_ns", "p50_ns", "p99_ns", "p999_ns", "max_ns"] {
+        for figure in ["bracket_ns", "block_rtt_ns", "p50_ns", "p99_ns", "max_ns"] {
             assert!(row[figure].as_f64().is_some_and(|ns| ns > 0.0), "{figure} of {row}");
         }
+        // Rounds as short as these may have too few trips for it.
+        assert!(row["p999_ns"].is_null() || row["p999_ns"].as_f64() > Some(0.0), "{row}");
         assert!(row["msgs_per_s"].is_null() && row["bytes_per_s"].is_null(), "{row}");
     }
 }
