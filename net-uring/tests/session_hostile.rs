@@ -429,6 +429,36 @@ fn an_acknowledgement_that_lies_costs_the_connection() {
     }
 }
 
+/// A message may look like a frame in its middle, and who sent it may have meant it to.
+#[test]
+fn a_header_inside_a_message_is_no_boundary() {
+    let mut node = sender(1);
+    let at = node.session.tail();
+    let header = node.session.commit(64);
+    let forged = Header::data(2000, at + 32).to_bytes();
+    node.memory.write(at, &[header, [0; HEADER_LEN], forged].concat());
+    drain(&mut node);
+    for kind in [Kind::Ack, Kind::Fin] {
+        node.feed(&control(kind, at + 32), 0);
+        let high = node.session.tail();
+        assert_eq!(violation(&mut node), Violation::Ack { low: 0, high, found: at + 32 });
+        assert!(!node.session.is_peer_closed());
+        node.session.handle_disconnected(0);
+        for (position, released) in [(at + 32, 0), (at + 32, at + 32), (high, at + 32)] {
+            let hello = greeting(Direction::Receives, node.session.epoch() + 1, position, released);
+            match node.session.handle_hello(&hello, &node.memory, 0) {
+                Verdict::Refuse(Refusal { code: RefuseCode::Position, .. }) => {}
+                verdict => panic!("{position} {released}: {verdict:?}"),
+            }
+        }
+        let hello = greeting(Direction::Receives, node.session.epoch() + 1, high, 0);
+        assert_eq!(node.session.handle_hello(&hello, &node.memory, 0), Verdict::Welcome);
+        drain(&mut node);
+    }
+    node.feed(&control(Kind::Ack, at), 0);
+    assert_eq!((hung_up(&mut node), node.session.acknowledged()), (None, at));
+}
+
 #[test]
 fn a_resume_at_a_position_that_cannot_be_is_refused() {
     for (position, released) in [(192, 0), (144, 192), (48, 0), (96, 64), (64, 48), (96, 47)] {

@@ -188,13 +188,18 @@ impl Session<Sending> {
 }
 
 impl Sending {
-    /// Whether a frame begins at `position`, or the next one will: headers name their positions.
+    /// Whether a frame begins at `position`, or the next one will, of positions from what was acknowledged to
+    /// what was cleared. It is found from frame to frame: 16 bytes that look like a header may be a part of a
+    /// message. Each frame is passed once, when it is acknowledged, and none where everything is.
     fn is_boundary(&self, position: u64, ring: &impl Headers) -> bool {
-        position == self.tail
-            || (position.is_multiple_of(16) && {
-                let header = Header::from_bytes(ring.header(position));
-                header.seq == position && header.kind == Kind::Data as u8
-            })
+        if position == self.cleared {
+            return true;
+        }
+        let mut at = self.acknowledged;
+        while at < position {
+            at += frame_len(Header::from_bytes(ring.header(at)).len);
+        }
+        at == position
     }
 
     fn acknowledge(&mut self, to: u64, ring: &impl Headers) -> Result<bool, Violation> {

@@ -1,8 +1,12 @@
 //! One bound sender to many receivers: a work queue, and a broadcast.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
+use ringway_net::frame::{self, CONTROL_MAX, Header, frame_len};
+use ringway_net::session::{Direction, Greeting, Name};
 use ringway_net::{
     ErrorKind, Kind, NetReceiver, NetSender, Options, Overflow, RecvError, SendError, Side,
 };
@@ -218,6 +222,72 @@ fn what_a_receiver_leaves_when_it_closes_goes_to_another() {
     send(&mut tx, 0, 50).unwrap();
     let message = second.recv_timeout(PATIENCE).unwrap();
     assert_eq!((read(&message), message.redelivered()), ((0, 50), false));
+}
+
+/// A receiver that has come and says what the test says.
+fn scripted(tx: &mut NetSender, options: &Options) -> TcpStream {
+    let hello = Greeting {
+        direction: Direction::Receives,
+        format: options.format,
+        session: [1; 16],
+        epoch: 1,
+        schema: options.schema,
+        position: 0,
+        released: 0,
+        window: options.capacity - 256,
+        body_max: 0,
+        fresh: true,
+        name: Name::new(&options.channel).unwrap(),
+    };
+    let mut stream = TcpStream::connect(tx.local_addr().unwrap()).unwrap();
+    stream.write_all(&hello.to_bytes(frame::Kind::Hello)).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    wait_until("a scripted receiver to come", || {
+        tx.flush().unwrap();
+        tx.peers().present.len() == 1
+    });
+    stream
+}
+
+#[test]
+fn who_releases_a_part_of_a_message_leaves_all_of_it_to_another() {
+    // What the part looks like: a message that is longer than any, and one that ends behind the last.
+    for len in [600_000, 500_000] {
+        let options = Options { capacity: 1 << 20, ..one() };
+        let (mut tx, port) = bound(&options);
+        let mut hostile = scripted(&mut tx, &options);
+        let mut job = [0; 64];
+        job[16..32].copy_from_slice(&Header::data(len, 32).to_bytes());
+        let mut claim = tx.try_claim(job.len()).unwrap();
+        claim.copy_from_slice(&job);
+        claim.commit().unwrap();
+        send(&mut tx, 0, 1).unwrap();
+        let (mut bytes, mut here) = ([0; 4096], 0);
+        wait_until("both jobs to come", || {
+            tx.flush().unwrap();
+            here += hostile.read(&mut bytes[here..]).unwrap_or(0);
+            here == CONTROL_MAX + (frame_len(64) + frame_len(16)) as usize
+        });
+        let mut rx = NetReceiver::open(&Options { port, side: Side::Connect, ..options }).unwrap();
+        wait_until("another receiver to come", || {
+            tx.flush().unwrap();
+            assert!(matches!(rx.try_recv().err(), Some(RecvError::Empty)));
+            rx.peer().is_some()
+        });
+        let words = [(frame::Kind::Fin, 32), (frame::Kind::Bye, 0)];
+        let words = words.map(|(kind, seq)| Header::control(kind, seq).to_bytes());
+        hostile.write_all(words.as_flattened()).unwrap();
+        hostile.shutdown(Shutdown::Write).unwrap();
+        for body in [&job[..], &super::support::body(0, 1)] {
+            wait_until("what it had", || {
+                tx.flush().unwrap();
+                let Ok(message) = rx.try_recv() else { return false };
+                assert_eq!((&*message, message.redelivered()), (body, true));
+                true
+            });
+        }
+        assert_eq!((tx.stats().violations, changes(&tx.peers())), (1, (1, 0, 1)));
+    }
 }
 
 /// As [`joined`], where something waits for it.
