@@ -291,6 +291,9 @@ impl Spread {
     ) -> T {
         let deadline = Instant::now().checked_add(timeout);
         self.wait_until(Some(timeout), is_ready);
+        for (_, member) in self.crowd.members_mut() {
+            tell_last_missed(member);
+        }
         let left = deadline.map_or(timeout, |at| at.saturating_duration_since(Instant::now()));
         close(&mut self.crowd, left)
     }
@@ -309,13 +312,24 @@ fn has_room(session: &Session<Sending>, len: u32) -> bool {
 
 /// The gap is told as soon as there is room for it.
 fn tell_missed(member: &mut Member<Sending, Hand>) {
-    let missed = member.keep.missed;
-    if missed == 0 || !has_room(&member.connection.session, GAP_BODY) {
-        return;
+    if has_room(&member.connection.session, GAP_BODY) {
+        write_missed(member);
     }
-    let body = missed.to_le_bytes();
-    write(member, GAP_BODY, GAP, body.as_ptr());
-    member.keep.missed = 0;
+}
+
+/// The gap is told though there may be no room for another behind it, which there will never be. For this one
+/// there is: see [`has_room`].
+fn tell_last_missed(member: &mut Member<Sending, Hand>) {
+    if takes(member) && member.connection.session.check_room(GAP_BODY as usize).is_ok() {
+        write_missed(member);
+    }
+}
+
+fn write_missed(member: &mut Member<Sending, Hand>) {
+    let missed = std::mem::take(&mut member.keep.missed);
+    if missed > 0 {
+        write(member, GAP_BODY, GAP, missed.to_le_bytes().as_ptr());
+    }
 }
 
 /// Hands a frame on.

@@ -469,6 +469,42 @@ fn an_overwriting_broadcast_waits_for_nobody_and_tells_what_was_missed() {
 }
 
 #[test]
+fn what_was_missed_at_the_end_is_told_before_it() {
+    const COUNT: u64 = 5000;
+    for closes in [true, false] {
+        let options = Options { linger: PATIENCE, ..broadcast(Overflow::Overwrite) };
+        let (mut tx, port) = bound(&options);
+        let mut slow = joined(&mut tx, port);
+        for index in 0..COUNT {
+            send(&mut tx, 0, index).unwrap();
+        }
+        let ending = std::thread::spawn(move || {
+            if closes {
+                tx.close(PATIENCE).unwrap()
+            }
+        });
+        let (mut got, mut missed) = (0, 0);
+        let end = loop {
+            match slow.recv_timeout(PATIENCE) {
+                Ok(message) => {
+                    assert_eq!(read(&message).1, got + missed);
+                    got += 1;
+                }
+                Err(RecvError::Lagged { missed: count }) => missed += count,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!((end, got + missed), (RecvError::Disconnected, COUNT), "{missed} missed");
+        assert!(missed > COUNT / 2);
+        wait_until("the sender to end", || {
+            assert!(slow.try_recv().is_err());
+            ending.is_finished()
+        });
+        ending.join().unwrap();
+    }
+}
+
+#[test]
 fn a_stopped_receiver_is_slow_and_not_dead() {
     let (mut tx, port) = bound(&one());
     let mut worker = PeerProcess::start("work", &[&port.to_string()]);
