@@ -94,7 +94,7 @@ pub struct Connection<H: Inbox, B: Backend> {
     /// Since when the ended session's connection is being closed.
     farewell_ns: Option<u64>,
     /// When a drop began to wait for its last words to be said; 0 before.
-    leaving_ns: u64,
+    pub(crate) leaving_ns: u64,
     shut: bool,
     /// Whether the socket is still connecting.
     dialing: bool,

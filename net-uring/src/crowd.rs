@@ -570,8 +570,19 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
         self.finish(timeout, |member| member.connection.is_alone())
     }
 
+    /// A drop begins to wait: who is without a connection has the time to come back from now on.
+    pub(crate) fn begin_to_leave(&mut self) {
+        let now_ns = clock::coarse_ns();
+        for (_, Member { connection, .. }) in self.members_mut() {
+            if connection.leaving_ns == 0 {
+                connection.leaving_ns = now_ns;
+            }
+        }
+    }
+
     /// As [`Self::close`], but is content when the peers' hosts have everything.
     pub(crate) fn leave(&mut self, linger: Duration) {
+        self.begin_to_leave();
         self.finish(linger, |member| member.connection.is_alone() || member.connection.is_said());
     }
 

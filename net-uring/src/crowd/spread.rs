@@ -389,6 +389,7 @@ impl Link for Spread {
     }
 
     fn leave(&mut self, linger: Duration) {
+        self.crowd.begin_to_leave();
         // What nobody but the dead could still be given is not waited for.
         let is_ready = |spread: &mut Self| {
             let mut there = spread.crowd.members().filter(|(_, member)| !member.told).peekable();

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use ringway_net::frame::{self, CONTROL_MAX, Header, frame_len};
 use ringway_net::session::{Direction, Greeting, Name};
 use ringway_net::{
-    ErrorKind, Kind, NetReceiver, NetSender, Options, Overflow, RecvError, SendError, Side,
+    ErrorKind, Kind, NetReceiver, NetSender, Options, Overflow, PeerChange, RecvError, SendError,
+    Side,
 };
 
 use super::peer::{PATIENCE, PeerProcess, wait_until};
@@ -575,6 +576,35 @@ fn a_drop_does_not_linger_for_the_dead() {
         let dropped = std::thread::spawn(move || drop(tx));
         wait_until("the drop", || dropped.is_finished());
         dropped.join().unwrap();
+    }
+}
+
+#[test]
+fn what_was_before_a_drop_is_no_time_without_a_connection() {
+    const LASTING: Duration = Duration::from_millis(200);
+    // One has something and is waited for, or there is more in the queue, which nobody can be given.
+    for (options, count) in [(one(), 1), (broadcast(Overflow::Block), u64::MAX)] {
+        let mut options = Options { linger: PATIENCE, ..options };
+        options.timing.takeover_ns = LASTING.as_nanos() as u64;
+        options.timing.resume_ns = 3_600_000_000_000;
+        let (mut tx, _) = bound(&options);
+        let stream = scripted(&mut tx, &options);
+        for index in 0..count {
+            let Ok(mut claim) = tx.try_claim(16) else { break };
+            claim.copy_from_slice(&super::support::body(0, index));
+            claim.commit().unwrap();
+        }
+        drop(stream);
+        wait_until("the break to be seen", || {
+            tx.flush().unwrap();
+            tx.peers().events.iter().any(|event| event.change == PeerChange::Disconnected)
+        });
+        // The program is elsewhere, for longer than a peer is waited for.
+        std::thread::sleep(2 * LASTING);
+        let start = Instant::now();
+        drop(tx);
+        // By a clock that lags by some milliseconds.
+        assert!((LASTING / 2..PATIENCE).contains(&start.elapsed()), "{:?}", start.elapsed());
     }
 }
 
