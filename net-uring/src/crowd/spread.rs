@@ -249,9 +249,8 @@ impl Spread {
         let stuck = self.next_frame().filter(|_| self.policy == Policy::Block);
         let mut given_up = None;
         for (number, member) in self.crowd.members_mut() {
+            let lost = member.is_down_for(lasting_ns, now_ns);
             let session = &mut member.connection.session;
-            let since_ns = session.down_since_ns().unwrap_or(now_ns);
-            let lost = now_ns.saturating_sub(since_ns) >= lasting_ns;
             let debts = session.acknowledged() < session.tail();
             let is_waited_for = stuck.is_some_and(|frame| !has_room(session, frame.len));
             if !member.told && lost && (queue && debts || is_waited_for) {

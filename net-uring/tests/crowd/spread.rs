@@ -609,6 +609,29 @@ fn what_was_before_a_drop_is_no_time_without_a_connection() {
 }
 
 #[test]
+fn a_receiver_that_is_there_is_not_given_up_however_short_the_time() {
+    let mut options = one();
+    options.timing.takeover_ns = 0;
+    let (mut tx, port) = bound(&options);
+    let mut receivers = [joined(&mut tx, port), joined(&mut tx, port)];
+    for index in 0..50 {
+        send(&mut tx, 0, index).unwrap();
+    }
+    let mut seen = [0; 50];
+    wait_until("all to be released", || {
+        tx.flush().unwrap();
+        for rx in &mut receivers {
+            while let Ok(message) = rx.try_recv() {
+                assert!(!message.redelivered(), "{}", read(&message).1);
+                seen[read(&message).1 as usize] += 1;
+            }
+        }
+        tx.unacknowledged().messages == 0
+    });
+    assert_eq!((seen, changes(&tx.peers())), ([1; 50], (2, 0, 0)));
+}
+
+#[test]
 fn who_may_bind_a_broadcast_is_told() {
     let binds = Options { side: Side::Bind, ..broadcast(Overflow::Block) };
     let error = NetReceiver::open(&binds).unwrap_err();
