@@ -530,6 +530,10 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
 
     /// Sleeps. Timers of the session may end it earlier.
     pub(crate) fn park(&mut self, limit: Duration) {
+        // A look sends one batch. Nobody is woken for room in a socket that refused nothing.
+        if !self.dialing {
+            self.push();
+        }
         let until_ns = match self.next_action() {
             Action::Wait { until_ns } => until_ns,
             Action::Done => None,

@@ -176,6 +176,7 @@ mod tests {
     use crate::link::Inline;
     use crate::mirror::Span;
     use crate::options::{Options, Wait};
+    use crate::receiver::RecvError;
     use crate::session::{Direction, End, Format, Greeting, Name, Receiving, Verdict};
 
     /// Far beyond what the slowest machine needs; so long does a flood last.
@@ -274,6 +275,30 @@ mod tests {
         assert_eq!(verdict, Verdict::Welcome);
         it.push();
         link
+    }
+
+    #[test]
+    fn a_sleep_leaves_nothing_unsent_that_the_kernel_would_take() {
+        let format = Format { endian: 1, pointer: 4, align: 8 };
+        let mut options = Options::new("127.0.0.1", 0, "ticks", 7, format);
+        // There is no socket that a drop could see closed.
+        options.linger = Duration::ZERO;
+        // A stream that takes all of it, and one that refuses what is beyond.
+        for room in [1 << 20, 100_000] {
+            let (mut tx, mut rx) = testing::ends(&options).unwrap();
+            assert!(testing::join(&mut tx, &mut rx, room));
+            while !tx.link_mut().connection_mut().session.is_up() {
+                tx.flush().unwrap();
+                assert_eq!(rx.try_recv().err(), Some(RecvError::Empty));
+            }
+            let it = tx.link_mut().connection_mut();
+            let header = it.session.commit(220_000);
+            // SAFETY: the room for a frame in the sender's own ring, of which nothing is under way.
+            unsafe { it.ring.span(0, header.len()).start.cast::<[u8; 16]>().write(header) };
+            it.park(PATIENCE);
+            let sent = room.min(it.session.tail() as usize);
+            assert_eq!((it.backend.parks(), it.backend.in_flight()), (1, sent));
+        }
     }
 
     #[test]
