@@ -93,7 +93,7 @@ pub struct Connection<H: Inbox, B: Backend> {
     peer: Option<SocketAddr>,
     /// Since when the ended session's connection is being closed.
     farewell_ns: Option<u64>,
-    /// When a drop began to wait for its last words to be said; 0 before.
+    /// When a close or a drop began to wait for the last words; 0 before.
     pub(crate) leaving_ns: u64,
     shut: bool,
     /// Whether the socket is still connecting.

@@ -593,14 +593,18 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
     ) -> bool {
         self.closing = true;
         for (_, member) in self.members_mut() {
-            member.connection.session.close();
-            member.connection.push();
+            member.connection.begin_to_close();
         }
         let mut moved = Vec::new();
         let done = |crowd: &mut Self| {
             crowd.look(&mut moved);
             moved.clear();
-            crowd.members_mut().all(|(_, member)| is_through(member))
+            let mut through = true;
+            for (_, member) in crowd.members_mut() {
+                member.connection.let_go();
+                through = through && is_through(member);
+            }
+            through
         };
         wait(self, self.options.wait, Some(timeout), done, Self::sleep)
     }

@@ -257,7 +257,7 @@ impl<L: Incoming> NetReceiver<L> {
     }
 
     /// Tells the sender that nothing more will be received, and waits until it knows. Whether it
-    /// answered in time.
+    /// answered in time, or has closed as well and is gone.
     pub fn close(mut self, timeout: Duration) -> bool {
         if self.birth.is_foreign() {
             return false;

@@ -94,12 +94,14 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
     pub(crate) fn close(&mut self, timeout: Duration) -> bool {
         let deadline = Instant::now().checked_add(timeout);
         let number = self.sessions;
-        self.session.close();
-        self.push();
+        self.begin_to_close();
         // Of a session whose end the owner was told, the peer's fin, all that is left may happen while this
         // waits, and then the next one has begun, which nobody closes.
         let is_over = |it: &Self| it.sessions != number || it.session.end().is_some();
-        let ended = self.wait(Some(timeout), |it| is_over(it));
+        let ended = self.wait(Some(timeout), |it| {
+            it.let_go();
+            is_over(it)
+        });
         // The last words, so that the peer knows too.
         let left = deadline.map_or(timeout, |at| at.saturating_duration_since(Instant::now()));
         self.wait(Some(left), |it| !ended || it.sessions != number || it.is_alone());
@@ -108,10 +110,25 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
 
     /// As [`Self::close`], but is content when the peer's host has everything: for a drop.
     pub(crate) fn leave(&mut self, linger: Duration) {
+        self.begin_to_close();
+        self.wait(Some(linger), |it| it.is_alone() || it.is_said());
+    }
+
+    /// The first step of a close or a drop.
+    pub(crate) fn begin_to_close(&mut self) {
         self.leaving_ns = clock::coarse_ns();
         self.session.close();
         self.push();
-        self.wait(Some(linger), |it| it.is_alone() || it.is_said());
+    }
+
+    /// Of a session that closes: ends it, if its peer has closed as well and is gone. A peer that is owed a last
+    /// word has its time to come back for it.
+    pub(crate) fn let_go(&mut self) {
+        let session = &self.session;
+        let left = !session.is_up() && session.is_peer_closed();
+        if left && (H::is_through(session) || self.is_forsaken()) {
+            self.session.give_up();
+        }
     }
 
     /// Whether the session has ended and its connection is closed.
@@ -120,7 +137,7 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
     }
 
     /// Whether its peer has been without a connection for so long that another might have its place. One that
-    /// lives is back in milliseconds: a drop does not linger for this one. The time before the drop does not
+    /// lives is back in milliseconds: neither a close nor a drop waits for this one. The time before does not
     /// count, in which nobody may have looked whether it is back.
     pub(crate) fn is_forsaken(&self) -> bool {
         let lasting_ns = self.session.config().timing.takeover_ns;

@@ -30,6 +30,8 @@ pub trait Inbox: Half {
     fn is_empty(session: &Session<Self>, position: u64) -> bool;
     /// Whether messages would be lost if there were never a connection again.
     fn has_debts(session: &Session<Self>) -> bool;
+    /// Whether a peer that has closed would come back for nothing.
+    fn is_through(session: &Session<Self>) -> bool;
     /// Where the next bytes from the connection go. Never empty.
     fn room(session: &Session<Self>, ring: &Ring, control: &mut Control) -> Span;
     /// So many came there.
@@ -92,6 +94,10 @@ impl Inbox for Sending {
         session.acknowledged() != session.tail()
     }
 
+    fn is_through(session: &Session<Self>) -> bool {
+        session.has_answered()
+    }
+
     fn room(_session: &Session<Self>, _ring: &Ring, control: &mut Control) -> Span {
         Span { start: control.inbox.as_mut_ptr(), len: control.inbox.len() }
     }
@@ -139,6 +145,11 @@ impl Inbox for Receiving {
     }
 
     fn has_debts(_session: &Session<Self>) -> bool {
+        false
+    }
+
+    // A sender that was not told of what was released here would take it for lost.
+    fn is_through(_session: &Session<Self>) -> bool {
         false
     }
 

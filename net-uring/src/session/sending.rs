@@ -31,6 +31,8 @@ pub struct Sending {
     peer_fin: Option<u64>,
     /// Not yet answered on this connection.
     answer_fin: bool,
+    /// It was answered, on any connection.
+    answered: bool,
     /// Bytes of a control frame that came in pieces.
     inbox: [u8; CONTROL_MAX],
     inbox_len: usize,
@@ -86,6 +88,11 @@ impl Session<Sending> {
     #[inline(always)]
     pub fn room(&self) -> u64 {
         self.half.acknowledged + self.half.capacity - self.half.tail
+    }
+
+    /// The receiver has closed and was answered: it has nothing more to say, nor to hear.
+    pub fn has_answered(&self) -> bool {
+        self.half.answered
     }
 
     /// Bytes of frames that the receiver has room for, beyond those that are committed.
@@ -233,6 +240,7 @@ impl Half for Sending {
             fin_sent: false,
             peer_fin: None,
             answer_fin: false,
+            answered: false,
             inbox: [0; CONTROL_MAX],
             inbox_len: 0,
         }
@@ -314,6 +322,7 @@ impl Half for Sending {
             return None;
         }
         if let Some(seq) = self.peer_fin {
+            self.answered |= self.answer_fin;
             return std::mem::take(&mut self.answer_fin).then_some((Kind::FinAck, seq));
         }
         if closing && !self.fin_sent && self.sent == self.tail {

@@ -31,6 +31,53 @@ fn a_close_tells_what_was_not_acknowledged() {
     assert_eq!(rx.recv_timeout(PATIENCE).unwrap_err(), RecvError::Disconnected);
 }
 
+/// Options with which nobody who is gone is given up before a test's patience ends.
+fn patient() -> Options {
+    let mut options = options(0);
+    options.timing.resume_ns = 3_600_000_000_000;
+    options
+}
+
+#[test]
+fn a_close_does_not_wait_for_a_receiver_that_has_closed_and_left() {
+    let mut options = patient();
+    // Who was answered is waited for no longer at all.
+    options.timing.takeover_ns = 3_600_000_000_000;
+    for bound in [bound_sender, bound_receiver] {
+        let (mut tx, mut rx) = bound(&options);
+        for index in 0..4 {
+            send(&mut tx, index, MAX);
+            expect(&mut rx, index, MAX);
+        }
+        drop(rx);
+        assert_eq!(tx.close(PATIENCE), Ok(()));
+    }
+}
+
+#[test]
+fn a_close_does_not_wait_for_a_sender_that_has_closed_and_left() {
+    let mut options = patient();
+    options.timing.takeover_ns = 10_000_000;
+    for bound in [bound_sender, bound_receiver] {
+        // With everything read, and with some of it left.
+        for read in [4, 2] {
+            let (mut tx, mut rx) = bound(&options);
+            for index in 0..4 {
+                send(&mut tx, index, MAX);
+            }
+            for index in 0..read {
+                expect(&mut rx, index, MAX);
+            }
+            wait_until("the handshake", || {
+                tx.flush().unwrap();
+                tx.peer().is_some()
+            });
+            drop(tx);
+            assert!(rx.close(PATIENCE), "{read} read");
+        }
+    }
+}
+
 #[test]
 fn a_dropped_sender_has_handed_everything_over() {
     let (mut tx, mut rx) = bound_sender(&options(0));

@@ -64,6 +64,26 @@ fn all_arrive_each_senders_in_order_and_everybody_is_told_of() {
 }
 
 #[test]
+fn a_close_does_not_wait_for_senders_that_have_closed_and_left() {
+    let mut options = one();
+    options.timing.resume_ns = 3_600_000_000_000;
+    let (mut rx, port) = bound(&options);
+    let mut senders: Vec<_> = (0..3).map(|_| NetSender::open(&another(port)).unwrap()).collect();
+    for tx in &mut senders {
+        wait_until("the handshake", || {
+            assert_eq!(rx.try_recv().err(), Some(RecvError::Empty));
+            tx.flush().unwrap();
+            tx.peer().is_some()
+        });
+    }
+    // Nobody reads what two of them leave behind.
+    for (who, mut tx) in (0..).zip(senders).skip(1) {
+        send(&mut tx, who, 0).unwrap();
+    }
+    assert!(rx.close(PATIENCE));
+}
+
+#[test]
 fn of_a_thousand_one_floods_and_starves_nobody() {
     const QUIET: usize = 999;
     if !has_descriptors(2 * QUIET as u64) {
