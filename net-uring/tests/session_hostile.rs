@@ -28,7 +28,13 @@ const SESSION: [u8; 16] = *b"sixteen bytes...";
 const CONNECTOR: Side = Side::Connector { session: SESSION, seed: 1 };
 
 fn script() -> Script {
-    Script { messages: 1000, len: |_| 20, receiver_closes_after: u64::MAX, hold: 1 }
+    Script {
+        messages: 1000,
+        len: |_| 20,
+        receiver_closes_after: u64::MAX,
+        both_close: false,
+        hold: 1,
+    }
 }
 
 /// What a well-behaved peer would say in the place of a `direction` end.

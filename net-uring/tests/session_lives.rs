@@ -23,7 +23,13 @@ const CAPACITY: u64 = 4096;
 const CONNECTOR: Side = Side::Connector { session: [3; 16], seed: 1 };
 
 fn script() -> Script {
-    Script { messages: 1000, len: |_| 20, receiver_closes_after: u64::MAX, hold: 1 }
+    Script {
+        messages: 1000,
+        len: |_| 20,
+        receiver_closes_after: u64::MAX,
+        both_close: false,
+        hold: 1,
+    }
 }
 
 fn pair() -> (Node<Sending>, Node<Receiving>) {

@@ -22,7 +22,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use node::{App, MS, Node, config};
 use ringway_net::session::{End, Half, Receiving, Sending, Side};
 use rng::Rng;
-use scripts::{Script, Weather, rough, script};
+use scripts::{Script, Weather, both_close, rough, script};
 use wire::{Cut, SIDES, Side as By};
 use world::World;
 
@@ -97,16 +97,17 @@ where
 }
 
 /// Every byte of the conversation, by either writer, is once the last that arrives.
-fn every_byte<C: Half, B: Half>(receiver_closes: bool) -> u64
+fn every_byte<C: Half, B: Half>(script: &Script) -> u64
 where
     Node<C>: App,
     Node<B>: App,
     World<C, B>: Ends,
 {
-    let script = script(receiver_closes);
     let converse = |cuts: &[Cut], weather: &Weather, seed| {
-        told((receiver_closes, cuts, seed), || converse::<C, B>(&script, 4096, weather, cuts, seed))
+        told((script, cuts, seed), || converse::<C, B>(script, 4096, weather, cuts, seed))
     };
+    // Of the last frame, the bye, nobody waits for a repetition; of both byes, where both close.
+    let last_words = if script.both_close { 32 } else { 16 };
     let whole = converse(&[], &Weather::FINE, 1);
     assert_eq!(whole.dials, 1);
     let mut cuts = 0;
@@ -116,8 +117,7 @@ where
             for drains in [false, true] {
                 let cut = Cut { writer, after, drains };
                 let world = converse(&[cut], &Weather::FINE, 1);
-                // Of the last frame, the bye, nobody waits for a repetition.
-                let last = after + 16 >= total;
+                let last = after + last_words >= total;
                 assert!(world.dials == 2 || last, "{cut:?}: {} dials", world.dials);
                 // The same in small pieces.
                 let pieces = Weather { pipe: 64, piece: 24, ..Weather::FINE };
@@ -132,12 +132,45 @@ where
 #[test]
 fn a_cut_at_every_byte_loses_nothing() {
     let cuts = [
-        every_byte::<Sending, Receiving>(false),
-        every_byte::<Sending, Receiving>(true),
-        every_byte::<Receiving, Sending>(false),
-        every_byte::<Receiving, Sending>(true),
+        every_byte::<Sending, Receiving>(&script(false)),
+        every_byte::<Sending, Receiving>(&script(true)),
+        every_byte::<Receiving, Sending>(&script(false)),
+        every_byte::<Receiving, Sending>(&script(true)),
     ];
     println!("cut at every byte: {} conversations {cuts:?}", cuts.iter().sum::<u64>());
+}
+
+/// Both close when they are through, at about the same time: their last words cross, and are cut.
+fn crossing<C: Half, B: Half>() -> u64
+where
+    Node<C>: App,
+    Node<B>: App,
+    World<C, B>: Ends,
+{
+    let script = both_close();
+    let cuts = every_byte::<C, B>(&script);
+    // Which of them comes first is by chance: many times each, where the last words are.
+    let mut more = 0;
+    for seed in 0..100 {
+        let whole = converse::<C, B>(&script, 4096, &Weather::FINE, &[], seed);
+        for (writer, total) in SIDES.into_iter().zip(whole.first_delivered) {
+            for after in (total.saturating_sub(64)..=total).step_by(8) {
+                for drains in [false, true] {
+                    let cut = Cut { writer, after, drains };
+                    let converse = || converse::<C, B>(&script, 4096, &Weather::FINE, &[cut], seed);
+                    told((cut, seed), converse);
+                    more += 1;
+                }
+            }
+        }
+    }
+    cuts + more
+}
+
+#[test]
+fn a_cut_while_both_close_leaves_nobody_waiting() {
+    let cuts = [crossing::<Sending, Receiving>(), crossing::<Receiving, Sending>()];
+    println!("both close: {} conversations {cuts:?}", cuts.iter().sum::<u64>());
 }
 
 /// The connection that repairs the first cut is cut as well, at any of its bytes.

@@ -13,6 +13,7 @@ mod relay;
 #[path = "simulator/rng.rs"]
 mod rng;
 #[path = "simulator/scripts.rs"]
+#[allow(dead_code, reason = "the simulator uses the rest")]
 mod scripts;
 
 use std::ops::Range;

@@ -354,7 +354,10 @@ impl Half for Receiving {
             self.answered = true;
             return Some((Kind::FinAck, self.tell()));
         }
-        if closing && !self.fin_sent && self.fin != Some(self.released) {
+        // Where the sender has said the same first, the answer tells it. A fin that was said once is said again on
+        // every connection: a sender that heard it says no fin of its own any more, for which to wait.
+        let is_untold = self.closed_at.is_some() || self.fin != Some(self.released);
+        if closing && !self.fin_sent && is_untold {
             self.fin_sent = true;
             self.closed_at = Some(self.released);
             return Some((Kind::Fin, self.tell()));

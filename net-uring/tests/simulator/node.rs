@@ -114,7 +114,7 @@ impl App for Node<Sending> {
             return false;
         }
         if self.count == script.messages {
-            self.closed = script.receiver_closes_after == u64::MAX;
+            self.closed = script.receiver_closes_after == u64::MAX || script.both_close;
             if self.closed {
                 self.session.close();
             }

@@ -11,6 +11,8 @@ pub struct Script {
     pub len: fn(u64) -> usize,
     /// The receiver closes after so many; `u64::MAX`: the sender does, after the last.
     pub receiver_closes_after: u64,
+    /// The sender does so as well, unless it hears first that the receiver has.
+    pub both_close: bool,
     /// How many messages the receiver reads before it releases them.
     pub hold: u64,
 }
@@ -52,8 +54,14 @@ pub fn script(receiver_closes: bool) -> Script {
         messages: 7,
         len: |number| [8, 0, 17, 32, 15, 16, 1][number as usize % 7],
         receiver_closes_after: if receiver_closes { 5 } else { u64::MAX },
+        both_close: false,
         hold: 1,
     }
+}
+
+/// The same, and both close at the end.
+pub fn both_close() -> Script {
+    Script { receiver_closes_after: 7, both_close: true, ..script(true) }
 }
 
 /// What a seed of the rough test does.
@@ -67,11 +75,12 @@ pub fn rough(seed: u64) -> (Script, u64, Weather) {
         |number| 1000 + number as usize % 1000,
     ];
     let messages = rng.range(1, 120);
-    let script = Script {
+    let mut script = Script {
         messages,
         len: lens[rng.range(0, 3) as usize],
         receiver_closes_after: if rng.one_in(4) { rng.range(1, messages) } else { u64::MAX },
         hold: rng.range(1, 3),
+        both_close: false,
     };
     let weather = Weather {
         pipe: [20, 300, 5000][rng.range(0, 2) as usize],
@@ -81,5 +90,7 @@ pub fn rough(seed: u64) -> (Script, u64, Weather) {
         stalls: [0, 100, 400][rng.range(0, 2) as usize],
         troubles: rng.range(0, 60),
     };
-    (script, 4096 << rng.range(0, 1), weather)
+    let capacity = 4096 << rng.range(0, 1);
+    script.both_close = rng.one_in(2);
+    (script, capacity, weather)
 }
