@@ -246,6 +246,28 @@ fn a_full_ring_is_said_once_and_waits() {
 }
 
 #[test]
+fn what_is_released_behind_a_hello_is_acknowledged_when_it_is_welcomed() {
+    let mut receiver = Node::<Receiving>::new(config(CONNECTOR, CAPACITY));
+    let mut sender = Node::<Sending>::new(config(Side::Binder, CAPACITY));
+    assert_eq!(dial(&mut receiver, &mut sender, 0), Verdict::Welcome);
+    while sender.work(&mut Rng::new(1), &script()) {
+        talk(&mut receiver, &mut sender, 0);
+    }
+    cut(&mut receiver, &mut sender, MS);
+    assert_eq!(receiver.session.poll_action(MS), Action::Dial);
+    receiver.session.handle_dialed(MS);
+    let hello = Greeting::read(Kind::Hello, &take(&mut receiver, MS)).unwrap().unwrap();
+    assert_eq!(hello.released, 0);
+    // The application reads on while the welcome is on its way.
+    work(&mut receiver, 20);
+    let verdict = sender.session.handle_hello(&hello, &sender.memory, MS);
+    assert_eq!(verdict, Verdict::Welcome);
+    talk(&mut receiver, &mut sender, MS);
+    assert_eq!(sender.session.acknowledged(), 20 * 48);
+    assert_eq!(receiver.session.received(), 85 * 48);
+}
+
+#[test]
 fn close_tells_what_was_not_acknowledged() {
     let (mut sender, mut receiver) = three_of_five();
     sender.session.close();

@@ -62,9 +62,9 @@ pub trait Half: Sized + std::fmt::Debug {
     const DIRECTION: Direction;
     #[doc(hidden)]
     fn new(capacity: u64, ack_delay_ns: u64) -> Self;
-    /// What the greeting says of it.
+    /// What the greeting says of it, and tells with that.
     #[doc(hidden)]
-    fn offer(&self) -> Offer;
+    fn offer(&mut self) -> Offer;
     /// Whether it can go on with that peer. Changes nothing.
     #[doc(hidden)]
     fn check_peer(&self, peer: &Greeting, ring: &impl Headers) -> Result<(), Mismatch>;
@@ -551,7 +551,7 @@ impl<H: Half> Session<H> {
         (self.last_sent_ns, self.last_heard_ns) = (now_ns, now_ns);
     }
 
-    fn greeting(&self, fresh: bool) -> Greeting {
+    fn greeting(&mut self, fresh: bool) -> Greeting {
         let Offer { position, released, window, body_max } = self.half.offer();
         let config = &self.config;
         Greeting {

@@ -288,8 +288,9 @@ impl Half for Receiving {
         }
     }
 
-    fn offer(&self) -> Offer {
-        let (position, released, window) = (self.received, self.released, self.window);
+    fn offer(&mut self) -> Offer {
+        // So much and no more: what is released until the answer comes is to be told then.
+        let (position, released, window) = (self.received, self.tell(), self.window);
         Offer { position, released, window, body_max: 0 }
     }
 
@@ -308,8 +309,6 @@ impl Half for Receiving {
 
     fn connected(&mut self, peer: &Greeting, _early: bool) -> Resumed {
         self.body_max = peer.body_max;
-        // The greeting told it.
-        self.tell();
         Resumed { again: 0, progress: false }
     }
 

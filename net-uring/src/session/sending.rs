@@ -246,7 +246,7 @@ impl Half for Sending {
         }
     }
 
-    fn offer(&self) -> Offer {
+    fn offer(&mut self) -> Offer {
         Offer { position: self.acknowledged, released: 0, window: 0, body_max: self.body_max }
     }
 
