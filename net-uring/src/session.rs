@@ -83,6 +83,10 @@ pub const MIN_CAPACITY: u64 = 4096;
 /// Most capacity of a ring.
 pub const MAX_CAPACITY: u64 = greeting::WINDOW_MAX;
 
+/// Least of the times after which something is done again, `heartbeat_ns` and `retry_min_ns`: a millisecond. The
+/// clock that ends look at moves no faster, and without any pause one look would never end.
+pub const MIN_PAUSE_NS: u64 = 1_000_000;
+
 const _: () = assert!(CONTROL_ROOM == 256 && CONTROL_ROOM as usize >= CONTROL_MAX + HEADER_LEN);
 
 /// Who dials.
@@ -127,11 +131,11 @@ pub struct Timing {
     /// From the break of a connection to the moment when another peer may have the channel. A peer
     /// that lives is back in milliseconds; one that was restarted is somebody else.
     pub takeover_ns: u64,
-    /// Least delay between two attempts, but the first.
+    /// Least delay between two attempts, but the first. At least [`MIN_PAUSE_NS`].
     pub retry_min_ns: u64,
-    /// Most.
+    /// Most. At least `retry_min_ns`.
     pub retry_max_ns: u64,
-    /// This end says something at least so often, if its owner lets it.
+    /// This end says something at least so often, if its owner lets it. At least [`MIN_PAUSE_NS`].
     pub heartbeat_ns: u64,
     /// A peer that said nothing for so long is called stalled, which has no consequence.
     pub stalled_ns: u64,
@@ -174,7 +178,14 @@ impl Config {
             let remedy = "Use a power of two from 4KiB to 4GiB as `capacity`";
             return Err(Error::new(ErrorKind::BadOption, tried(), found, remedy));
         }
-        let Timing { retry_min_ns, retry_max_ns, .. } = self.timing;
+        let Timing { retry_min_ns, retry_max_ns, heartbeat_ns, .. } = self.timing;
+        for (name, ns) in [("retry_min_ns", retry_min_ns), ("heartbeat_ns", heartbeat_ns)] {
+            if ns < MIN_PAUSE_NS {
+                let found = format!("{name}={ns} is less than a millisecond");
+                let remedy = format!("Use {MIN_PAUSE_NS} or more as `timing.{name}`");
+                return Err(Error::new(ErrorKind::BadOption, tried(), found, remedy));
+            }
+        }
         if retry_min_ns > retry_max_ns {
             let found = format!(
                 "the least time between two attempts to connect, retry_min_ns={retry_min_ns}, is more than \

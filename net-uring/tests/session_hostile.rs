@@ -17,7 +17,7 @@ use ringway_net::frame::{self, CONTROL_MAX, FrameError, HEADER_LEN, Header, Kind
 use ringway_net::session::greeting::POSITION_MAX;
 use ringway_net::session::{
     Action, Death, Direction, End, Format, Greeting, GreetingError, Half, HangUp, Name, Receiving,
-    Refusal, RefuseCode, Sending, Session, Side, Verdict, Violation,
+    Refusal, RefuseCode, Sending, Session, Side, Timing, Verdict, Violation,
 };
 use rng::Rng;
 use scripts::Script;
@@ -702,11 +702,34 @@ fn a_session_needs_a_name_and_a_ring() {
 #[test]
 fn the_least_pause_between_attempts_is_no_longer_than_the_most() {
     let mut config = config(CONNECTOR, CAPACITY);
-    (config.timing.retry_min_ns, config.timing.retry_max_ns) = (2_000, 1_000);
+    (config.timing.retry_min_ns, config.timing.retry_max_ns) = (2 * MS, MS);
     let error = Session::<Sending>::new(config.clone()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::BadOption);
     let text = error.to_string();
-    assert!(text.contains("retry_min_ns=2000") && text.contains("retry_max_ns=1000"), "{text}");
-    config.timing.retry_min_ns = 1_000;
+    assert!(text.contains("retry_min_ns=2000000"), "{text}");
+    assert!(text.contains("retry_max_ns=1000000"), "{text}");
+    config.timing.retry_min_ns = MS;
     assert!(Session::<Sending>::new(config).is_ok());
+}
+
+#[test]
+fn what_is_done_again_is_done_after_a_pause() {
+    type Set = fn(&mut Timing, u64);
+    let pauses: [(&str, Set); 2] = [
+        ("retry_min_ns", |timing, ns| timing.retry_min_ns = ns),
+        ("heartbeat_ns", |timing, ns| timing.heartbeat_ns = ns),
+    ];
+    for (name, set) in pauses {
+        for (ns, is_good) in [(0, false), (MS - 1, false), (MS, true), (1000 * MS, true)] {
+            let mut config = config(CONNECTOR, CAPACITY);
+            set(&mut config.timing, ns);
+            match Session::<Sending>::new(config) {
+                Ok(_) => assert!(is_good, "{name}={ns}"),
+                Err(error) => {
+                    assert!(!is_good && error.kind() == ErrorKind::BadOption, "{error}");
+                    assert!(error.to_string().contains(&format!("{name}={ns} ")), "{error}");
+                }
+            }
+        }
+    }
 }
