@@ -360,6 +360,9 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
             self.look_at_the_dial();
         } else if self.session.is_greeting() {
             self.pull();
+        } else if !self.session.is_up() && self.session.end().is_none() {
+            // The peer may be back and wait.
+            self.look_at_the_door();
         }
         loop {
             match self.next_action() {

@@ -322,9 +322,14 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
 
     /// Everybody who is ready has one turn; whoever had more than a turn's worth stays ready.
     fn attend(&mut self, moved: &mut Vec<usize>) {
-        self.tend_sometimes(moved);
-        if self.knocked {
+        self.now_ns = clock::coarse_ns();
+        let is_later = self.now_ns != self.tended_ns;
+        // Who is back is let in before its time is judged: nobody may have looked meanwhile.
+        if self.knocked || is_later {
             self.answer();
+        }
+        if is_later {
+            self.tend(moved);
         }
         let mut turns = std::mem::take(&mut self.ready);
         turns.retain(|number| {
@@ -343,13 +348,8 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
     }
 
     /// What the clock asks of everybody, when the coarse one has moved on.
-    fn tend_sometimes(&mut self, moved: &mut Vec<usize>) {
-        self.now_ns = clock::coarse_ns();
-        if self.now_ns == self.tended_ns {
-            return;
-        }
+    fn tend(&mut self, moved: &mut Vec<usize>) {
         self.tended_ns = self.now_ns;
-        self.knocked = true;
         let (now_ns, lasting_ns) = (self.now_ns, self.options.timing.takeover_ns);
         for (number, member) in self.members_mut() {
             if member.told && member.is_down_for(lasting_ns, now_ns) {

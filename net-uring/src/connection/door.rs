@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use super::{Connection, Inbox, Trouble};
 use crate::backend::{Backend, Errno};
+use crate::clock;
 use crate::error::{Error, ErrorKind};
 use crate::listener::{Arrival, Listener};
 use crate::options::{self, Options};
@@ -91,6 +92,8 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
 
     /// Whoever has said hello is welcome, or comes back with why not.
     pub(crate) fn greet(&mut self, arrival: Arrival) -> Option<(Arrival, Refusal)> {
+        // Of one of many it may be long ago that somebody looked.
+        self.now_ns = clock::coarse_ns();
         if self.told && Some(arrival.hello.session) != self.session.id() {
             if !self.is_alone() && !self.is_said() {
                 // Its last words are still on their way: a newcomer would cut them off. A second at most.

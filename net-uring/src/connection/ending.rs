@@ -167,6 +167,7 @@ mod tests {
 
     use crate::backend::Kind;
     use crate::backend::fake::Step;
+    use crate::clock;
     use crate::connection::testing::{FakeReceiver, FakeSender, ends, join, script_receiver};
     use crate::link::Inline;
     use crate::options::{Options, Side};
@@ -257,6 +258,34 @@ mod tests {
         let binder = rx.link_mut().connection_mut();
         assert!(!binder.session.is_up() && binder.session.end().is_none());
         assert!(!binder.is_forsaken());
+    }
+
+    #[test]
+    fn a_peer_that_is_back_and_waits_is_not_given_up() {
+        let mut options = options();
+        let mut bind = Options { side: Side::Bind, ..options.clone() };
+        // Less than this end's program is elsewhere.
+        bind.timing.resume_ns = 1_000_000;
+        let mut rx = NetReceiver::with(Inline::<Receiving, _>::open(&bind).unwrap(), &bind);
+        (options.side, options.port) = (Side::Connect, rx.local_addr().unwrap().port());
+        let mut tx = NetSender::with(Inline::<Sending, _>::open(&options).unwrap(), &options);
+        until(|| {
+            tx.flush().unwrap();
+            assert_eq!(rx.try_recv().err(), Some(RecvError::Empty));
+            tx.peer().is_some()
+        });
+        let dialer = tx.link_mut().connection_mut();
+        let binder = rx.link_mut().connection_mut();
+        binder.disconnect();
+        dialer.disconnect();
+        let broken_ns = clock::coarse_ns();
+        until(|| {
+            dialer.tend();
+            dialer.session.is_greeting()
+        });
+        until(|| clock::coarse_ns() > broken_ns + bind.timing.resume_ns);
+        assert_eq!(rx.try_recv().err(), Some(RecvError::Empty));
+        assert_eq!((rx.stats().sessions, rx.stats().resumes), (1, 1));
     }
 
     #[test]

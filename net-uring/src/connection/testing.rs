@@ -38,6 +38,11 @@ pub fn end<H: Inbox, B: Backend>(options: &Options, backend: B) -> Result<Inline
     Ok(Inline::with(Connection::with_way(options, way, backend, Birth::now())?))
 }
 
+/// Breaks an end's connection.
+pub fn part<H: Inbox, B: Backend>(connection: &mut Connection<H, B>) {
+    connection.disconnect();
+}
+
 /// Joins them by a stream that holds `room` bytes each way. False: one of them is not ready.
 pub fn join(tx: &mut FakeSender, rx: &mut FakeReceiver, room: usize) -> bool {
     let (dialer, binder) = (tx.link_mut().connection_mut(), rx.link_mut().connection_mut());

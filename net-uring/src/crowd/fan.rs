@@ -203,10 +203,57 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::Fan;
+    use crate::clock;
+    use crate::connection::testing;
+    use crate::link::{Inline, Link};
     use crate::options::{Kind, Options, Side};
     use crate::receiver::{NetReceiver, RecvError};
     use crate::sender::NetSender;
-    use crate::session::Format;
+    use crate::session::{Format, Sending};
+
+    #[test]
+    fn who_is_back_and_waits_is_not_given_up() {
+        let format = Format { endian: 1, pointer: 4, align: 8 };
+        let mut options = Options::new("127.0.0.1", 0, "ticks", 7, format);
+        (options.kind, options.side) = (Kind::Mpmc, Side::Bind);
+        // There is nobody to whom a drop could say goodbye.
+        options.linger = Duration::ZERO;
+        let connect = Options { side: Side::Connect, ..options.clone() };
+        // Less than the receiver's program is elsewhere.
+        options.timing.resume_ns = 1_000_000;
+        let mut fan = Fan::open(&options).unwrap();
+        let port = fan.local_addr().unwrap().port();
+        let connect = Options { port, ..connect };
+        let mut tx = NetSender::with(Inline::<Sending, _>::open(&connect).unwrap(), &connect);
+        let start = Instant::now();
+        let until = |done: &mut dyn FnMut() -> bool| {
+            while !done() {
+                assert!(start.elapsed() < Duration::from_secs(30));
+            }
+        };
+        until(&mut || {
+            tx.flush().unwrap();
+            fan.look_around();
+            tx.peer().is_some()
+        });
+        let dialer = tx.link_mut().connection_mut();
+        testing::part(dialer);
+        let is_up =
+            |fan: &Fan| fan.crowd.members().all(|(_, member)| member.connection.session.is_up());
+        until(&mut || {
+            fan.crowd.look(&mut Vec::new());
+            !is_up(&fan)
+        });
+        let broken_ns = clock::coarse_ns();
+        until(&mut || {
+            dialer.tend();
+            dialer.session.is_greeting()
+        });
+        until(&mut || clock::coarse_ns() > broken_ns + options.timing.resume_ns);
+        fan.look_around();
+        assert!(is_up(&fan));
+        assert_eq!((fan.crowd.joins(), fan.crowd.stats().resumes), (1, 1));
+    }
 
     #[test]
     fn who_has_closed_and_does_not_come_back_is_not_kept() {
