@@ -94,7 +94,7 @@ pub struct Connection<H: Inbox, B: Backend> {
     /// Since when the ended session's connection is being closed.
     farewell_ns: Option<u64>,
     /// When a close or a drop began to wait for the last words; 0 before.
-    pub(crate) leaving_ns: u64,
+    leaving_ns: u64,
     shut: bool,
     /// Whether the socket is still connecting.
     dialing: bool,

@@ -570,13 +570,10 @@ impl<H: Inbox, K: Default> Crowd<H, K> {
         self.finish(timeout, |member| member.connection.is_alone())
     }
 
-    /// A drop begins to wait: who is without a connection has the time to come back from now on.
+    /// See [`Connection::begin_to_leave`].
     pub(crate) fn begin_to_leave(&mut self) {
-        let now_ns = clock::coarse_ns();
-        for (_, Member { connection, .. }) in self.members_mut() {
-            if connection.leaving_ns == 0 {
-                connection.leaving_ns = now_ns;
-            }
+        for (_, member) in self.members_mut() {
+            member.connection.begin_to_leave();
         }
     }
 

@@ -87,6 +87,7 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
         self.sessions += 1;
         self.told = false;
         self.farewell_ns = None;
+        self.leaving_ns = 0;
         self.given = 0;
     }
 
@@ -116,9 +117,17 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
 
     /// The first step of a close or a drop.
     pub(crate) fn begin_to_close(&mut self) {
-        self.leaving_ns = clock::coarse_ns();
+        self.begin_to_leave();
         self.session.close();
         self.push();
+    }
+
+    /// A close or a drop begins to wait, if it has not: who is without a connection has the time to come back from
+    /// now on.
+    pub(crate) fn begin_to_leave(&mut self) {
+        if self.leaving_ns == 0 {
+            self.leaving_ns = clock::coarse_ns();
+        }
     }
 
     /// Of a session that closes: ends it, if its peer has closed as well and is gone. A peer that is owed a last
