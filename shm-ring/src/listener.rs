@@ -201,7 +201,7 @@ pub trait Listener {
         Self: Sized,
     {
         self.glance()?;
-        if self.probe_clock().is_due() {
+        if self.probe_clock().is_due_after_poll() {
             self.probe()?;
         }
         // The look at how the producer ended may have come after one more message.

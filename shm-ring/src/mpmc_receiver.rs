@@ -284,9 +284,8 @@ impl MpmcReceiver {
             }
         }
         // Slots that were given up are free as soon as they are passed over, and nobody releases them.
-        let passed = (self.receiver.seen() - before).saturating_sub(self.receiver.held());
-        if passed > 0 {
-            self.party.wake(Side::Sends, passed);
+        if self.receiver.seen() - before > self.receiver.held() {
+            self.party.wake(Side::Sends, self.receiver.over_since(before));
         }
         match taken {
             Ok(()) => {
@@ -310,7 +309,7 @@ impl MpmcReceiver {
     fn nothing_now(&mut self, most: usize) -> Result<(), RecvError> {
         let mut waiting = Waiting { receiver: self, most };
         waiting.look_round()?;
-        if waiting.receiver.party.probe_clock.is_due() {
+        if waiting.receiver.party.probe_clock.is_due_after_poll() {
             waiting.probe()?;
         }
         // Or what the question for the end has found.
@@ -405,7 +404,10 @@ impl Waiting<'_> {
         if self.poll()? {
             return Ok(());
         }
-        if let Some(holder) = self.receiver.receiver.held_elsewhere() {
+        if let Some(holder) = self.receiver.receiver.held_elsewhere()
+            // Nobody comes for what is held by nobody: a word that was written over.
+            && holder.owner.is_none_or(|owner| self.receiver.party.peer(owner).is_some())
+        {
             // Nobody wakes for this: probes look again.
             self.receiver.party.note_holder(Some(holder));
             return Ok(());
@@ -459,7 +461,10 @@ impl Waiter for Waiting<'_> {
     }
 
     fn sleep(&mut self, _nap: &Nap, timeout: Duration) {
-        self.receiver.party.sleep(timeout);
+        // The question for the end looks for messages, too.
+        if self.receiver.receiver.held() == 0 {
+            self.receiver.party.sleep(timeout);
+        }
     }
 
     fn awake(&mut self, _nap: &Nap) {

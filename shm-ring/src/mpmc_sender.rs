@@ -342,7 +342,7 @@ impl MpmcSender {
     #[cold]
     fn no_room_now(&mut self) -> SendError {
         self.party.counters().full_waits.bump(1);
-        if self.party.probe_clock.is_due() {
+        if self.party.probe_clock.is_due_after_poll() {
             self.party.look_for_the_dead();
         }
         SendError::Full { peer: self.in_the_way(), lag: None }

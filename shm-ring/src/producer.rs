@@ -265,7 +265,7 @@ impl Producer {
         }
         self.writer.memory().producer().counters.full_waits.bump(1);
         WaitForRoom::new(self, wanted).glance()?;
-        if self.probe_clock.is_due() {
+        if self.probe_clock.is_due_after_poll() {
             WaitForRoom::new(self, wanted).probe()?;
         }
         Err(self.told_full(|peer, lag| SendError::Full { peer, lag }))

@@ -270,23 +270,35 @@ impl Pause {
 /// When the peer was last asked after, kept in the handle so that many short waits add up.
 #[derive(Debug)]
 pub struct ProbeClock {
+    last: Instant,
+    /// The same by the coarse clock.
     last_ns: u64,
 }
 
 impl ProbeClock {
     /// As if just asked.
     pub fn start() -> Self {
-        Self { last_ns: clock::coarse_ns() }
+        Self { last: Instant::now(), last_ns: clock::coarse_ns() }
     }
 
-    /// Whether it is time to ask again; if so, the caller does. Callers who poll on their own may do so at whatever
-    /// pace, and change it: the clock is cheap enough for each poll that finds nothing.
-    #[inline]
-    pub fn is_due(&mut self) -> bool {
-        let now_ns = clock::coarse_ns();
-        let due = now_ns.saturating_sub(self.last_ns) >= PROBE_INTERVAL.as_nanos() as u64;
+    /// Whether it is time to ask again; if so, the caller does.
+    pub fn is_due(&mut self, now: Instant) -> bool {
+        // By the fine clock: a slice of sleep is an interval long, and by the coarse one it may be less.
+        let due = now.duration_since(self.last) >= PROBE_INTERVAL;
         if due {
-            self.last_ns = now_ns;
+            *self = Self::start();
+        }
+        due
+    }
+
+    /// The same for callers who poll on their own, at whatever pace, which may change: the coarse clock is cheap
+    /// enough for each poll that finds nothing.
+    #[inline]
+    pub fn is_due_after_poll(&mut self) -> bool {
+        let since_ns = clock::coarse_ns().saturating_sub(self.last_ns);
+        let due = since_ns >= PROBE_INTERVAL.as_nanos() as u64;
+        if due {
+            *self = Self::start();
         }
         due
     }
@@ -361,7 +373,7 @@ pub fn block<W: Waiter>(
         }
         waiter.glance()?;
         let now = Instant::now();
-        if waiter.probe_clock().is_due() {
+        if waiter.probe_clock().is_due(now) {
             waiter.probe()?;
         }
         if deadline.is_some_and(|deadline| now >= deadline) {
@@ -396,13 +408,13 @@ mod tests {
     #[test]
     fn a_peer_is_asked_after_in_time_by_who_slows_down() {
         let mut clock = ProbeClock::start();
-        let polls = (0..10_000).filter(|_| clock.is_due()).count();
+        let polls = (0..10_000).filter(|_| clock.is_due_after_poll()).count();
         assert!(polls < 10_000);
         let start = Instant::now();
         // As coarse as the clock may be.
         while start.elapsed() < PROBE_INTERVAL + Duration::from_millis(20) {
             std::thread::yield_now();
         }
-        assert!(clock.is_due());
+        assert!(clock.is_due_after_poll());
     }
 }

@@ -274,7 +274,7 @@ mod tests {
         let mut options = options();
         let mut bind = Options { side: Side::Bind, ..options.clone() };
         // Less than this end's program is elsewhere.
-        bind.timing.resume_ns = 1_000_000;
+        bind.timing.resume_ns = 100_000_000;
         let mut rx = NetReceiver::with(Inline::<Receiving, _>::open(&bind).unwrap(), &bind);
         (options.side, options.port) = (Side::Connect, rx.local_addr().unwrap().port());
         let mut tx = NetSender::with(Inline::<Sending, _>::open(&options).unwrap(), &options);

@@ -220,7 +220,7 @@ mod tests {
         options.linger = Duration::ZERO;
         let connect = Options { side: Side::Connect, ..options.clone() };
         // Less than the receiver's program is elsewhere.
-        options.timing.resume_ns = 1_000_000;
+        options.timing.resume_ns = 100_000_000;
         let mut fan = Fan::open(&options).unwrap();
         let port = fan.local_addr().unwrap().port();
         let connect = Options { port, ..connect };

@@ -197,7 +197,8 @@ impl Session<Sending> {
 impl Sending {
     /// Whether a frame begins at `position`, or the next one will, of positions from what was acknowledged to
     /// what was cleared. It is found from frame to frame: 16 bytes that look like a header may be a part of a
-    /// message. Each frame is passed once, when it is acknowledged, and none where everything is.
+    /// message. An acknowledgement passes each frame once, and none where it is of everything; a greeting passes what
+    /// is not acknowledged.
     fn is_boundary(&self, position: u64, ring: &impl Headers) -> bool {
         if position == self.cleared {
             return true;

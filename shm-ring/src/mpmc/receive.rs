@@ -318,6 +318,18 @@ impl<M: SlotMemory> Receiver<M> {
         })
     }
 
+    /// How many of the slots from ticket `from` on to the next claim are free for senders again.
+    #[cold]
+    pub fn over_since(&self, from: u64) -> u64 {
+        let end = self.cursor.next();
+        let from = from.max(end.saturating_sub(self.geometry.mask + 1));
+        let is_over = |ticket: &u64| {
+            let word = self.memory.taken(self.geometry.index(*ticket)).load_relaxed();
+            word == Taken::Done.word(self.geometry.lap(*ticket))
+        };
+        (from..end).filter(is_over).count() as u64
+    }
+
     /// Whether messages came one after the other until just now. Asked once after each such streak.
     #[inline(always)]
     pub fn ends_streak(&mut self) -> bool {
