@@ -27,6 +27,7 @@ mod control;
 mod copy;
 #[cfg(not(loom))]
 mod counters;
+mod courtesy;
 pub mod error;
 pub mod fault;
 #[cfg(not(loom))]

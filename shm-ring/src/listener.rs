@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use crate::control::Control;
+use crate::courtesy::Courtesy;
 use crate::error::{Error, ErrorKind, Fault, Peer, RecvError};
 use crate::layout::{CLOSED, FINISHED};
 use crate::memory::RingMemory;
@@ -28,6 +29,7 @@ pub struct Attendance {
     wait: Wait,
     burst: Burst,
     probe_clock: ProbeClock,
+    courtesy: Courtesy,
     /// The role, or one of many places.
     end: End,
 }
@@ -42,7 +44,17 @@ impl Attendance {
         };
         let (ringer, burst, probe_clock) =
             (Ringer::new(sleepy), Burst::in_ring(), ProbeClock::start());
-        Self { sleepy, ringer, finished, control, wait, burst, probe_clock, end }
+        Self {
+            sleepy,
+            ringer,
+            finished,
+            control,
+            wait,
+            burst,
+            probe_clock,
+            courtesy: Courtesy::default(),
+            end,
+        }
     }
 
     /// Its page in every segment.
@@ -293,5 +305,9 @@ impl<L: Listener> Waiter for L {
 
     fn probe_clock(&mut self) -> &mut ProbeClock {
         &mut self.parts().0.probe_clock
+    }
+
+    fn courtesy(&mut self) -> &mut Courtesy {
+        &mut self.parts().0.courtesy
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::consumer::BatchMessage;
 use crate::copy::copy_out;
 use crate::counters::Stats;
+use crate::courtesy::Courtesy;
 use crate::error::{Error, Fault, Peer, RecvError};
 use crate::mpmc::{Glance, Message, Receiver, TakeError};
 use crate::options::{Options, Until};
@@ -473,6 +474,10 @@ impl Waiter for Waiting<'_> {
 
     fn probe_clock(&mut self) -> &mut ProbeClock {
         &mut self.receiver.party.probe_clock
+    }
+
+    fn courtesy(&mut self) -> &mut Courtesy {
+        &mut self.receiver.party.courtesy
     }
 }
 

@@ -6,6 +6,7 @@ use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
 use crate::counters::Stats;
+use crate::courtesy::Courtesy;
 use crate::error::{Error, Peer, SendError};
 use crate::mpmc::{ClaimError, Sender, SlotMemory};
 use crate::options::Options;
@@ -471,6 +472,10 @@ impl Waiter for MpmcSender {
 
     fn probe_clock(&mut self) -> &mut ProbeClock {
         &mut self.party.probe_clock
+    }
+
+    fn courtesy(&mut self) -> &mut Courtesy {
+        &mut self.party.courtesy
     }
 }
 

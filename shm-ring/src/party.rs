@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::control::{self, Control};
 use crate::counters::Stats;
+use crate::courtesy::Courtesy;
 use crate::error::{Error, Peer};
 use crate::fork::Birth;
 use crate::layout::RoleRecord;
@@ -40,6 +41,7 @@ pub struct Party {
     pub wait: Wait,
     pub until: Until,
     pub probe_clock: ProbeClock,
+    pub courtesy: Courtesy,
     /// Whether anybody on this channel ever sleeps.
     sleepy: bool,
     /// Whether membarriers of others reach this process.
@@ -106,6 +108,7 @@ impl Party {
             wait,
             until: control::until_of(control.header()),
             probe_clock: ProbeClock::start(),
+            courtesy: Courtesy::default(),
             sleepy,
             registered: sleepy && membarrier::register(),
             side,

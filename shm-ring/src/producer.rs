@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::broadcast::{Crier, Laggard};
 use crate::control::{Control, Role};
 use crate::counters::Stats;
+use crate::courtesy::Courtesy;
 use crate::error::{Error, Fault, Lag, Peer, SendError};
 use crate::futex;
 use crate::layout::{CLOSED, ConsumerPage, DETACHED};
@@ -33,6 +34,7 @@ pub struct Producer {
     /// In its place, where there are several consumers.
     crier: Option<Box<Crier>>,
     probe_clock: ProbeClock,
+    courtesy: Courtesy,
     /// Epoch of the last consumer whose end was told to the caller.
     told: u64,
     segment: Segment,
@@ -91,6 +93,7 @@ impl Producer {
             ringer: Ringer::new(sleepy),
             crier: segment.memory().gate().map(|_| Box::new(Crier::new(sleepy))),
             probe_clock: ProbeClock::start(),
+            courtesy: Courtesy::default(),
             told,
             segment,
             control,
@@ -667,6 +670,10 @@ impl Waiter for WaitForRoom<'_> {
 
     fn probe_clock(&mut self) -> &mut ProbeClock {
         &mut self.producer.probe_clock
+    }
+
+    fn courtesy(&mut self) -> &mut Courtesy {
+        &mut self.producer.courtesy
     }
 }
 
