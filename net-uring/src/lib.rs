@@ -17,7 +17,7 @@
 //! Where things are: `frame` is the layout on the wire, `session` the protocol, which does no I/O
 //! and reads no clock; docs/WIRE.md has both in words. `connection` drives a session: `mirror` is the
 //! ring, `backend` moves the bytes, `listener` is the door, `socket` and `fork` what the system
-//! needs. `gauge` is where an end shows its counters. `sender` and `receiver` are the two ends, and `link` what drives the connection for them: their
+//! needs. `gauge` is where an end shows its counters, `say` what standard error is told. `sender` and `receiver` are the two ends, and `link` what drives the connection for them: their
 //! own calls, or a `thread`.
 
 pub mod backend;
@@ -33,6 +33,7 @@ pub mod listener;
 pub mod mirror;
 pub mod options;
 pub mod receiver;
+mod say;
 pub mod sender;
 pub mod session;
 pub mod socket;

@@ -2,7 +2,7 @@
 //! and the fences between them; from std, or from loom under `cfg(loom)`.
 //!
 //! Each word has one writer. What is published by which store is told where the words are: in
-//! `thread::line`, the one protocol between threads here.
+//! `thread::line`, the one protocol between threads here. A [`Flag`] publishes nothing.
 
 #![allow(clippy::disallowed_types, reason = "this is this crate's file for them")]
 
@@ -45,6 +45,29 @@ impl Word {
     #[inline(always)]
     pub fn store_release(&self, value: u64) {
         self.0.store(value, Release);
+    }
+}
+
+/// Whether something was done in this process. Not loom's: models share nothing that lives longer than one of
+/// their runs.
+#[derive(Debug)]
+pub struct Flag(std::sync::atomic::AtomicBool);
+
+impl Flag {
+    /// One that is down.
+    pub const fn new() -> Self {
+        Self(std::sync::atomic::AtomicBool::new(false))
+    }
+
+    /// Raises it, and tells whether it was down. Orders nothing.
+    pub fn raise(&self) -> bool {
+        !self.0.swap(true, std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+impl Default for Flag {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use child::{deny, role, run};
+use child::{deny, role, run, run_unheard};
 use ringway_net::backend::uring::in_flight_and_overflows;
 use ringway_net::backend::{Backend as _, Completion, Errno, Kind, Uring, Watch};
 use ringway_net::fork::OwnSocket;
@@ -436,6 +436,8 @@ fn where_it_is_denied_auto_falls_back_and_uring_says_why() {
             assert_eq!(said(&output, "connections use epoll"), 1, "{role}: {output:?}");
             assert_eq!(said(&output, &format!("os error {errno}")), 1, "{role}: {output:?}");
         }
+        // And does so where nobody can be told.
+        run_unheard(NAME, denials[0].0);
         return;
     };
     let (_, errno, calls, kind, remedy) = denials.into_iter().find(|it| it.0 == role).unwrap();
@@ -485,6 +487,7 @@ fn what_is_open_when_it_is_denied_goes_on() {
     if role().is_none() {
         let output = run(NAME, "later");
         assert_eq!(said(&output, "has no io_uring to sleep in"), 1, "{output:?}");
+        run_unheard(NAME, "later");
         return;
     }
     let mut options = options(Backend::Uring);

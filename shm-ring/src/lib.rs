@@ -15,7 +15,7 @@
 //!
 //! Where things are: `layout` is the memory ABI, `spsc` the ring, `wait` the doorbell and the
 //! patience, `liveness` who is alive, `fork` and `home` what a fork does to all that, `segment`, `control` and `registry` the files, `recover` what
-//! a death leaves behind, `ledger` and `listing` what tools are shown. Many to many: `mpmc` is the queue, `queue` its memory, `party` who takes part.
+//! a death leaves behind, `ledger` and `listing` what tools are shown, `say` what standard error is told. Many to many: `mpmc` is the queue, `queue` its memory, `party` who takes part.
 
 pub mod broadcast;
 mod clock;
@@ -72,6 +72,8 @@ mod queue;
 mod recover;
 #[cfg(not(loom))]
 mod registry;
+#[cfg(not(loom))]
+pub mod say;
 #[cfg(not(loom))]
 mod segment;
 pub mod spsc;

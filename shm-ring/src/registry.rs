@@ -9,13 +9,13 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use crate::control::{CONTROL, is_own_file};
 use crate::error::{Error, ErrorKind};
 use crate::fork::OwnFile;
 use crate::options::Options;
+use crate::say::Remark;
 
 /// How long an opener waits for others that are just opening or closing the same channel. They
 /// need milliseconds, unless they are stopped.
@@ -237,7 +237,7 @@ fn ignore_missing(error: io::Error) -> io::Result<()> {
 
 /// Says once per process that channels on a disk's file system wait for that disk.
 fn warn_unless_tmpfs(path: &Path) {
-    static ONCE: Once = Once::new();
+    static SLOW: Remark = Remark::new();
     let mut name = path.as_os_str().as_bytes().to_vec();
     name.push(0);
     // SAFETY: a statfs of zeros is a valid value of plain integers.
@@ -245,12 +245,12 @@ fn warn_unless_tmpfs(path: &Path) {
     // SAFETY: `name` ends in NUL, `stat` may be written.
     let known = unsafe { libc::statfs(name.as_ptr().cast(), &raw mut stat) } == 0;
     if known && stat.f_type != libc::TMPFS_MAGIC {
-        ONCE.call_once(|| {
-            eprintln!(
-                "ringway: {} is not on a tmpfs: the kernel will write the rings to its disk, and \
-                 senders will stall on that",
+        SLOW.say(|| {
+            format!(
+                "{} is not on a tmpfs: the kernel will write the rings to its disk, and senders will stall \
+                 on that",
                 path.display()
-            );
+            )
         });
     }
 }

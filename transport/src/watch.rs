@@ -11,11 +11,12 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ringway_net::{Gauge, Io, Kind, Options, Shown, Trouble};
 use ringway_shm::ledger::{self, Entry, Note, WORDS};
+use ringway_shm::say::Remark;
 
 use crate::error::Error;
 
@@ -198,15 +199,15 @@ fn process(found: ledger::Found) -> Process {
 /// Has an end that is about to be opened shown to tools. Where that can't be, standard error is told once,
 /// and the end works as well.
 pub(crate) fn show(options: &Options, directory: Option<&Path>, sends: bool) -> Options {
-    static ONCE: Once = Once::new();
+    static HIDDEN: Remark = Remark::new();
     let gauge = match Cell::open(options, directory, sends) {
         Ok(cell) => Some(Arc::new(cell) as Arc<dyn Gauge>),
         Err(error) => {
-            ONCE.call_once(|| {
-                eprintln!(
-                    "ringway: the ends of channels between hosts work, but tools are not shown their \
-                     counters: {error}"
-                );
+            HIDDEN.say(|| {
+                format!(
+                    "the ends of channels between hosts work, but tools are not shown their counters: \
+                     {error}"
+                )
             });
             None
         }

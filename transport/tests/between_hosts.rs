@@ -5,6 +5,7 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -277,4 +278,35 @@ fn in_shared_memory_a_close_waits_for_nobody() {
     tx.close(Duration::ZERO).unwrap();
     let mut rx = channel.receiver::<Tick>().unwrap();
     assert_eq!(rx.recv_timeout(LONG).unwrap().quantity.to_native(), 5);
+}
+
+/// Set in a child: to open ends that can't be shown to tools.
+const HIDDEN: &str = "RINGWAY_TEST_HIDDEN";
+
+/// An end that tools can't be shown works, also where the warning of that can't be written.
+#[test]
+fn what_tools_are_not_shown_works_and_is_told_once_if_it_can_be() {
+    const NAME: &str = "what_tools_are_not_shown_works_and_is_told_once_if_it_can_be";
+    if std::env::var_os(HIDDEN).is_some() {
+        for _ in 0..2 {
+            let channel = Builder::new("tcp://127.0.0.1:0/hidden?side=bind").unwrap();
+            let channel = channel.directory("/nowhere/at/all").backend(Backend::Epoll);
+            let rx = channel.receiver::<Tick>().unwrap();
+            drop((channel.port(address_of(&rx).port()).side(Side::Connect).sender::<Tick>(), rx));
+        }
+        return;
+    }
+    let child = || {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", NAME, "--nocapture"]).env(HIDDEN, "1");
+        child
+    };
+    let heard = child().output().unwrap();
+    assert!(heard.status.success(), "{heard:?}");
+    let said = String::from_utf8_lossy(&heard.stderr);
+    assert_eq!(said.matches("tools are not shown their counters").count(), 1, "{said}");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let unheard = child().stderr(writer).status().unwrap();
+    assert!(unheard.success(), "{unheard}");
 }

@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::os::fd::BorrowedFd;
-use std::sync::Once;
 use std::time::Duration;
 
 use super::{Backend, Completion, Epoll, Errno, Kind, Leak, Uring, Watch};
@@ -12,6 +11,7 @@ use crate::error::{Error, ErrorKind};
 use crate::fork::OwnSocket;
 use crate::mirror::Span;
 use crate::options;
+use crate::say::Remark;
 
 /// One of the backends that real endpoints have.
 #[derive(Debug)]
@@ -69,10 +69,10 @@ fn disabled() -> String {
 
 #[cold]
 fn say_fallback(errno: Errno) {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
+    static FALLBACK: Remark = Remark::new();
+    FALLBACK.say(|| {
         let error = denied(errno, &disabled());
-        eprintln!("ringway: connections use epoll, because io_uring is not to be had. {error}");
+        format!("connections use epoll, because io_uring is not to be had. {error}")
     });
 }
 

@@ -16,7 +16,6 @@ mod ring;
 
 use std::cell::RefCell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
@@ -26,6 +25,7 @@ use super::epoll::new_epoll;
 use super::plain::{Plain, Sleep};
 use super::{Errno, Kind, Leak, Watch};
 use crate::fork::OwnSocket;
+use crate::say::Remark;
 use ring::{Job, Ring};
 
 /// How long a request that was cancelled may take, before and after its socket is shut down. Both
@@ -266,11 +266,11 @@ pub fn in_flight_and_overflows() -> (usize, u32) {
 /// Says once per process that parks which should be in a ring are not.
 #[cold]
 fn say_lost(errno: Errno) {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        eprintln!(
-            "ringway: a thread has no io_uring to sleep in ({errno}), though there was one when its \
-             connection was opened; it goes on with poll(2)"
-        );
+    static LOST: Remark = Remark::new();
+    LOST.say(|| {
+        format!(
+            "a thread has no io_uring to sleep in ({errno}), though there was one when its connection was \
+             opened; it goes on with poll(2)"
+        )
     });
 }

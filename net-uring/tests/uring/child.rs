@@ -10,11 +10,24 @@ const ROLE: &str = "RINGWAY_TEST_ROLE";
 /// Runs the test `name` again in a process of its own, in that role, and returns what it said. It
 /// must succeed.
 pub fn run(name: &str, role: &str) -> Output {
+    run_with(name, role, Stdio::piped())
+}
+
+/// The same, with a standard error that takes nothing: a pipe whose reader is gone.
+pub fn run_unheard(name: &str, role: &str) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    run_with(name, role, writer.into());
+}
+
+fn run_with(name: &str, role: &str, stderr: Stdio) -> Output {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env(ROLE, role)
-        .stdin(Stdio::null());
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(stderr);
     // SAFETY: both calls may be made between fork and exec; no pointers. The child dies with the
     // thread that started it, and by itself if it hangs.
     unsafe {
@@ -24,7 +37,7 @@ pub fn run(name: &str, role: &str) -> Output {
             Ok(())
         });
     }
-    let output = command.output().unwrap();
+    let output = command.spawn().unwrap().wait_with_output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(
         output.status.success(),

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ringway_shm::{Consumer, ErrorKind, Kind, MpmcSender, Options, Producer, Schema};
@@ -16,6 +16,8 @@ use crate::scratch::{CAPACITY, Scratch, assert_error, options_in, send};
 const SMALL: &str = "RINGWAY_HOSTILE_SMALL";
 /// Set in a child that closes its standard streams: where it opens a channel.
 const STREAMLESS: &str = "RINGWAY_HOSTILE_STREAMLESS";
+/// Set in a child whose standard error takes nothing: where it opens a channel.
+const UNHEARD: &str = "RINGWAY_HOSTILE_UNHEARD";
 const SMALL_BYTES: u64 = 64 << 10;
 
 #[test]
@@ -232,6 +234,51 @@ fn a_child_without_standard_streams() {
     let is_taken = (0..3).any(|stream| fs::read_link(format!("/proc/self/fd/{stream}")).is_ok());
     drop((producer, consumer));
     std::process::exit(is_taken.into());
+}
+
+/// A channel on a disk, of which people are warned, works where the warning can't be written.
+#[test]
+fn warnings_that_nobody_hears() {
+    // Not in `Scratch`, which is on a tmpfs. It goes away with the test, however it ends.
+    struct Disk(PathBuf);
+    impl Drop for Disk {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+    let name = format!("unheard-{}", std::process::id());
+    let disk = Disk(Path::new(env!("CARGO_TARGET_TMPDIR")).join(name));
+    fs::create_dir(&disk.0).unwrap();
+    let child = || {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "options::a_child_that_nobody_hears", "--nocapture"]);
+        child.env(UNHEARD, &disk.0);
+        child
+    };
+    let heard = child().output().unwrap();
+    assert!(heard.status.success(), "{heard:?}");
+    let said = String::from_utf8_lossy(&heard.stderr).matches("is not on a tmpfs").count();
+    if said == 0 {
+        println!("skipped: {} is on a tmpfs, and there is nothing to warn of", disk.0.display());
+        return;
+    }
+    assert_eq!(said, 1, "said once: {heard:?}");
+    let (reader, writer) = io::pipe().unwrap();
+    drop(reader);
+    let unheard = child().stderr(writer).status().unwrap();
+    assert!(unheard.success(), "{unheard}");
+}
+
+/// Not a test of its own: the part of the child in the one above.
+#[test]
+fn a_child_that_nobody_hears() {
+    let Some(directory) = std::env::var_os(UNHEARD) else { return };
+    let options = options_in(Path::new(&directory));
+    for _ in 0..2 {
+        let mut producer = Producer::open(&options).unwrap();
+        send(&mut producer, b"heard");
+        assert_eq!(*Consumer::open(&options).unwrap().recv().unwrap(), *b"heard");
+    }
 }
 
 /// What the child does between fork and exec: takes a mount namespace of its own, in a user

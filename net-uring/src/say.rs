@@ -1,0 +1,27 @@
+//! What this library has to say to people: on standard error, once in a process.
+
+use std::io::{self, Write};
+
+use crate::sync::Flag;
+
+/// A thing to say. No `Once`, which is a lock: in a child that is forked while another thread has it, nobody would
+/// ever open it.
+#[derive(Debug)]
+pub struct Remark(Flag);
+
+impl Remark {
+    /// One that was not made yet.
+    pub const fn new() -> Self {
+        Self(Flag::new())
+    }
+
+    /// Makes it, unless this process has. Nobody may hear it: standard error can be a pipe whose reader is gone,
+    /// or a file on a full disk, and that is no reason to fail what goes on without it, a drop least of all.
+    pub fn say(&self, text: impl FnOnce() -> String) {
+        if self.0.raise() {
+            // In one write, as others write there, too.
+            let line = format!("ringway: {}\n", text());
+            let _ = io::stderr().write_all(line.as_bytes());
+        }
+    }
+}
