@@ -123,7 +123,8 @@ pub enum SendError {
     /// No room, and the call does not wait.
     #[error("the ring is full; {}", Waiting(.peer, .lag))]
     Full {
-        /// The consumer, if one is attached; of a broadcast's, the slowest.
+        /// Who is to make room, if anybody is there: the consumer; of a broadcast's, the slowest; of an MPMC
+        /// channel whoever has claimed the place that is needed next, which may be another sender.
         peer: Option<Peer>,
         /// Of a broadcast's: how far it is behind.
         lag: Option<Lag>,
@@ -131,9 +132,9 @@ pub enum SendError {
     /// No room came within the time allowed.
     #[error("timed out: the ring stayed full; {}", Waiting(.peer, .lag))]
     Timeout {
-        /// The consumer, if one is attached; of a broadcast's, the slowest.
+        /// As in [`Self::Full`].
         peer: Option<Peer>,
-        /// Of a broadcast's: how far it is behind.
+        /// As in [`Self::Full`].
         lag: Option<Lag>,
     },
     /// The message can never fit.
@@ -183,7 +184,8 @@ impl From<Foreign> for SendError {
 impl fmt::Display for Waiting<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.0, self.1) {
-            (Some(peer), None) => write!(f, "the consumer ({peer}) has not made room"),
+            // Not which end it is: of an MPMC channel it may be either.
+            (Some(peer), None) => write!(f, "{peer} has not made room"),
             (Some(peer), Some(lag)) => {
                 write!(f, "the slowest subscriber ({peer}) is {lag}; the others wait for it")
             }

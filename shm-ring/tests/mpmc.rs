@@ -96,6 +96,32 @@ fn a_full_queue_says_so_and_who_is_there() {
     }
 }
 
+/// The place that is needed next may be another sender's: nobody is told to look at a receiver.
+#[test]
+fn a_refusal_does_not_take_a_sender_for_a_receiver() {
+    let scratch = Scratch::new();
+    let options = options(&scratch, 4);
+    let mut slow = MpmcSender::open(&options).unwrap();
+    let mut other = slow.try_clone().unwrap();
+    slow.claim(1).unwrap().queue().unwrap();
+    // Once round, to the place that is claimed.
+    let error = loop {
+        match other.try_claim(1) {
+            Ok(claim) => claim.commit().unwrap(),
+            Err(error) => break error,
+        }
+    };
+    let own = std::process::id();
+    assert!(
+        matches!(error, SendError::Full { peer: Some(peer), .. } if peer.pid == own),
+        "{error}"
+    );
+    assert_eq!(other.held_up().unwrap().ticket, 0);
+    let text = error.to_string();
+    assert!(text.contains(&format!("process {own} has not made room")), "{text}");
+    assert!(!text.contains("consumer"), "{text}");
+}
+
 /// A claim that is held keeps what comes later waiting, and its holder is named with its age.
 #[test]
 fn a_slow_claimant_is_named() {

@@ -179,7 +179,7 @@ impl<T: Message + ?Sized> Sender<T> {
     /// Sends a message if there is room. Never blocks.
     ///
     /// # Errors
-    /// [`SendError::Full`], which names the receiver; the others of [`SendError`].
+    /// [`SendError::Full`], which names who is to make room; the others of [`SendError`].
     #[inline(always)]
     pub fn try_send(&mut self, message: &T) -> Result<(), SendError> {
         self.put(message, Patience::None, Publish::Now)
@@ -198,7 +198,7 @@ impl<T: Message + ?Sized> Sender<T> {
     /// As [`Self::send`], for at most `timeout`.
     ///
     /// # Errors
-    /// [`SendError::Timeout`], which names the receiver.
+    /// [`SendError::Timeout`], which names who is to make room.
     pub fn send_timeout(&mut self, message: &T, timeout: Duration) -> Result<(), SendError> {
         self.put(message, Patience::Within(timeout), Publish::Now)
     }

@@ -126,7 +126,8 @@ pub enum SendError {
     /// No room, and the call does not wait.
     #[error("the ring is full; {}", Room(.peer, .lag))]
     Full {
-        /// The receiver, if there is one; of several, the slowest.
+        /// Who is to make room, if anybody is there: the receiver; of several, the slowest; with `kind=mpmc` on
+        /// one host whoever has claimed the place that is needed next, which may be another sender.
         peer: Option<Peer>,
         /// If there are several: how far that one is behind.
         lag: Option<Lag>,
@@ -134,9 +135,9 @@ pub enum SendError {
     /// No room came within the time allowed.
     #[error("timed out: the ring stayed full; {}", Room(.peer, .lag))]
     Timeout {
-        /// The receiver, if there is one; of several, the slowest.
+        /// As in [`Self::Full`].
         peer: Option<Peer>,
-        /// If there are several: how far that one is behind.
+        /// As in [`Self::Full`].
         lag: Option<Lag>,
     },
     /// The message can never fit.
@@ -220,7 +221,8 @@ struct Room<'a>(&'a Option<Peer>, &'a Option<Lag>);
 impl fmt::Display for Room<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.0, self.1) {
-            (Some(peer), None) => write!(f, "the receiver ({peer}) has not made room"),
+            // Not which end it is: with `kind=mpmc` it may be either.
+            (Some(peer), None) => write!(f, "{peer} has not made room"),
             (Some(peer), Some(lag)) => {
                 write!(f, "the slowest receiver ({peer}) is {lag}; the others wait for it")
             }

@@ -56,7 +56,7 @@ fn full() {
     assert!(
         matches!(error, SendError::Full { peer: Some(peer), .. } if peer.pid == std::process::id())
     );
-    let text = format!("(process {}) has not made room", std::process::id());
+    let text = format!("process {} has not made room", std::process::id());
     assert!(error.to_string().contains(&text), "{error}");
     // Nothing was lost on the way, and room comes from receiving only.
     for fill in 0..3 {
