@@ -88,10 +88,15 @@ impl Control {
 
     /// Opens the control file as it is, for a look or a removal. `None`: there is none.
     pub fn open(directory: &Path) -> Result<Option<Self>, Error> {
+        Self::open_for(directory, None)
+    }
+
+    /// `role` tells which page may be written.
+    fn open_for(directory: &Path, role: Option<Role>) -> Result<Option<Self>, Error> {
         let path = directory.join(CONTROL);
         let Some(file) = file::open(&path)? else { return Ok(None) };
         let header = file::validate(&file, &path, CONTROL_MAGIC)?;
-        Self::map(file, directory, header, None).map(Some)
+        Self::map(file, directory, header, role).map(Some)
     }
 
     fn map(
@@ -179,6 +184,23 @@ impl Control {
         let directory = registry::lock_or_create(options)?;
         // Who may write the table writes it as a consumer of a broadcast would.
         let control = Self::open_or_create(directory.path(), options, Role::Consumer)?;
+        Ok((directory, control))
+    }
+
+    /// As [`Self::join_table`], of the channel that this one is of. Where that is was settled when this one was
+    /// opened: neither the working directory nor `RINGWAY_DIR` is asked again.
+    pub fn join_table_again(&self) -> Result<(LockedDirectory, Self), Error> {
+        let gone = || {
+            Error::new(
+                ErrorKind::NoDirectory,
+                format!("making another handle of {}", self.directory.display()),
+                "the channel was removed while this handle had it open; one of the same name is another channel",
+                "Drop this handle, and open the channel by its name",
+            )
+        };
+        let directory = registry::relock(&self.directory, PATIENCE)?;
+        let directory = directory.filter(|directory| self.is_in(directory)).ok_or_else(gone)?;
+        let control = Self::open_for(directory.path(), Some(Role::Consumer))?.ok_or_else(gone)?;
         Ok((directory, control))
     }
 

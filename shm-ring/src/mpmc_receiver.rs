@@ -44,7 +44,8 @@ impl MpmcReceiver {
     /// fail as [`Self::open`] may.
     ///
     /// # Errors
-    /// As [`Self::open`].
+    /// As [`Self::open`]; and where the channel was removed meanwhile, or this process is a fork of the one that
+    /// opened the handle.
     pub fn try_clone(&self) -> Result<Self, Error> {
         self.party.another().map(Self::new)
     }

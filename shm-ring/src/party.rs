@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::control::{self, Control};
 use crate::counters::Stats;
 use crate::courtesy::Courtesy;
-use crate::error::{Error, Peer};
+use crate::error::{Error, ErrorKind, Peer};
 use crate::fork::Birth;
 use crate::layout::RoleRecord;
 use crate::layout::{MAX_PARTICIPANTS, SIDE_RECEIVES, SIDE_SENDS, SeatCounters, Sleepers};
@@ -22,7 +22,7 @@ use crate::options::{Kind, Options, Until, Wait};
 use crate::participants::{Purpose, Seat};
 use crate::queue::{self, QueueMemory};
 use crate::recover;
-use crate::registry;
+use crate::registry::{self, LockedDirectory};
 use crate::sync::Word32;
 use crate::wait::ProbeClock;
 
@@ -59,8 +59,6 @@ pub struct Party {
     /// Wakes it had been given when it last announced a sleep.
     rung_before: u32,
     control: Control,
-    /// To open another handle.
-    options: Options,
 }
 
 /// Somebody who keeps others waiting: it has claimed the next slot and neither published nor released
@@ -79,8 +77,28 @@ pub struct HeldUp {
 impl Party {
     pub fn join(options: &Options, side: Side) -> Result<Self, Error> {
         let options = Options { kind: Some(Kind::Mpmc), ..options.clone() };
+        Self::join_in(Control::join_table(&options)?, side)
+    }
+
+    /// Another handle of the same side: a participant of its own.
+    pub fn another(&self) -> Result<Self, Error> {
+        if self.birth.is_foreign() {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("making another handle of {}", self.control.directory().display()),
+                "this handle was opened before fork()",
+                "Open the channel again in the child",
+            ));
+        }
+        Self::join_in(self.control.join_table_again()?, self.side)
+    }
+
+    /// Takes a place in the channel's table.
+    fn join_in(
+        (directory, control): (LockedDirectory, Control),
+        side: Side,
+    ) -> Result<Self, Error> {
         let who = Identity::of_this_process();
-        let (directory, control) = Control::join_table(&options)?;
         let memory = match queue::open_or_create(&control, &who) {
             Ok(memory) => memory,
             Err(error) => {
@@ -120,7 +138,6 @@ impl Party {
             rung_before: 0,
             memory,
             control,
-            options,
         };
         if sleepy {
             bell::attach(party.sleepers(side));
@@ -133,11 +150,6 @@ impl Party {
         party.wake(Side::Sends, u64::MAX);
         party.wake(Side::Receives, u64::MAX);
         Ok(party)
-    }
-
-    /// Another handle of the same side: a participant of its own.
-    pub fn another(&self) -> Result<Self, Error> {
-        Self::join(&self.options, self.side)
     }
 
     #[inline(always)]

@@ -12,8 +12,8 @@ use common::scratch::Scratch;
 use common::survivor::{Event, Survivor, receive};
 use common::{body, channel};
 use ringway_shm::{
-    Consumer, ErrorKind, Options, Peer, Producer, RecvError, RecvError::Forked as RecvForked,
-    SendError, SendError::Forked as SendForked, Wait,
+    Consumer, ErrorKind, Kind, MpmcReceiver, MpmcSender, Options, Peer, Producer, RecvError,
+    RecvError::Forked as RecvForked, SendError, SendError::Forked as SendForked, Wait,
 };
 
 /// Not a test: what the other process of a test does.
@@ -21,6 +21,9 @@ use ringway_shm::{
 fn peer() {
     let Some(words) = peer::role() else { return };
     let options = |at: usize| channel::decode(&words[at]);
+    if words[0] == "forks-with-a-queue" {
+        return forks_with_a_queue(&words[1]);
+    }
     let producer = Producer::open(&options(1)).unwrap();
     let consumer = Consumer::open(&options(2)).unwrap();
     match words[0].as_str() {
@@ -98,6 +101,18 @@ fn a_child_that_lives_on_does_not_keep_its_parents_roles() {
     case.scratch.assert_no_channels();
 }
 
+/// A clone is of the handle, which is dead in the child; another handle is not.
+#[test]
+fn a_child_opens_a_queue_by_its_name_and_clones_nothing() {
+    let scratch = Scratch::new();
+    let directory = scratch.channels();
+    let mut peer = PeerProcess::start("forks-with-a-queue", &[directory.to_str().unwrap()]);
+    peer.expect("the child found all handles dead");
+    peer.tell("go on");
+    peer.finish();
+    scratch.assert_no_channels();
+}
+
 /// Two channels: on `out` the peer produces, on `back` it consumes.
 struct Case {
     out: Options,
@@ -162,6 +177,26 @@ fn forks_and_dies(mut producer: Producer, consumer: Consumer) {
     say(child);
     hear();
     drop((producer, consumer));
+}
+
+fn forks_with_a_queue(directory: &str) {
+    let options = Options {
+        directory: Some(directory.into()),
+        kind: Some(Kind::Mpmc),
+        ..Options::new("queue", channel::schema())
+    };
+    let sender = MpmcSender::open(&options).unwrap();
+    let receiver = MpmcReceiver::open(&options).unwrap();
+    if fork() == 0 {
+        let mut child = Checks::default();
+        for error in [sender.try_clone().err(), receiver.try_clone().err()] {
+            child.check(error.is_some_and(|error| error.to_string().contains("before fork()")));
+        }
+        child.check(MpmcSender::open(&options).is_ok());
+        child.exit();
+    }
+    expect_good_end();
+    assert!(sender.try_clone().is_ok() && receiver.try_clone().is_ok());
 }
 
 fn forks(mut producer: Producer, mut consumer: Consumer, out: &Options, back: &Options) {

@@ -6,6 +6,9 @@
 mod common;
 
 use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use common::scratch::Scratch;
@@ -684,4 +687,64 @@ fn a_participant_too_many_is_refused_and_the_others_go_on() {
     assert_eq!(take(&mut receivers[40]), b"on");
     drop(receivers.pop());
     sender.try_clone().unwrap();
+}
+
+/// Set in a child: the directory in which it goes from one working directory to another.
+const MOVED: &str = "RINGWAY_MPMC_MOVED";
+
+/// A working directory is the process's, so this is a child's affair.
+#[test]
+fn a_clone_is_of_the_same_channel_wherever_the_process_has_gone() {
+    let Some(root) = std::env::var_os(MOVED) else {
+        const NAME: &str = "a_clone_is_of_the_same_channel_wherever_the_process_has_gone";
+        let scratch = Scratch::new();
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", NAME, "--nocapture"]).env(MOVED, scratch.channels());
+        let status = child.status().unwrap();
+        assert!(status.success(), "{status}");
+        return;
+    };
+    let root = Path::new(&root);
+    for part in ["here/chan", "there/chan", "nowhere"] {
+        fs::create_dir_all(root.join(part)).unwrap();
+    }
+    std::env::set_current_dir(root.join("here")).unwrap();
+    let options = Options {
+        directory: Some("chan".into()),
+        kind: Some(Kind::Mpmc),
+        ..Options::new("queue", channel::schema())
+    };
+    let sender = MpmcSender::open(&options).unwrap();
+    let mut receiver = MpmcReceiver::open(&options).unwrap();
+    for (part, byte) in [("there", 1), ("nowhere", 2)] {
+        std::env::set_current_dir(root.join(part)).unwrap();
+        send(&mut sender.try_clone().unwrap(), &[byte]);
+        assert_eq!(receiver.try_recv().unwrap()[..], [byte], "{part}");
+        drop(receiver.try_clone().unwrap());
+    }
+}
+
+#[test]
+fn a_channel_that_was_made_anew_is_not_cloned_into() {
+    let scratch = Scratch::new();
+    let options = options(&scratch, 4);
+    let mut sender = MpmcSender::open(&options).unwrap();
+    let receiver = MpmcReceiver::open(&options).unwrap();
+    let refused = || {
+        for error in [sender.try_clone().unwrap_err(), receiver.try_clone().unwrap_err()] {
+            assert_eq!(error.kind(), ErrorKind::NoDirectory, "{error}");
+            let text = error.to_string();
+            assert!(text.contains("was removed") && text.contains("open the channel"), "{text}");
+        }
+    };
+    fs::remove_dir_all(scratch.channels().join("queue")).unwrap();
+    refused();
+    scratch.assert_no_channels();
+    let mut anew = MpmcReceiver::open(&options).unwrap();
+    refused();
+    // The handles that are open are as good as before.
+    send(&mut sender, b"old");
+    assert_eq!(anew.try_recv().unwrap_err(), RecvError::Empty);
+    drop((sender, receiver, anew));
+    scratch.assert_no_channels();
 }

@@ -307,10 +307,13 @@ impl<T: Message + ?Sized> Sender<T> {
         )
     }
 
-    /// Another sender on the same channel, for another thread or a later one: a participant of its own.
+    /// Another sender on the same channel, wherever that was found when this handle was opened; for another thread
+    /// or a later one: a participant of its own.
     ///
     /// # Errors
-    /// As for opening; [`crate::ErrorKind::RoleTaken`] where a channel has one sender only.
+    /// As for opening; [`crate::ErrorKind::RoleTaken`] where a channel has one sender only,
+    /// [`crate::ErrorKind::NoDirectory`] where it was removed meanwhile, [`crate::ErrorKind::Unsupported`] in a
+    /// forked child.
     pub fn try_clone(&self) -> Result<Self, Error> {
         let Sending::Elsewhere(elsewhere::Sending::Shared(end)) = &self.end else {
             return Err(one_only("sender"));
@@ -688,7 +691,7 @@ impl<T: Message + ?Sized> Receiver<T> {
     /// Another receiver on the same channel, for another thread or a later one: a participant of its own.
     ///
     /// # Errors
-    /// As for opening; [`crate::ErrorKind::RoleTaken`] where this is no MPMC channel: open another
+    /// As [`Sender::try_clone`]; [`crate::ErrorKind::RoleTaken`] where this is no MPMC channel: open another
     /// receiver of a broadcast as the first.
     pub fn try_clone(&self) -> Result<Self, Error> {
         let Receiving::Elsewhere(elsewhere::Receiving::Shared(end)) = &self.end else {
