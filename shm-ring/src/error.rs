@@ -50,7 +50,7 @@ pub enum ErrorKind {
     Busy,
     /// Too many dead producers' messages wait for a consumer.
     Undrained,
-    /// The file system lacks something that a channel needs.
+    /// The system, or its file system, lacks something that was asked for.
     Unsupported,
     /// Something else that the system reported.
     Io,

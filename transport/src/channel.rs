@@ -88,7 +88,7 @@ macro_rules! each {
 pub struct Sender<T: Message + ?Sized> {
     end: Sending,
     scratch: Scratch,
-    _cpu_latency: Option<CpuLatency>,
+    cpu_latency: Option<CpuLatency>,
     _type: PhantomData<fn(&T)>,
 }
 
@@ -171,7 +171,7 @@ impl<T: Message + ?Sized> Sender<T> {
         Ok(Self {
             end: remote::sending(medium)?,
             scratch: Scratch::default(),
-            _cpu_latency: hold,
+            cpu_latency: hold,
             _type: PhantomData,
         })
     }
@@ -321,8 +321,7 @@ impl<T: Message + ?Sized> Sender<T> {
         Ok(Self {
             end: Sending::Elsewhere(elsewhere::Sending::Shared(end.try_clone()?)),
             scratch: Scratch::default(),
-            // The other handle holds what is to be held for the process.
-            _cpu_latency: None,
+            cpu_latency: self.cpu_latency.clone(),
             _type: PhantomData,
         })
     }
@@ -586,7 +585,7 @@ impl Sender<[u8]> {
 pub struct Receiver<T: Message + ?Sized> {
     end: Receiving,
     copy: AlignedVec,
-    _cpu_latency: Option<CpuLatency>,
+    cpu_latency: Option<CpuLatency>,
     _type: PhantomData<fn() -> T>,
 }
 
@@ -595,7 +594,7 @@ impl<T: Message + ?Sized> Receiver<T> {
         Ok(Self {
             end: remote::receiving(medium)?,
             copy: AlignedVec::new(),
-            _cpu_latency: hold,
+            cpu_latency: hold,
             _type: PhantomData,
         })
     }
@@ -700,7 +699,7 @@ impl<T: Message + ?Sized> Receiver<T> {
         Ok(Self {
             end: Receiving::Elsewhere(elsewhere::Receiving::Shared(end.try_clone()?)),
             copy: AlignedVec::new(),
-            _cpu_latency: None,
+            cpu_latency: self.cpu_latency.clone(),
             _type: PhantomData,
         })
     }

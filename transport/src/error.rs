@@ -39,7 +39,7 @@ impl Error {
             Self::Address(_) => ErrorKind::BadOption,
             Self::Shm(error) => error.kind(),
             Self::Net(error) => net_kind(error.kind()),
-            Self::CpuLatency(_) => ErrorKind::Permission,
+            Self::CpuLatency(error) => error.kind(),
         }
     }
 }

@@ -248,8 +248,9 @@ impl Builder {
         Self { until: Some(until), ..self }
     }
 
-    /// Keeps idle cores from deep sleep while this handle lives, which makes waking a sleeper about
-    /// five times faster. Needs permission to write `/dev/cpu_dma_latency`. Default: off.
+    /// Keeps idle cores from deep sleep while this handle or a clone of it lives, in this process and not in
+    /// children that it forks, which makes waking a sleeper about five times faster. Needs permission to write
+    /// `/dev/cpu_dma_latency`. Default: off.
     #[must_use]
     pub fn hold_cpu_latency(self, hold: bool) -> Self {
         Self { hold_cpu_latency: hold, ..self }
