@@ -113,13 +113,15 @@ impl Consumer {
     }
 
     /// Up to `limit` messages (and no more than 2^20) that are there, released together when the
-    /// batch is dropped. Does not wait; a batch is empty only if `limit` is 0.
+    /// batch is dropped. Does not wait; a batch is empty only if `limit` is 0, and then at once.
     ///
     /// # Errors
     /// As [`Self::try_recv`].
     #[inline(always)]
     pub fn try_recv_batch(&mut self, limit: usize) -> Result<Batch<'_>, RecvError> {
-        self.try_message()?;
+        if limit > 0 {
+            self.try_message()?;
+        }
         Ok(Batch::new(self, limit))
     }
 
@@ -134,7 +136,9 @@ impl Consumer {
         limit: usize,
         timeout: Option<Duration>,
     ) -> Result<Batch<'_>, RecvError> {
-        self.message(timeout)?;
+        if limit > 0 {
+            self.message(timeout)?;
+        }
         Ok(Batch::new(self, limit))
     }
 

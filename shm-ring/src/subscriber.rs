@@ -126,13 +126,15 @@ impl Subscriber {
     }
 
     /// Up to `limit` messages (and no more than 2^20) that are there. Does not wait; a batch is empty
-    /// only if `limit` is 0.
+    /// only if `limit` is 0, and then at once.
     ///
     /// # Errors
     /// As [`Self::try_recv`].
     #[inline]
     pub fn try_recv_batch(&mut self, limit: usize) -> Result<CopiedBatch<'_>, RecvError> {
-        self.message(Patience::None)?;
+        if limit > 0 {
+            self.message(Patience::None)?;
+        }
         Ok(CopiedBatch { subscriber: self, left: limit.min(RUN_MAX as usize) })
     }
 
@@ -147,7 +149,9 @@ impl Subscriber {
         limit: usize,
         timeout: Option<Duration>,
     ) -> Result<CopiedBatch<'_>, RecvError> {
-        self.message(Patience::Until(timeout))?;
+        if limit > 0 {
+            self.message(Patience::Until(timeout))?;
+        }
         Ok(CopiedBatch { subscriber: self, left: limit.min(RUN_MAX as usize) })
     }
 

@@ -627,7 +627,8 @@ impl<T: Message + ?Sized> Receiver<T> {
         Received::new(self.receive(Patience::Within(timeout))?)
     }
 
-    /// Up to `limit` messages that are there, given back together. Never blocks.
+    /// Up to `limit` messages that are there, given back together. Never blocks. With a
+    /// `limit` of 0 the batch is empty, whatever there is to receive or to tell.
     ///
     /// # Errors
     /// As [`Self::try_recv`].
@@ -636,7 +637,7 @@ impl<T: Message + ?Sized> Receiver<T> {
         self.receive_batch(limit, Patience::None)
     }
 
-    /// As [`Self::try_recv_batch`], but waits for the first message.
+    /// As [`Self::try_recv_batch`], but waits for the first message, if `limit` is not 0.
     ///
     /// # Errors
     /// As [`Self::recv`].

@@ -119,6 +119,7 @@ flavors! {
         too_large_is_refused
         receiving_times_out
         batches_are_received_up_to_the_limit
+        a_batch_of_none_waits_for_none
         copies_outlive_the_ring
         wide_messages_are_aligned
         a_batch_stops_at_what_is_too_large
@@ -484,6 +485,31 @@ fn batches_are_received_up_to_the_limit(channel: &Channel) {
     assert_eq!(tx.stats().received, 10);
     let timeout = rx.recv_batch_timeout(4, Duration::from_millis(1)).err();
     assert!(matches!(timeout, Some(RecvError::Timeout)));
+}
+
+fn a_batch_of_none_waits_for_none(channel: &Channel) {
+    #[track_caller]
+    fn takes_none(rx: &mut Receiver<Tick>) {
+        let is_empty = |batch: Result<ringway::Batch<'_, Tick>, RecvError>| {
+            let mut batch = batch.unwrap();
+            batch.next().unwrap().is_none() && batch.next_run().unwrap().is_none()
+        };
+        assert!(is_empty(rx.try_recv_batch(0)));
+        assert!(is_empty(rx.recv_batch_timeout(0, MOMENT)));
+        assert!(is_empty(rx.recv_batch(0)));
+    }
+    let mut rx = channel.receiver::<Tick>().unwrap();
+    takes_none(&mut rx);
+    let mut tx = channel.sender::<Tick>().unwrap();
+    takes_none(&mut rx);
+    tx.send(&Tick::number(1)).unwrap();
+    arrived(&mut tx, &mut rx);
+    takes_none(&mut rx);
+    assert_eq!(take(&mut tx, &mut rx).quantity.to_native(), 1);
+    drop(tx);
+    // Nor does it take the end away.
+    takes_none(&mut rx);
+    assert_eq!(rx.recv().unwrap_err(), RecvError::Disconnected);
 }
 
 /// Batches and copies lie at other addresses than single messages; what needs 16 bytes gets them.
