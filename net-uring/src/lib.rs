@@ -14,11 +14,11 @@
 //!        ◀────────── ack: released by the application ──────┘
 //! ```
 //!
-//! Where things are: `frame` is the layout on the wire, `session` the protocol, which does no I/O
-//! and reads no clock; docs/WIRE.md has both in words. `connection` drives a session: `mirror` is the
-//! ring, `backend` moves the bytes, `listener` is the door, `socket` and `fork` what the system
-//! needs. `gauge` is where an end shows its counters, `say` what standard error is told. `sender` and `receiver` are the two ends, and `link` what drives the connection for them: their
-//! own calls, or a `thread`.
+//! Where things are: `frame` is the layout on the wire, `session` the protocol, which does no I/O and reads no
+//! clock; docs/WIRE.md has both in words. `connection` drives a session: `mirror` is the ring, `backend` moves the
+//! bytes, `listener` is the door, `socket` and `fork` what the system needs. `gauge` is where an end shows its
+//! counters, `say` what standard error is told. `sender` and `receiver` are the two ends, and `link` what drives
+//! the connection for them: their own calls, or a `thread`.
 
 pub mod backend;
 mod clock;

@@ -13,9 +13,11 @@
 //!        └─ wait::Ringer::ring ── futex ──▶ wakes ──────────┘ drop: Reader::consume (R2 ▶ A2)
 //! ```
 //!
-//! Where things are: `layout` is the memory ABI, `spsc` the ring, `wait` the doorbell and the
-//! patience, `liveness` who is alive, `fork` and `home` what a fork does to all that, `segment`, `control` and `registry` the files, `recover` what
-//! a death leaves behind, `ledger` and `listing` what tools are shown, `say` what standard error is told. Many to many: `mpmc` is the queue, `queue` its memory, `party` who takes part.
+//! Where things are: `layout` is the memory ABI, `spsc` the ring, `wait` the doorbell and the patience, `courtesy`
+//! when who spins yields its core, `liveness` who is alive, `fork` and `home` what a fork does to all that,
+//! `segment`, `control` and `registry` the files, `recover` what a death leaves behind, `ledger` and `listing` what
+//! tools are shown, `say` what standard error is told. Many to many: `mpmc` is the queue, `queue` its memory,
+//! `party` who takes part.
 
 pub mod broadcast;
 mod clock;

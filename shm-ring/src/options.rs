@@ -27,8 +27,10 @@ pub const MAX_SCHEMA_LEN: usize = 1 << 16;
 /// not wait pays for waking the one that sleeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Wait {
-    /// Polls without end. A core per waiting side, no system call but a rare look at the peer;
-    /// nobody pays for wake-ups.
+    /// Polls without end. A core per waiting side; nobody pays for wake-ups. System calls are a look at the peer, at
+    /// most every 50 ms, and yields, which leave the core to whoever else wants it: on a core of one's own one of
+    /// 0.1 to 0.5 us in about a millisecond of idleness; on a shared core one after about a microsecond of
+    /// fruitless polls; and beside a computation, the core is kept for an eighth of the time it was away.
     Spin,
     /// Polls for some 50 us, about what a sleep and a wake-up cost, then sleeps. The other side
     /// pays a fence per publication, and a system call when somebody sleeps.

@@ -26,7 +26,7 @@ use crate::remote::{self, Medium};
 /// Opens the sending end of the channel at `address`, such as `shm://ticks?capacity=4MiB&wait=spin`,
 /// or `tcp://10.0.0.2:7000/ticks` between hosts. Either end may be opened first. Allocates and touches
 /// the file system or the network; the verbs of the result do not allocate, and call the kernel only to
-/// sleep, to wake, and to reach another host.
+/// sleep, to wake, to ask after the peer and leave the core to others while they wait, and to reach another host.
 ///
 /// # Errors
 /// [`Error`], whose text names the remedy.
