@@ -59,8 +59,8 @@ pub(crate) struct Options {
     /// Reset the TCP connection so many times during the stream, by a relay between the two processes
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=100_000))]
     cuts: u32,
-    /// Play a recorded feed, one `UNIX_SECONDS: JSON` a line, not this host's telemetry; it is
-    /// read into memory whole
+    /// Play a recorded feed, one `UNIX_SECONDS: JSON` a line, not this host's telemetry: a file, no
+    /// pipe, which is read into memory whole
     #[arg(long, value_name = "FILE")]
     feed: Option<PathBuf>,
     /// So many times the source's own pace, or `max`: as fast as the subscriber receives
@@ -106,8 +106,9 @@ impl Wait {
 /// Runs the demo. Succeeds only if everything that was sent arrived, once and unaltered, and all
 /// ended in order; leaves no channel behind either way.
 pub(crate) fn run(options: &Options) -> ExitCode {
-    let problems = match paths(options) {
-        Ok(paths) => play(options, &paths),
+    let feed = || options.feed.as_deref().map(feed::locate).transpose();
+    let problems = match paths(options).and_then(|paths| Ok((paths, feed()?))) {
+        Ok((paths, feed)) => play(options, &paths, feed.as_deref()),
         Err(problem) => vec![problem],
     };
     for problem in &problems {
@@ -144,7 +145,7 @@ fn paths(options: &Options) -> Result<Vec<Path>, String> {
 
 /// Plays over one path after the other and shows the reports. The reasons to fail; the first path that
 /// has one is the last.
-fn play(options: &Options, paths: &[Path]) -> Vec<String> {
+fn play(options: &Options, paths: &[Path], feed: Option<&path::Path>) -> Vec<String> {
     let (sender, events) = mpsc::channel();
     if let Err(problem) = hear_signals(sender.clone()) {
         return vec![problem];
@@ -163,7 +164,7 @@ fn play(options: &Options, paths: &[Path]) -> Vec<String> {
         let (wait, subscribers) = (options.wait.name(), options.subscribers);
         let channel = Channel::new(path, &options.capacity, wait, subscribers);
         show(format_args!("-- {}\n", path.name()));
-        let findings = supervise(plan(options, channel.clone()), &sender, &events);
+        let findings = supervise(plan(options, feed, channel.clone()), &sender, &events);
         let removed = channel.remove();
         let mut over = false;
         match findings {
@@ -205,16 +206,16 @@ fn show(text: std::fmt::Arguments<'_>) {
     let _ = out.write_fmt(text).and_then(|()| out.flush());
 }
 
-fn plan(options: &Options, channel: Channel) -> Plan {
+fn plan(options: &Options, feed: Option<&path::Path>, channel: Channel) -> Plan {
     let speed = options.speed.to_string();
     let seconds = options.seconds.as_secs_f64().to_string();
     let mut publisher: Vec<OsString> =
         ["demo-publish", "--speed", &speed, "--seconds", &seconds].map(OsString::from).into();
-    if let Some(feed) = &options.feed {
+    if let Some(feed) = feed {
         publisher.extend(["--feed".into(), feed.into()]);
     }
     // What a feed takes on the way is more than what its lines take in the file.
-    let bytes = options.feed.as_ref().and_then(|feed| fs::metadata(feed).ok()).map(|it| it.len());
+    let bytes = feed.and_then(|feed| fs::metadata(feed).ok()).map(|it| it.len());
     let cuts = Cuts { count: options.cuts, length: options.seconds, bytes };
     Plan {
         cuts: Some(cuts).filter(|cuts| cuts.count > 0 && channel.is_remote()),

@@ -340,6 +340,31 @@ fn a_malformed_feed_is_refused_with_its_line() {
 }
 
 #[test]
+fn a_feed_that_is_no_file_is_refused_and_one_by_another_name_is_read() {
+    let home = Home::new("stdin");
+    let path = home.file("feed.txt");
+    fs::write(&path, "1.0: {}\n").unwrap();
+    let arguments = ["demo", "--speed", "max", "--seconds", "60", "--feed", "/dev/stdin"];
+    // Open for as long as this runs, so that a demo that reads it never ends.
+    let (read, _write) = std::io::pipe().unwrap();
+    let mut piped = home.command(&arguments);
+    piped.stdin(read).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut demo = piped.spawn().unwrap();
+    let output = BufReader::new(demo.stdout.take().unwrap());
+    let piped = Running { demo, output, publisher: 0, subscriber: 0 };
+    wait_until("the demo refuses a pipe", || !is_alive(piped.demo.id()));
+    let (code, out, told) = piped.wait();
+    assert_eq!((code, out.as_str()), (Some(1), ""), "{told}");
+    assert!(told.contains("`cat /dev/stdin > feed.txt`") && told.lines().count() == 1, "{told}");
+
+    // What is standard input here is another one in the publisher.
+    let file = fs::File::open(&path).unwrap();
+    let output = home.command(&arguments).stdin(file).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    home.assert_no_channel();
+}
+
+#[test]
 fn options_that_make_no_sense_are_refused() {
     let home = Home::new("options");
     for (arguments, told) in [

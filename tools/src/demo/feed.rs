@@ -5,8 +5,9 @@
 //! said of itself, not messages: they are left out and counted. Blank lines are left out.
 
 use std::fs;
+use std::io;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::de::IgnoredAny;
 
@@ -21,6 +22,19 @@ pub(super) struct Feed {
     client_lines: usize,
 }
 
+/// Where a feed is, for the publishers to read it: each path has one of its own, whose standard input is
+/// the leash. So a pipe would be empty for the second of them, and `/dev/stdin` another one for all.
+pub(super) fn locate(path: &Path) -> Result<PathBuf, String> {
+    let shown = path.display();
+    if fs::metadata(path).map_err(|error| unreadable(path, &error))?.is_file() {
+        return fs::canonicalize(path).map_err(|error| unreadable(path, &error));
+    }
+    Err(format!(
+        "the feed {shown} is no regular file, and it is read anew for each path: save what comes from \
+         it, `cat {shown} > feed.txt`, and type `--feed feed.txt`"
+    ))
+}
+
 struct Line {
     recorded_ns: u64,
     json: Range<usize>,
@@ -30,9 +44,7 @@ impl Feed {
     /// Reads and checks the whole file. An error names the file, the line and what was found.
     pub(super) fn open(path: &Path) -> Result<Self, String> {
         let shown = path.display();
-        let bytes = fs::read(path).map_err(|error| {
-            format!("cannot read the feed {shown}: {error}: give --feed a recorded feed")
-        })?;
+        let bytes = fs::read(path).map_err(|error| unreadable(path, &error))?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let good = error.utf8_error().valid_up_to();
             let line = 1 + error.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count();
@@ -85,6 +97,10 @@ impl Source for Feed {
         let json = self.text.get(line.json.clone()).unwrap_or_default().to_string();
         Ok(Some(Body::Feed(FeedLine { recorded_ns: line.recorded_ns, json })))
     }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> String {
+    format!("cannot read the feed {}: {error}: give --feed a recorded feed", path.display())
 }
 
 /// The time of a line in nanoseconds, and where in it the JSON is.
