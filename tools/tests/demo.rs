@@ -315,14 +315,18 @@ fn a_feed_keeps_its_pace() {
     let (path, json) = (home.file("feed.txt"), home.file("report.json"));
     fs::write(&path, "100.0: {}\n101.5: {}\n103.0: {}\n").unwrap();
     let arguments = ["demo", "--speed", "2", "--seconds", "60", "--feed", path.to_str().unwrap()];
+    let start = Instant::now();
     let output = home.run(&[&arguments[..], &["--json", json.to_str().unwrap()]].concat());
+    let passed = start.elapsed();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    for report in all_reports_of(&json, &text(&output.stdout)) {
-        assert_all_there(&report);
+    let reports = all_reports_of(&json, &text(&output.stdout));
+    for report in &reports {
+        assert_all_there(report);
         assert_eq!(report["received"], 4);
-        // Three seconds of feed at twice its pace. A busy machine may take longer, never less.
-        assert!(report["streaming_seconds"].as_f64().unwrap() > 1.49, "{report:#}");
     }
+    // Three seconds of feed at twice its pace, for each. A busy machine may take longer, never less; the
+    // time between two messages alone is less where the first was late.
+    assert!(passed >= Duration::from_millis(1500) * reports.len() as u32, "{passed:?}");
 }
 
 #[test]
