@@ -107,6 +107,15 @@ impl Running {
         }
     }
 
+    /// Waits for another line that tells how many came.
+    fn wait_for_news(&mut self) {
+        let mut line = String::new();
+        while !line.contains("msg/s") {
+            line.clear();
+            assert!(self.output.read_line(&mut line).unwrap() > 0, "the demo ended");
+        }
+    }
+
     /// The exit status, what came on standard output since the start, and standard error.
     fn wait(mut self) -> (Option<i32>, String, String) {
         let (mut out, mut err) = (String::new(), String::new());
@@ -420,6 +429,31 @@ fn ctrl_c_ends_the_stream_in_order() {
         assert!(!is_alive(publisher) && !is_alive(subscriber));
         home.assert_no_channel();
     }
+}
+
+#[test]
+fn a_stalled_subscriber_is_in_the_report_though_few_messages_waited_for_it() {
+    const STALL: Duration = Duration::from_millis(500);
+    let home = Home::new("stall");
+    let json = home.file("report.json");
+    let arguments = ["demo", "--over", "shm", "--capacity", "4KiB", "--seconds", "600", "--json"];
+    let mut running = Running::start(&home, &[&arguments[..], &[json.to_str().unwrap()]].concat());
+    let (demo, subscriber) = (i64::from(running.demo.id()), i64::from(running.subscriber));
+    signal("STOP", &[subscriber]);
+    thread::sleep(STALL);
+    signal("CONT", &[subscriber]);
+    // One may have been on its way since before.
+    running.wait_for_news();
+    running.wait_for_news();
+    signal("INT", &[demo]);
+    let (code, out, err) = running.wait();
+    assert_eq!(code, Some(0), "{out}\n{err}");
+    let report = report_of(&json, "shm");
+    assert_all_there(&report);
+    // Half of it: the ring takes a little first, and who waits looks now and then.
+    let late = Duration::from_nanos(report["late_max_ns"].as_u64().unwrap());
+    assert!(late > STALL / 2, "{report:#}");
+    assert!(out.contains("  late "), "{out}");
 }
 
 #[test]

@@ -43,6 +43,8 @@ pub(super) struct Sent {
     pub(super) resumes: u64,
     /// Bytes that were sent again then.
     pub(super) resent_bytes: u64,
+    /// The longest that a message was unsent after it was due; `None` at full speed, where none is.
+    pub(super) late_max_ns: Option<u64>,
 }
 
 /// The subscriber's counters. Latencies, but for the first message's, leave that one out.

@@ -16,11 +16,11 @@ pub(super) enum Speed {
 
 impl Speed {
     /// When something is due that the source itself would give `offset_ns` after its start:
-    /// nanoseconds after the start of the stream. At full speed everything is due at once.
-    pub(super) fn due_ns(self, offset_ns: u64) -> u64 {
+    /// nanoseconds after the start of the stream. At full speed nothing has a time: `None`.
+    pub(super) fn due_ns(self, offset_ns: u64) -> Option<u64> {
         match self {
-            Self::Times(factor) => (offset_ns as f64 / factor) as u64,
-            Self::Max => 0,
+            Self::Times(factor) => Some((offset_ns as f64 / factor) as u64),
+            Self::Max => None,
         }
     }
 }
@@ -62,16 +62,16 @@ mod tests {
 
     #[test]
     fn time_is_divided_by_the_speed() {
-        assert_eq!(Speed::Times(1.0).due_ns(1_500_000_001), 1_500_000_001);
-        assert_eq!(Speed::Times(10.0).due_ns(10_000_000), 1_000_000);
-        assert_eq!(Speed::Times(0.5).due_ns(10_000_000), 20_000_000);
-        assert_eq!(Speed::Max.due_ns(u64::MAX), 0);
+        assert_eq!(Speed::Times(1.0).due_ns(1_500_000_001), Some(1_500_000_001));
+        assert_eq!(Speed::Times(10.0).due_ns(10_000_000), Some(1_000_000));
+        assert_eq!(Speed::Times(0.5).due_ns(10_000_000), Some(20_000_000));
+        assert_eq!(Speed::Max.due_ns(u64::MAX), None);
     }
 
     #[test]
     fn a_very_slow_speed_is_late_and_not_wrong() {
-        assert_eq!(Speed::Times(1e-300).due_ns(1), u64::MAX);
-        assert_eq!(Speed::Times(1e-300).due_ns(0), 0);
+        assert_eq!(Speed::Times(1e-300).due_ns(1), Some(u64::MAX));
+        assert_eq!(Speed::Times(1e-300).due_ns(0), Some(0));
     }
 
     #[test]

@@ -82,7 +82,16 @@ fn publish(options: &Options, leash: &Leash, line: &mut Line<Stdout>) -> Result<
     line.tell(&News::Playing { source: name.clone(), notes });
     let sender = ringway::sender::<Message>(&options.address).map_err(|error| error.to_string())?;
     let slice = if sender.net_stats().is_some() { REMOTE_SLICE } else { SLICE };
-    let mut stream = Stream { sender, slice, leash, line, next: 0, news_ns: 0, end_ns: u64::MAX };
+    let mut stream = Stream {
+        sender,
+        slice,
+        leash,
+        line,
+        next: 0,
+        news_ns: 0,
+        end_ns: u64::MAX,
+        late_max_ns: None,
+    };
     let played = stream.open(name).and_then(|()| {
         let start_ns = now_ns();
         let length_ns = u64::try_from(options.seconds.as_nanos()).unwrap_or(u64::MAX);
@@ -131,13 +140,14 @@ struct Stream<'a> {
     next: u64,
     news_ns: u64,
     end_ns: u64,
+    late_max_ns: Option<u64>,
 }
 
 impl Stream<'_> {
     /// Sends the first message and waits for its arrival, so that the subscriber's opening of the
     /// ring, which happens once, is in no other message's latency.
     fn open(&mut self, source: String) -> Result<(), Stop> {
-        self.send(Body::Begin(Begin { pid: std::process::id(), source }))?;
+        self.send(Body::Begin(Begin { pid: std::process::id(), source }), None)?;
         let end_ns = now_ns() + OPENING_MAX_NS;
         while self.sender.stats().received == 0 && now_ns() < end_ns {
             self.tend()?;
@@ -150,9 +160,10 @@ impl Stream<'_> {
 
     fn play(&mut self, source: &mut dyn Source, speed: Speed, start_ns: u64) -> Result<(), Stop> {
         while let Some(offset_ns) = source.due_ns() {
-            self.wait_until(start_ns.saturating_add(speed.due_ns(offset_ns)))?;
+            let due_ns = speed.due_ns(offset_ns).map(|after_ns| start_ns.saturating_add(after_ns));
+            self.wait_until(due_ns.unwrap_or(start_ns))?;
             let Some(body) = source.take()? else { break };
-            self.send(body)?;
+            self.send(body, due_ns)?;
         }
         Ok(())
     }
@@ -174,18 +185,28 @@ impl Stream<'_> {
     }
 
     /// Sends the next message; waits while the ring is full.
-    fn send(&mut self, body: Body) -> Result<(), Stop> {
+    fn send(&mut self, body: Body, due_ns: Option<u64>) -> Result<(), Stop> {
         let mut message = Message::new(self.next, body);
-        message.stamp(now_ns());
+        let sent_ns = now_ns();
+        message.stamp(sent_ns);
+        self.note_unsent(due_ns, sent_ns);
         // With room in the ring, which is nearly always, no time-out need be computed.
         let mut sent = self.sender.try_send(&message);
         while let Err(SendError::Full { .. } | SendError::Timeout { .. }) = sent {
+            self.note_unsent(due_ns, now_ns());
             self.look_around()?;
             sent = self.sender.send_timeout(&message, self.slice);
         }
         sent.map_err(|error| format!("cannot send message {}: {error}", self.next))?;
         self.next += 1;
         Ok(())
+    }
+
+    /// Remembers how late it is for a message that is not sent yet. While one waits for room, those
+    /// behind it get late; their latencies begin when it is their turn, and don't show it.
+    fn note_unsent(&mut self, due_ns: Option<u64>, now_ns: u64) {
+        let late_ns = due_ns.map(|due_ns| now_ns.saturating_sub(due_ns));
+        self.late_max_ns = self.late_max_ns.max(late_ns);
     }
 
     /// Tells the parent how far this is, now and then. The time; an error if it's time to stop.
@@ -221,6 +242,7 @@ impl Stream<'_> {
             full_waits: stats.full_waits,
             resumes: net.resumes,
             resent_bytes: net.resent_bytes,
+            late_max_ns: self.late_max_ns,
         }));
     }
 }

@@ -77,6 +77,9 @@ pub(super) struct Report {
     latency: Vec<Percentile>,
     /// The first message's, which may have waited for the ring to be opened.
     opening_ns: u64,
+    /// The longest that a message was unsent after the source's pace had it due, which is in no latency:
+    /// they begin when the publisher tries to send. `None` at full speed, where nothing is due.
+    late_max_ns: Option<u64>,
     depth_max_bytes: u64,
     full_waits: u64,
     /// How many times the connection was cut on purpose, if that was asked for.
@@ -145,6 +148,7 @@ impl Report {
             latency_messages,
             latency,
             opening_ns: received.opening_ns,
+            late_max_ns: sent.late_max_ns,
             depth_max_bytes: sent.depth_max_bytes,
             full_waits: sent.full_waits,
             cuts,
@@ -203,6 +207,13 @@ impl fmt::Display for Report {
                 "  first   {:>9}   not in the above: it may wait for the other end to be ready",
                 duration(self.opening_ns)
             )?;
+            if let Some(late_ns) = self.late_max_ns {
+                writeln!(
+                    out,
+                    "  late    {:>9}   not in the above: the longest that a message was due and not yet sent",
+                    duration(late_ns)
+                )?;
+            }
             writeln!(
                 out,
                 "throughput  {} messages/s, {} over {}",
@@ -281,6 +292,11 @@ impl fmt::Display for SideBySide<'_> {
             }
             writeln!(out)?;
         }
+        write!(out, "  {:<7}", "late")?;
+        for (_, report) in self.0 {
+            write!(out, " {:>18}", report.late_max_ns.map_or("-".into(), duration))?;
+        }
+        writeln!(out)?;
         write!(out, "{:<9}", "lost")?;
         for (_, report) in self.0 {
             write!(out, " {:>18}", report.lost.map_or("unknown".into(), count))?;
@@ -313,7 +329,7 @@ mod tests {
     fn good() -> Findings {
         Findings {
             source: Some("a test".into()),
-            sent: Sent { sent: 10_001, ..Sent::default() },
+            sent: Sent { sent: 10_001, late_max_ns: Some(40_000_000), ..Sent::default() },
             received: Received {
                 received: 10_001,
                 bytes: 2_000_000,
@@ -366,6 +382,7 @@ mod tests {
             "one-way latency of 10,000 messages",
             "p99.99",
             "250 µs",
+            "late      40.0 ms   not in the above",
             "5,000 messages/s, 1.00 MB/s over 2.00 s",
             "sent 10,001, received 10,001, lost 0, altered 0",
             "because the time was over",
@@ -429,7 +446,7 @@ mod tests {
     fn a_run_that_sent_nothing_has_a_text_too() {
         let findings = Findings {
             source: Some("a test".into()),
-            sent: Sent::default(),
+            sent: Sent { late_max_ns: Some(0), ..Sent::default() },
             received: Received::default(),
             latencies: Some(Vec::new()),
             others: Vec::new(),
@@ -463,6 +480,7 @@ mod tests {
     fn two_paths_stand_side_by_side() {
         let mut slow = good();
         slow.latencies = Some(vec![(24_000, 10_000)]);
+        slow.sent.late_max_ns = None;
         let reports = [("shared memory", good()), ("tcp", slow)]
             .map(|(name, findings)| (name, Report::new("test".into(), findings)));
         let text = SideBySide(&reports).to_string();
@@ -472,6 +490,7 @@ mod tests {
             .collect();
         assert_eq!(lines[0], ["shared memory", "tcp"]);
         assert_eq!(lines[1], ["p50", "100 ns", "24.0 µs"]);
+        assert_eq!(lines[7], ["late", "40.0 ms", "-"]);
         assert_eq!(lines.last().unwrap()[..], ["lost", "0", "0"]);
     }
 }
