@@ -53,9 +53,9 @@ pub(crate) struct Options {
     /// of its own; with several subscribers, shared memory alone
     #[arg(long, value_enum)]
     over: Option<Over>,
-    /// What moves the bytes over TCP
-    #[arg(long, value_enum, default_value_t = Backend::Both)]
-    backend: Backend,
+    /// What moves the bytes over TCP. By default io_uring, then epoll
+    #[arg(long, value_enum)]
+    backend: Option<Backend>,
     /// Reset the TCP connection so many times during the stream, by a relay between the two processes
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=100_000))]
     cuts: u32,
@@ -81,6 +81,12 @@ pub(crate) struct Options {
     /// Write the report to a file, too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+}
+
+impl Options {
+    fn backend(&self) -> Backend {
+        self.backend.unwrap_or(Backend::Both)
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -120,17 +126,27 @@ pub(crate) fn run(options: &Options) -> ExitCode {
 /// Which paths to play over.
 fn paths(options: &Options) -> Result<Vec<Path>, String> {
     let several = options.subscribers > 1;
-    let tcp = Path::between_hosts(options.backend);
+    let tcp = Path::between_hosts(options.backend());
     match options.over {
         Some(Over::Tcp | Over::Both) if several => {
             Err("between hosts a channel has one subscriber: leave out `--subscribers`, or type \
                  `--over shm`"
                 .into())
         }
+        Some(Over::Shm) if options.backend.is_some() => {
+            Err("shared memory needs nobody to move its bytes: leave out `--backend`, or type \
+                 `--over tcp`"
+                .into())
+        }
         Some(Over::Shm) if options.cuts > 0 => {
             Err("shared memory has no connection to cut: leave out `--cuts`, or type `--over tcp`"
                 .into())
         }
+        None if several && options.backend.is_some() => Err(
+            "between hosts a channel has one subscriber, and shared memory needs nobody to move \
+                 its bytes: leave out `--subscribers` or `--backend`"
+                .into(),
+        ),
         None if several && options.cuts > 0 => {
             Err("between hosts a channel has one subscriber, and in shared memory there is no \
                  connection to cut: leave out `--subscribers` or `--cuts`"
@@ -155,7 +171,7 @@ fn play(options: &Options, paths: &[Path], feed: Option<&path::Path>) -> Vec<Str
     let mut problems = Vec::new();
     for &path in paths {
         // Who asks for it alone is to hear of it as a failure.
-        if options.backend == Backend::Both
+        if options.backend() == Backend::Both
             && let Some(why) = path.lack()
         {
             show(format_args!("-- {}: skipped. {why}\n", path.name()));
