@@ -56,7 +56,8 @@ pub struct AddressOptions {
 
 /// What an option takes, and where it goes.
 enum Form {
-    Size(fn(&mut AddressOptions, u64)),
+    /// An example, and where it goes.
+    Size(&'static str, fn(&mut AddressOptions, u64)),
     /// What it is, an example, and where it goes.
     Count(&'static str, &'static str, fn(&mut AddressOptions, u64)),
     Word(&'static [Word]),
@@ -94,9 +95,9 @@ const SHM: &[(&str, Form)] = &[
     ),
     (
         "slots",
-        Form::Count("a number of messages", "100", |options, slots| options.slots = Some(slots)),
+        Form::Count("a number of messages", "4096", |options, slots| options.slots = Some(slots)),
     ),
-    ("slot", Form::Size(|options, bytes| options.slot = Some(bytes))),
+    ("slot", Form::Size("256", |options, bytes| options.slot = Some(bytes))),
     (
         "redeliver",
         Form::Word(&[
@@ -135,11 +136,11 @@ const TCP: &[(&str, Form)] = &[
     ),
     (
         "io_core",
-        Form::Count("the number of a core", "1", |options, core| options.io_core = Some(core)),
+        Form::Count("the number of a core", "0", |options, core| options.io_core = Some(core)),
     ),
     ("congestion", Form::Congestion(|options, name| options.congestion = Some(name))),
-    ("send_buffer", Form::Size(|options, bytes| options.send_buffer = Some(bytes))),
-    ("recv_buffer", Form::Size(|options, bytes| options.recv_buffer = Some(bytes))),
+    ("send_buffer", Form::Size("64KiB", |options, bytes| options.send_buffer = Some(bytes))),
+    ("recv_buffer", Form::Size("64KiB", |options, bytes| options.recv_buffer = Some(bytes))),
     HOLD_CPU_LATENCY,
     KIND,
     OVERFLOW,
@@ -147,7 +148,7 @@ const TCP: &[(&str, Form)] = &[
 ];
 
 const CAPACITY: (&str, Form) =
-    ("capacity", Form::Size(|options, bytes| options.capacity = Some(bytes)));
+    ("capacity", Form::Size("64KiB", |options, bytes| options.capacity = Some(bytes)));
 
 const WAIT: (&str, Form) = (
     "wait",
@@ -238,13 +239,14 @@ impl Form {
         options: &mut AddressOptions,
     ) -> Result<(), AddressProblem> {
         match self {
-            Self::Size(set) => match parse_size(value) {
+            Self::Size(_, set) => match parse_size(value) {
                 Ok(bytes) => set(options, bytes),
                 Err(error) => return Err(AddressProblem::BadSize { option, error }),
             },
             Self::Count(what, example, set) => match value.parse() {
-                Ok(count) => set(options, count),
-                Err(_) => {
+                // A sign would be read, too.
+                Ok(count) if !value.starts_with('+') => set(options, count),
+                _ => {
                     let found = value.to_owned();
                     return Err(AddressProblem::BadCount { option, what, example, found });
                 }
@@ -269,8 +271,7 @@ impl Form {
 
     fn example(&self) -> &'static str {
         match self {
-            Self::Size(_) => "64KiB",
-            Self::Count(_, example, _) => example,
+            Self::Size(example, _) | Self::Count(_, example, _) => example,
             Self::Congestion(_) => "cubic",
             Self::Word(words) => words.first().map_or("", |(word, _)| word),
         }
@@ -350,7 +351,7 @@ mod tests {
         let text = parse_options(Scheme::Tcp, "io_core=one").expect_err("refused").to_string();
         assert_eq!(
             text,
-            "io_core is the number of a core, and \"one\" is none: type io_core=1, say"
+            "io_core is the number of a core, and \"one\" is none: type io_core=0, say"
         );
         let text = parse_options(Scheme::Tcp, "align=16").expect_err("refused").to_string();
         assert_eq!(
@@ -414,6 +415,8 @@ mod tests {
     fn missing_value() {
         assert_eq!(text_of("capacity"), "the option capacity has no value: type capacity=64KiB");
         assert_eq!(text_of("wait"), "the option wait has no value: type wait=spin");
+        // Accepted where a channel is opened, too: a power of two.
+        assert_eq!(text_of("slots"), "the option slots has no value: type slots=4096");
     }
 
     #[test]
@@ -452,7 +455,7 @@ mod tests {
 
     #[test]
     fn bad_count() {
-        for value in ["", "many", "-1", "1.5", "99999999999999999999"] {
+        for value in ["", "many", "-1", "+5", "1.5", "99999999999999999999"] {
             let expected = format!(
                 "history is a number of messages, and {value:?} is none: type history=100, say"
             );

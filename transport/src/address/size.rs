@@ -22,7 +22,7 @@ pub(super) fn parse_size(text: &str) -> Result<u64, SizeError> {
     match UNITS.iter().find(|(name, _)| *name == unit) {
         Some((_, shift)) => number.checked_mul(1 << shift).ok_or_else(too_large),
         None if unit.is_empty() => Ok(number),
-        None => Err(wrong_unit(text, number, unit)),
+        None => Err(wrong_unit(text, number, unit, too_large())),
     }
 }
 
@@ -57,12 +57,13 @@ pub enum SizeError {
 }
 
 /// Guesses by the first letter: `k`, `kB`, `KB`, `kib` all mean `KiB`.
-fn wrong_unit(text: &str, number: u64, unit: &str) -> SizeError {
+fn wrong_unit(text: &str, number: u64, unit: &str, too_large: SizeError) -> SizeError {
     let meant = UNITS.iter().find(|(name, _)| {
         let short = [&name[..1], &format!("{}B", &name[..1]), name];
         short.iter().any(|form| form.eq_ignore_ascii_case(unit))
     });
     match meant {
+        Some((_, shift)) if number.checked_mul(1 << shift).is_none() => too_large,
         Some((name, _)) => {
             SizeError::Unit { unit: unit.to_owned(), remedy: format!("{number}{name}") }
         }
@@ -125,7 +126,9 @@ mod tests {
 
     #[test]
     fn overflow_is_refused_not_wrapped() {
-        for size in ["18446744073709551616", "16777216TiB", "99999999999999999999999KiB"] {
+        for size in
+            ["18446744073709551616", "16777216TiB", "16777216TB", "99999999999999999999999KiB"]
+        {
             let text = text_of(size);
             assert!(text.starts_with(&format!("{size:?} is more than 2^64 - 1 bytes")), "{text}");
         }
