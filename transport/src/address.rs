@@ -10,6 +10,7 @@ mod shown;
 mod size;
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 pub use error::{AddressError, AddressProblem};
@@ -21,6 +22,9 @@ use options::parse_options;
 
 /// The longest name of a channel, in bytes.
 const NAME_BYTES_MAX: usize = 128;
+
+/// The longest name of a host, in bytes: that of DNS.
+const HOST_BYTES_MAX: usize = 253;
 
 /// Where a channel is, and what was asked of it: `shm://NAME?key=value&...` on one host,
 /// `tcp://HOST:PORT/NAME?key=value&...` between two.
@@ -49,6 +53,9 @@ const NAME_BYTES_MAX: usize = 128;
 /// | `slot` | a size | mpmc: bytes of a slot, which a message takes |
 /// | `redeliver` | `again`, `drop` | mpmc: a message whose receiver dies goes to another, or is dropped |
 /// | `until` | `never`, `last` | mpmc, receivers: whether it ends when the last sender has left |
+///
+/// A host is a name of `A-Z a-z 0-9 . _ -`, or an address in digits; one of IPv6 stands in brackets, with its
+/// scope if it has one: `tcp://[fe80::1%eth0]:7000/ticks`.
 ///
 /// Both ends of a `tcp://` channel use one address. The end on whose host it is binds, the other one
 /// connects; if both are on that host, the first to come binds. `0.0.0.0`, `[::]` and port 0 always
@@ -141,7 +148,7 @@ impl fmt::Display for Address {
 /// A host and a port, as an address names them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Host {
-    /// A name, or an address in digits; that of IPv6 in brackets.
+    /// A name, or an address in digits; that of IPv6 in brackets, with its scope if it has one.
     pub host: String,
     /// The port.
     pub port: u16,
@@ -182,46 +189,68 @@ impl fmt::Display for Scheme {
 
 fn parse(text: &str) -> Result<Address, AddressProblem> {
     let Some((scheme, rest)) = text.split_once("://") else {
-        return Err(AddressProblem::NoScheme { legal: name_without_scheme(text) });
+        return Err(without_scheme(text));
     };
     let scheme = parse_scheme(scheme)?;
-    if let Some(at) = rest.find('%') {
-        return Err(AddressProblem::Percent { at: text.len() - rest.len() + at });
-    }
-    let (place, query) = match rest.split_once('?') {
-        Some((place, query)) => (place, Some(query)),
-        None => (rest, None),
-    };
-    let (host, name) = match scheme {
-        Scheme::Shm => (None, place),
+    let (host, rest) = match scheme {
+        Scheme::Shm => (None, rest),
         Scheme::Tcp => {
-            let (host, name) = parse_host(scheme, place)?;
-            (Some(host), name)
+            let (host, rest) = parse_host(scheme, rest)?;
+            (Some(host), rest)
         }
     };
-    check_name(scheme, name)?;
+    // All before the name, to begin a remedy with.
+    let (start, _) = text.split_at(text.len() - rest.len());
+    if let Some(at) = rest.find('%') {
+        return Err(AddressProblem::Percent { at: start.len() + at });
+    }
+    let (name, query) = match rest.split_once('?') {
+        Some((name, query)) => (name, Some(query)),
+        None => (rest, None),
+    };
+    check_name(start, name)?;
     let read = |query| parse_options(scheme, query);
     let (options, written) = query.map_or_else(|| Ok(Default::default()), read)?;
     Ok(Address { scheme, host, name: name.to_owned(), options, written })
 }
 
-/// Reads `HOST:PORT/NAME`, as far as the name.
-fn parse_host(scheme: Scheme, place: &str) -> Result<(Host, &str), AddressProblem> {
+/// Reads `HOST:PORT/`. What follows it is given back.
+fn parse_host(scheme: Scheme, rest: &str) -> Result<(Host, &str), AddressProblem> {
     let no_host = || AddressProblem::NoHost { scheme };
-    let (place, name) = place.split_once('/').ok_or_else(no_host)?;
-    let (host, port) = place.rsplit_once(':').ok_or_else(no_host)?;
-    let in_brackets = host.starts_with('[') && host.ends_with(']') && host.len() > 2;
-    let plain = |c: char| !matches!(c, ':' | '[' | ']') && !c.is_whitespace() && !c.is_control();
-    if !in_brackets && (host.is_empty() || !host.chars().all(plain)) {
+    let (before_options, _) = rest.split_once('?').unwrap_or((rest, ""));
+    let (place, _) = before_options.split_once('/').ok_or_else(no_host)?;
+    // A colon within brackets is none before a port.
+    let (host, port) =
+        place.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')).ok_or_else(no_host)?;
+    if host.is_empty() {
         return Err(no_host());
+    }
+    if !is_host(host) {
+        return Err(AddressProblem::BadHost { found: host.to_owned(), scheme });
     }
     // A sign would be read, too.
     match port.parse::<u16>() {
         // Without a sign or zeros in front: an address prints as it was typed.
         Ok(number) if number.to_string() == port => {
-            Ok((Host { host: host.to_owned(), port: number }, name))
+            Ok((Host { host: host.to_owned(), port: number }, &rest[place.len() + 1..]))
         }
         _ => Err(AddressProblem::BadPort { found: port.to_owned() }),
+    }
+}
+
+/// Whether it may be one, as far as text shows: a name or an IPv4 address, or in brackets one of IPv6.
+/// Nothing that is not to be printed as it is gets through.
+fn is_host(host: &str) -> bool {
+    let is_name = |text: &str| !text.is_empty() && text.chars().all(in_names);
+    let Some(inside) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) else {
+        return is_name(host) && host.len() <= HOST_BYTES_MAX;
+    };
+    match inside.split_once('%') {
+        // Of no host but a neighbour, behind the interface of that name or number.
+        Some((address, scope)) => {
+            address.parse::<Ipv6Addr>().is_ok() && is_name(scope) && scope.len() <= HOST_BYTES_MAX
+        }
+        None => inside.parse::<Ipv6Addr>().is_ok(),
     }
 }
 
@@ -237,17 +266,18 @@ fn parse_scheme(found: &str) -> Result<Scheme, AddressProblem> {
     })
 }
 
-fn check_name(scheme: Scheme, name: &str) -> Result<(), AddressProblem> {
+/// `start` is what the address has before the name.
+fn check_name(start: &str, name: &str) -> Result<(), AddressProblem> {
+    let remedy = || format!("{start}{}", legal_name(name));
     if name.is_empty() {
-        return Err(AddressProblem::NoName { scheme });
+        return Err(AddressProblem::NoName { remedy: remedy() });
     }
     if let Some((at, found)) = name.char_indices().find(|(_, c)| !in_names(*c)) {
-        let legal = legal_name(name);
-        return Err(AddressProblem::NameCharacter { found, at, scheme, legal });
+        return Err(AddressProblem::NameCharacter { found, at, remedy: remedy() });
     }
     if name.starts_with('.') {
-        let (found, legal) = (name.to_owned(), legal_name(name));
-        return Err(AddressProblem::NameDot { found, scheme, legal });
+        let found = name.to_owned();
+        return Err(AddressProblem::NameDot { found, remedy: remedy() });
     }
     if name.len() > NAME_BYTES_MAX {
         return Err(AddressProblem::NameTooLong { bytes: name.len() });
@@ -259,11 +289,24 @@ fn in_names(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
 }
 
-/// What `shm:ticks`, `/ticks` or `ticks?wait=spin` was likely meant to name.
-fn name_without_scheme(text: &str) -> String {
-    let (name, _) = text.split_once('?').unwrap_or((text, ""));
-    let named = Scheme::ALL.iter().find_map(|s| name.strip_prefix(s.name())?.strip_prefix(':'));
-    legal_name(named.unwrap_or(name))
+/// What `shm:ticks`, `/ticks`, `ticks?wait=spin` or `10.0.0.2:7000/ticks` was likely meant to be. Who names
+/// a host is never told to open a channel on this one: that would succeed, and wait for ever.
+fn without_scheme(text: &str) -> AddressProblem {
+    let (place, _) = text.split_once('?').unwrap_or((text, ""));
+    if let Some(name) = place.strip_prefix("shm:") {
+        return AddressProblem::NoScheme { remedy: format!("shm://{}", legal_name(name)) };
+    }
+    let remote = ["tcp:", "tcp/"].iter().find_map(|start| place.strip_prefix(start));
+    let at_host = remote.unwrap_or(place).trim_start_matches('/');
+    let (host, name) = at_host.split_once('/').unwrap_or((at_host, ""));
+    let remedy = format!("tcp://{host}/{}", legal_name(name));
+    if remedy.parse::<Address>().is_ok() {
+        return AddressProblem::NoScheme { remedy };
+    }
+    match remote {
+        Some(_) => AddressProblem::NoHost { scheme: Scheme::Tcp },
+        None => AddressProblem::NoScheme { remedy: format!("shm://{}", legal_name(place)) },
+    }
 }
 
 /// The nearest legal name to what was typed, for the last words of an error.
@@ -334,6 +377,18 @@ mod tests {
         ] {
             assert_eq!(problem_of(address), format!("it has no scheme: type shm://{legal}"));
         }
+        for (address, remedy) in [
+            ("10.0.0.2:7000/ticks", "tcp://10.0.0.2:7000/ticks"),
+            ("tcp:10.0.0.2:7000/ticks?wait=spin", "tcp://10.0.0.2:7000/ticks"),
+            ("tcp:/feed:7000/md/ticks", "tcp://feed:7000/md-ticks"),
+            ("tcp//[fe80::1%eth0]:7000", "tcp://[fe80::1%eth0]:7000/ticks"),
+            ("host:7000", "tcp://host:7000/ticks"),
+            ("host:port", "shm://host-port"),
+            ("shm:host:7000", "shm://host-7000"),
+        ] {
+            assert_eq!(problem_of(address), format!("it has no scheme: type {remedy}"));
+        }
+        assert!(problem_of("tcp:ticks").starts_with("it names no host and port: "));
     }
 
     #[test]
@@ -351,22 +406,58 @@ mod tests {
             ("tcp://10.0.0.2:7000/ticks", "10.0.0.2", 7000, "ticks"),
             ("tcp://[fd00::2]:0/md.ticks?wait=spin", "[fd00::2]", 0, "md.ticks"),
             ("tcp://feed.example:65535/t?side=bind", "feed.example", 65535, "t"),
+            ("tcp://[fe80::1%eth0.5]:7000/t", "[fe80::1%eth0.5]", 7000, "t"),
+            ("tcp://[::ffff:10.0.0.2]:7000/t", "[::ffff:10.0.0.2]", 7000, "t"),
         ] {
             let address: Address = text.parse().expect("legal");
             assert_eq!((address.scheme(), address.name()), (Scheme::Tcp, name));
             assert_eq!(address.host(), Some(&Host { host: host.to_owned(), port }));
             assert_eq!(address.to_string(), text);
         }
-        for text in
-            ["tcp://ticks", "tcp://host/ticks", "tcp://:7000/ticks", "tcp://a:b:1/t", "tcp://"]
-        {
+        for text in [
+            "tcp://ticks",
+            "tcp://host/ticks",
+            "tcp://:7000/ticks",
+            "tcp://",
+            "tcp://[fd00::2]/t",
+            "tcp://ticks?at=host:1/t",
+        ] {
             assert!(problem_of(text).starts_with("it names no host and port: "), "{text}");
+        }
+        let long = "h".repeat(HOST_BYTES_MAX + 1);
+        for host in [
+            "a:b",
+            "fd00::2",
+            "[]",
+            "[fd00::2",
+            "[host]",
+            "[a\u{1b}]",
+            "[10.0.0.2]",
+            "[fe80::1%]",
+            "[fe80::1%a b]",
+            "[%eth0]",
+            "fe80::1%eth0",
+            "my%2Fhost",
+            "a b",
+            "\u{202e}",
+            &long,
+        ] {
+            let expected = format!(
+                "{} is no host: type a name (1 to 253 of A-Z a-z 0-9 . _ -), an IPv4 address, or an IPv6 \
+                 address in brackets, tcp://[fd00::2]:7000/ticks, say",
+                shown::Shown(host)
+            );
+            let text = text_of(&format!("tcp://{host}:1/t"));
+            assert!(text.ends_with(&format!(": {expected}")), "{text}");
         }
         for port in ["", "x", "65536", "-1", "+1", "00", "07000", "70 00"] {
             let expected = format!("{port:?} is no port: type a number from 0 to 65535, 7000, say");
             assert_eq!(problem_of(&format!("tcp://host:{port}/ticks")), expected);
         }
-        assert!(problem_of("tcp://host:1/").starts_with("it names no channel"));
+        assert_eq!(
+            problem_of("tcp://host:1/"),
+            "it names no channel: type tcp://host:1/ticks, say, if your channel is called ticks"
+        );
         assert!(problem_of("tcp://host:1/a/b").starts_with("found '/' at byte 1 of the name"));
     }
 
@@ -435,6 +526,53 @@ mod tests {
         }
     }
 
+    /// Whole addresses, and options with their values.
+    #[test]
+    fn what_an_error_tells_to_type_is_accepted() {
+        for address in [
+            "",
+            "/dev/shm/ticks",
+            "10.0.0.2:7000/ticks",
+            "tcp:10.0.0.2:7000/../etc",
+            "tcp:ticks",
+            "shm://",
+            "shm://md/ticks",
+            "shm://..",
+            "tcp://",
+            "tcp://a b:1/t",
+            "tcp://host:1/",
+            "tcp://host:1/a/b",
+            "tcp://[fe80::1%eth0]:1/.a",
+            "shm://q?capacity",
+            "shm://q?align=32",
+            "shm://q?history=all",
+            "shm://q?kind=mpmc&slots",
+            "shm://q?kind=mpmc&slot",
+            "shm://q?slots=+64",
+            "tcp://host:1/t?io_core",
+            "tcp://host:1/t?wait=long",
+            "tcp://host:1/t?send_buffer",
+            "tcp://host:1/t?congestion=No",
+        ] {
+            let problem = problem_of(address);
+            let (_, remedy) = problem.split_once("type ").expect("a remedy");
+            let words = remedy.split([' ', ')']).map(|word| word.trim_end_matches(','));
+            let mut typed = 0;
+            for word in words.filter(|word| *word != "tcp://HOST:PORT/NAME") {
+                let text = match word {
+                    _ if word.contains("://") => word.to_owned(),
+                    _ if word.contains('=') => {
+                        format!("{}?{word}", address.split('?').next().expect("a name"))
+                    }
+                    _ => continue,
+                };
+                typed += 1;
+                assert!(text.parse::<Address>().is_ok(), "{address:?}: {problem}");
+            }
+            assert!(typed > 0, "{address:?}: {problem}");
+        }
+    }
+
     #[test]
     fn option_errors_carry_the_address() {
         let error = "shm://ticks?wait=fast".parse::<Address>().expect_err("refused");
@@ -466,7 +604,7 @@ mod tests {
 
         #[test]
         fn what_is_printed_between_hosts_is_read_again(
-            host in "([a-z][a-z0-9.-]{0,30}|10\\.0\\.0\\.[1-9]|\\[fd00::[1-9]\\])",
+            host in "([a-z][a-z0-9.-]{0,30}|10\\.0\\.0\\.[1-9]|\\[fd00::[1-9]\\]|\\[fe80::1%[a-z0-9._-]{1,15}\\])",
             port in any::<u16>(),
             name in "[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}",
             options in Just(vec![

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use super::shown::Shown;
 use super::size::SizeError;
-use super::{NAME_BYTES_MAX, Scheme};
+use super::{HOST_BYTES_MAX, NAME_BYTES_MAX, Scheme};
 
 /// An address that can't be used. Its text repeats the address, cut if it is long.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -37,12 +37,12 @@ impl AddressError {
 #[non_exhaustive]
 pub enum AddressProblem {
     /// There is no `://`.
-    #[error("it has no scheme: type shm://{legal}")]
+    #[error("it has no scheme: type {remedy}")]
     NoScheme {
-        /// A name that resembles what was typed.
-        legal: String,
+        /// An address that resembles what was typed.
+        remedy: String,
     },
-    /// Something else than `shm` stands before `://`.
+    /// Something else than `shm` or `tcp` stands before `://`.
     #[error("{} is no scheme{}: type one of {}", Shown(found), Guess(nearest), Prefixed("", valid))]
     UnknownScheme {
         /// What stood there.
@@ -61,45 +61,50 @@ pub enum AddressProblem {
         /// The scheme that was found.
         scheme: Scheme,
     },
+    /// What stands before the port is no host.
+    #[error(
+        "{} is no host: type a name (1 to {HOST_BYTES_MAX} of A-Z a-z 0-9 . _ -), an IPv4 address, or an IPv6 \
+         address in brackets, {scheme}://[fd00::2]:7000/ticks, say",
+        Shown(found)
+    )]
+    BadHost {
+        /// What stood there.
+        found: String,
+        /// The scheme that was found.
+        scheme: Scheme,
+    },
     /// What stands behind the host's colon is no port.
     #[error("{} is no port: type a number from 0 to 65535, 7000, say", Shown(found))]
     BadPort {
         /// What stood there.
         found: String,
     },
-    /// Nothing stands between `://` and the end or the options.
-    #[error("it names no channel: type {scheme}://ticks, say, if your channel is called ticks")]
+    /// No name stands before the end or the options.
+    #[error("it names no channel: type {remedy}, say, if your channel is called ticks")]
     NoName {
-        /// The scheme that was found.
-        scheme: Scheme,
+        /// An address with a name.
+        remedy: String,
     },
     /// A character that names don't have.
     #[error(
         "found {found:?} at byte {at} of the name, where only A-Z a-z 0-9 . _ - are allowed: type \
-         {scheme}://{legal}"
+         {remedy}"
     )]
     NameCharacter {
         /// The character.
         found: char,
         /// Where, in bytes from the start of the name.
         at: usize,
-        /// The scheme that was found.
-        scheme: Scheme,
-        /// A name that resembles what was typed.
-        legal: String,
+        /// An address whose name resembles what was typed.
+        remedy: String,
     },
     /// The name starts with a dot, as `..` does.
-    #[error(
-        "the name {} starts with a dot, which no name may: type {scheme}://{legal}",
-        Shown(found)
-    )]
+    #[error("the name {} starts with a dot, which no name may: type {remedy}", Shown(found))]
     NameDot {
         /// The name.
         found: String,
-        /// The scheme that was found.
-        scheme: Scheme,
-        /// A name that resembles what was typed.
-        legal: String,
+        /// An address whose name resembles it.
+        remedy: String,
     },
     /// The name is longer than 128 bytes.
     #[error("its name has {bytes} bytes, and {NAME_BYTES_MAX} are allowed: type a shorter name")]
@@ -107,7 +112,7 @@ pub enum AddressProblem {
         /// The length of the name in bytes.
         bytes: usize,
     },
-    /// A `%` somewhere after the scheme.
+    /// A `%` in the name or behind it.
     #[error(
         "found '%' at byte {at}, but percent-encoding is not supported: type the character itself \
          (a name takes A-Z a-z 0-9 . _ - and nothing else)"
