@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use ringway_net::{NetReceiver, NetSender};
-use ringway_shm::{Read, Stats};
+use ringway_shm::{Kind, Read, Stats};
 
 use crate::channel::{Patience, Publish};
 use crate::elsewhere;
@@ -61,13 +61,29 @@ pub(crate) fn receiving(medium: &Medium) -> Result<Receiving, Error> {
     })
 }
 
-/// The error for an option that was set for a channel between hosts, and that is not for these.
+/// The error for an option that was set for a channel between hosts, and that is not for these, or for
+/// those of another kind only.
 pub(crate) fn only_here(name: &str, option: &str) -> Error {
+    let of_kind = match option {
+        "overflow" => Some(Kind::Broadcast),
+        "until" => Some(Kind::Mpmc),
+        _ => None,
+    };
+    let (found, remedy) = match of_kind {
+        Some(kind) => (
+            format!("`{option}` is an option of `kind={kind}`, which was not asked for"),
+            format!("Add `kind={kind}`, or leave `{option}` out"),
+        ),
+        None => (
+            format!("`{option}` is set, which only channels in shared memory have"),
+            "Leave it out, or use `shm://`".to_owned(),
+        ),
+    };
     Error::Net(ringway_net::Error::new(
         ringway_net::ErrorKind::BadOption,
         format!("opening channel {name:?} between hosts"),
-        format!("`{option}` is set, which only channels in shared memory have"),
-        "Leave it out, or use `shm://`",
+        found,
+        remedy,
     ))
 }
 
@@ -186,5 +202,50 @@ impl ArrayRoom for NoArray {
 
     fn queue(self, _count: usize) -> Result<(), Self::Error> {
         match self {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::Builder;
+
+    #[test]
+    fn an_option_of_another_kind_is_told_with_the_kind() {
+        for (option, kind) in [("overflow=overwrite", "broadcast"), ("until=last", "mpmc")] {
+            for place in ["tcp://127.0.0.1:0/t", "shm://remote-kind"] {
+                let address = format!("{place}?{option}");
+                let error = crate::receiver::<[u8]>(&address).unwrap_err().to_string();
+                assert!(error.contains(&format!("Add `kind={kind}`")), "{error}");
+                assert!(!error.contains("only channels in shared memory"), "{error}");
+            }
+        }
+        let error = Builder::new("tcp://127.0.0.1:0/t?kind=mpmc")
+            .unwrap()
+            .slots(64)
+            .receiver::<[u8]>()
+            .unwrap_err();
+        assert!(error.to_string().contains("only channels in shared memory"), "{error}");
+    }
+
+    /// Down to the sockets: no other address of this host's has a scope for sure.
+    #[test]
+    fn an_address_with_a_scope_is_a_host() {
+        let interfaces = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+        let loopback = "00000000000000000000000000000001 01 ";
+        if !interfaces.lines().any(|line| line.starts_with(loopback)) {
+            println!("skipped: this host has no IPv6");
+            return;
+        }
+        let end = |side: &str| {
+            let end = Builder::new(&format!("tcp://[::1%1]:0/scope?side={side}")).unwrap();
+            end.directory(std::env::temp_dir()).linger(Duration::from_secs(30))
+        };
+        let mut rx = end("bind").receiver::<[u8]>().unwrap();
+        let port = rx.local_addr().unwrap().port();
+        let mut tx = end("connect").port(port).sender::<[u8]>().unwrap();
+        tx.send(b"hello").unwrap();
+        assert_eq!(rx.recv_timeout(Duration::from_secs(30)).as_deref(), Ok(&b"hello"[..]));
     }
 }
