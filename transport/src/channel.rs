@@ -579,8 +579,11 @@ impl Sender<[u8]> {
 /// let twin = rx.clone(); // there is no second consumer
 /// ```
 ///
-/// Dropping it closes; what was not received waits for the next receiver. As with a sender, a drop
-/// touches the file system.
+/// Dropping it closes. In shared memory what was not received waits for the next receiver, or is for the
+/// others with `kind=mpmc`; a broadcast's receiver leaves nothing. Between hosts it is lost, which the sender
+/// is told ([`SendError::Lost`]), unless a bound sender of `kind=mpmc` hands it on. As with a sender, a drop
+/// touches the file system, and between hosts waits, for at most [`crate::Builder::linger`], until the other
+/// host knows.
 #[derive(Debug)]
 pub struct Receiver<T: Message + ?Sized> {
     end: Receiving,

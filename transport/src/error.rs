@@ -157,9 +157,11 @@ pub enum SendError {
          of scratch memory; look at what the message holds"
     )]
     Encode,
-    /// The receiver closed while the ring was full. Told once; the next call waits for another.
+    /// The receiver closed, and nothing is lost. In shared memory a call that finds the ring full tells it,
+    /// between hosts any send or flush. Told once; the next call goes on, and waits for another receiver where
+    /// there is no room.
     #[error(
-        "the receiver has closed and the ring is full; the next call waits for another receiver"
+        "the receiver has closed; the next call goes on, and waits for another receiver where there is no room"
     )]
     Disconnected,
     /// The receiver died. Told once; the next call waits for its successor.
@@ -321,7 +323,7 @@ pub enum RecvError {
          that writes what its schema does not say, or that writes after sending"
     )]
     Invalid {
-        /// Its number, from 0, since the sender opened the channel.
+        /// Its number: see [`crate::Received::sequence`].
         sequence: u64,
     },
     /// The channel's memory makes no sense. It is given up; the next call waits for another sender.
@@ -347,7 +349,10 @@ pub enum RecvError {
         death: Death,
     },
     /// A sender is there, but its memory could not be opened.
-    #[error("the sender's memory could not be opened ({0:?}); opening a new receiver tells more")]
+    #[error(
+        "the sender's memory could not be opened ({0:?}); drop this handle and open the channel again, which \
+         tells more"
+    )]
     Open(ErrorKind),
     /// The sender of a broadcast that overwrites was faster by more than a ring: so many messages are
     /// gone. The next call goes on behind them. In shared memory they are the oldest that were not read;

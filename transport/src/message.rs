@@ -279,7 +279,8 @@ impl Claim<'_> {
     /// Publishes the message, with everything queued before it.
     ///
     /// # Errors
-    /// [`SendError::Forked`]: the room is the parent's.
+    /// [`SendError::Forked`]: the room is the parent's; [`SendError::Corrupt`]. Between hosts with `io=thread`
+    /// also how the session ended since the claim, as a send tells it: the message is not sent then.
     #[inline(always)]
     pub fn commit(self) -> Result<(), SendError> {
         self.0.finish_whole(Publish::Now)
@@ -353,7 +354,10 @@ impl<'a, T: Message + ?Sized> Received<'a, T> {
         self.guard.redelivered()
     }
 
-    /// Number of the message, from 0, since its sender opened the channel.
+    /// Number of the message, from 0. In shared memory: since its sender opened the channel, or, with
+    /// `kind=mpmc`, its place in the queue, of which not every one is taken. Between hosts: in the session
+    /// that it came in. Another sender has numbers of its own, a later session begins anew, and that of a
+    /// broadcast or a work queue counts what is for this receiver.
     #[inline]
     pub fn sequence(&self) -> u64 {
         self.guard.sequence()
@@ -398,7 +402,7 @@ impl<T: Message + ?Sized> Borrowed<'_, T> {
         self.redelivered
     }
 
-    /// Number of the message, from 0, since its sender opened the channel.
+    /// Number of the message: see [`Received::sequence`].
     pub fn sequence(&self) -> u64 {
         self.sequence
     }
