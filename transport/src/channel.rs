@@ -189,7 +189,9 @@ impl<T: Message + ?Sized> Sender<T> {
     /// make room.
     ///
     /// # Errors
-    /// [`SendError::PeerDied`] within 100 ms of the death of a receiver that it waits for.
+    /// [`SendError::PeerDied`] within 100 ms of the death of a receiver that it waits for, on one host. Between
+    /// hosts a receiver may come back when its connection broke: [`SendError::Lost`], or
+    /// [`SendError::PeerDied`] where nothing was, after 30 s, or after 1 s when another one is there.
     #[inline(always)]
     pub fn send(&mut self, message: &T) -> Result<(), SendError> {
         self.put(message, Patience::Forever, Publish::Now)
@@ -615,7 +617,8 @@ impl<T: Message + ?Sized> Receiver<T> {
     ///
     /// # Errors
     /// [`RecvError::Disconnected`] and [`RecvError::PeerDied`] tell once how a sender ended, after
-    /// its last message; a death within 100 ms.
+    /// its last message; on one host a death within 100 ms. Between hosts after the last message that came: a
+    /// sender may come back for 30 s after its connection broke, or for 1 s when another one is there.
     #[inline(always)]
     pub fn recv(&mut self) -> Result<Received<'_, T>, RecvError> {
         Received::new(self.receive(Patience::Forever)?)

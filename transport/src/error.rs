@@ -164,11 +164,14 @@ pub enum SendError {
         "the receiver has closed; the next call goes on, and waits for another receiver where there is no room"
     )]
     Disconnected,
-    /// The receiver died. Told once; the next call waits for its successor.
-    #[error("the receiver ({peer}) died; its successor gets what it left, the next call goes on")]
+    /// The receiver died, or, between hosts, is taken for gone, and had released everything. Told once; the
+    /// next call waits for its successor.
+    #[error("the receiver ({peer}) {}", Heir(.death))]
     PeerDied {
         /// Who died.
         peer: Peer,
+        /// Between hosts: why it is taken for gone. `None`, on one host: its process has ended.
+        death: Option<Death>,
     },
     /// The receiver is gone, and messages that it had not released are gone with it: between hosts,
     /// they are kept only for the session that they were sent in. Told once; the next call waits for
@@ -244,6 +247,22 @@ impl fmt::Display for Gone<'_> {
     }
 }
 
+struct Heir<'a>(&'a Option<Death>);
+
+impl fmt::Display for Heir<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(death) => {
+                write!(
+                    f,
+                    "is gone, {death}; nothing is lost, the next call waits for another receiver"
+                )
+            }
+            None => f.write_str("died; its successor gets what it left, the next call goes on"),
+        }
+    }
+}
+
 impl From<ringway_net::SendError> for SendError {
     #[cold]
     #[inline(never)]
@@ -255,7 +274,9 @@ impl From<ringway_net::SendError> for SendError {
             Net::TooLarge { len, max } => Self::TooLarge { len, max },
             Net::Disconnected { lost: 0 } => Self::Disconnected,
             Net::Disconnected { lost } => Self::Lost { lost, death: None },
-            Net::PeerDied { peer, lost: 0, .. } => Self::PeerDied { peer: peer.into() },
+            Net::PeerDied { peer, death, lost: 0 } => {
+                Self::PeerDied { peer: peer.into(), death: Some(death) }
+            }
             Net::PeerDied { death, lost, .. } => Self::Lost { lost, death: Some(death) },
             Net::Refused { death, lost } => Self::Refused { death, lost },
             Net::Forked => Self::Forked,
@@ -275,7 +296,7 @@ impl From<ringway_shm::SendError> for SendError {
             Shm::Timeout { peer, lag } => Self::Timeout { peer: peer.map(Into::into), lag },
             Shm::TooLarge { len, max } => Self::TooLarge { len, max },
             Shm::Disconnected => Self::Disconnected,
-            Shm::PeerDied { peer } => Self::PeerDied { peer: peer.into() },
+            Shm::PeerDied { peer } => Self::PeerDied { peer: peer.into(), death: None },
             Shm::Corrupt(fault) if fault.is_passed_over() => {
                 Self::PassedOver { what: fault.as_str() }
             }
@@ -310,12 +331,15 @@ pub enum RecvError {
     /// for another sender.
     #[error("the sender has closed; everything it sent was received")]
     Disconnected,
-    /// The sender died, and everything it committed has been received. Told once; the next call
-    /// waits for its successor.
-    #[error("the sender ({peer}) died; everything it committed was received")]
+    /// The sender died, and everything it committed has been received. Between hosts it is taken for gone,
+    /// dead or not, and what had come of its messages has been received: what it committed beyond that is
+    /// lost. Told once; the next call waits for its successor.
+    #[error("the sender ({peer}) {}", Left(.death))]
     PeerDied {
         /// Who died.
         peer: Peer,
+        /// Between hosts: why it is taken for gone. `None`, on one host: its process has ended.
+        death: Option<Death>,
     },
     /// A message's bytes are no valid value of its type. It is passed over.
     #[error(
@@ -378,6 +402,20 @@ pub enum RecvError {
     Other,
 }
 
+struct Left<'a>(&'a Option<Death>);
+
+impl fmt::Display for Left<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(death) => write!(
+                f,
+                "is gone, {death}; what had come of its messages was received, and others may be lost"
+            ),
+            None => f.write_str("died; everything it committed was received"),
+        }
+    }
+}
+
 impl From<ringway_net::RecvError> for RecvError {
     #[cold]
     #[inline(never)]
@@ -387,7 +425,9 @@ impl From<ringway_net::RecvError> for RecvError {
             Net::Empty => Self::Empty,
             Net::Timeout => Self::Timeout,
             Net::Disconnected => Self::Disconnected,
-            Net::PeerDied { peer, .. } => Self::PeerDied { peer: peer.into() },
+            Net::PeerDied { peer, death } => {
+                Self::PeerDied { peer: peer.into(), death: Some(death) }
+            }
             Net::Refused { death } => Self::Refused { death },
             Net::Lagged { missed } => Self::Lagged { missed },
             Net::Forked => Self::Forked,
@@ -406,7 +446,7 @@ impl From<ringway_shm::RecvError> for RecvError {
             Shm::Empty => Self::Empty,
             Shm::Timeout => Self::Timeout,
             Shm::Disconnected => Self::Disconnected,
-            Shm::PeerDied { peer } => Self::PeerDied { peer: peer.into() },
+            Shm::PeerDied { peer } => Self::PeerDied { peer: peer.into(), death: None },
             Shm::Corrupt(fault) if fault.is_passed_over() => {
                 Self::PassedOver { what: fault.as_str() }
             }
@@ -421,9 +461,29 @@ impl From<ringway_shm::RecvError> for RecvError {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use ringway_shm::Fault;
 
     use super::*;
+
+    #[test]
+    fn who_is_taken_for_gone_is_not_called_dead_nor_its_messages_received() {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 7000));
+        let peer = ringway_net::Peer { address, session: [1; 16] };
+        for death in [Death::ResumeDeadline, Death::Replaced] {
+            let recv = RecvError::from(ringway_net::RecvError::PeerDied { peer, death });
+            let gone = RecvError::PeerDied { peer: peer.into(), death: Some(death) };
+            assert_eq!(recv, gone);
+            let send = SendError::from(ringway_net::SendError::PeerDied { peer, death, lost: 0 });
+            let gone = SendError::PeerDied { peer: peer.into(), death: Some(death) };
+            assert_eq!(send, gone);
+            for text in [recv.to_string(), send.to_string()] {
+                assert!(text.contains(&death.to_string()) && !text.contains("died"), "{text}");
+            }
+            assert!(recv.to_string().contains("may be lost"), "{recv}");
+        }
+    }
 
     #[test]
     fn texts_say_what_is_to_be_done_about_each_kind_of_channel() {
