@@ -47,6 +47,6 @@ pub use error::{Error, ErrorKind};
 pub use gauge::{Gauge, Shown};
 pub use options::{Backend, Io, Kind, Options, Overflow, Reins, Side, Wait};
 pub use receiver::{Batch, BatchMessage, NetReceiver, Received, RecvError};
-pub use sender::{Claim, CloseError, NetSender, SendError};
+pub use sender::{Claim, CloseError, NetSender, NotClosed, SendError};
 pub use socket::{Congestion, Facts, Tuning};
 pub use stats::Stats;

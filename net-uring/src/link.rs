@@ -33,7 +33,7 @@ use crate::thread::Threaded;
 
 pub use inline::Inline;
 
-/// How a session ended, told once.
+/// How a session ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Ending {
     /// How. `None`: the peer went without its last words, having said that it closes.
@@ -42,6 +42,12 @@ pub struct Ending {
     pub established: bool,
     /// With whom.
     pub peer: Option<Peer>,
+}
+
+impl Ending {
+    /// Of an end with many others on the other side: all of them have left.
+    pub(crate) const ALL_LEFT: Self =
+        Self { end: Some(End::Closed), established: true, peer: None };
 }
 
 /// Where the next message is to be written.
@@ -117,8 +123,8 @@ pub trait Link {
     fn stats(&self) -> Stats;
     /// Where the end leaves what it counts itself, if that is shown to anybody.
     fn tally(&self) -> Option<Arc<Tally>>;
-    /// Closes in good order, for at most `timeout`. Whether the peer confirmed.
-    fn close(&mut self, timeout: Duration) -> bool;
+    /// Closes in good order, for at most `timeout`. How the session ended, now or before; `None`: it has not.
+    fn close(&mut self, timeout: Duration) -> Option<Ending>;
     /// As [`Self::close`], but is content when the peer's host has everything.
     fn leave(&mut self, linger: Duration);
 }
@@ -253,7 +259,7 @@ macro_rules! open {
                 of!($link, self, link => link.tally())
             }
 
-            fn close(&mut self, timeout: Duration) -> bool {
+            fn close(&mut self, timeout: Duration) -> Option<Ending> {
                 of!($link, self, link => link.close(timeout))
             }
 

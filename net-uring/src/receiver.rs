@@ -263,7 +263,7 @@ impl<L: Incoming> NetReceiver<L> {
             return false;
         }
         self.linger = Duration::ZERO;
-        self.link.close(timeout)
+        self.link.close(timeout).is_some()
     }
 
     /// The frame that is next, if it is there. Its header was checked when it came in.

@@ -139,15 +139,70 @@ impl fmt::Display for Lost<'_> {
     }
 }
 
-/// What a close could not wait for.
+/// A close that was not confirmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the receiver did not confirm {} messages ({} bytes) in time; it may have some of them",
-    .unacknowledged.messages, .unacknowledged.bytes
-)]
+#[error("{}{why}", Unconfirmed(.messages, .bytes))]
+#[non_exhaustive]
 pub struct CloseError {
-    /// What was not acknowledged.
-    pub unacknowledged: Unacknowledged,
+    /// Messages that the receiving application had not released.
+    pub messages: u64,
+    /// Bytes of them, as serialised.
+    pub bytes: u64,
+    /// Why they were not waited for any longer.
+    pub why: NotClosed,
+}
+
+/// Why a close was not confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotClosed {
+    /// The time was over.
+    #[error(
+        "the receiver did not answer in time, and gets no more than it has; close with more time, or look at \
+         what the receiver does"
+    )]
+    Timeout,
+    /// The receiver closed.
+    #[error(
+        "the receiver has closed; open the channel again, and send to the next one what it must have"
+    )]
+    Disconnected,
+    /// The receiver is gone for good.
+    #[error(
+        "the receiver is gone, {death}; open the channel again, and send to the next one what it must have"
+    )]
+    PeerDied {
+        /// Why it is taken for gone.
+        death: Death,
+    },
+    /// A receiver is there, and the two ends do not fit together.
+    #[error("no session came about, {death}; make both ends fit")]
+    Refused {
+        /// Why.
+        death: Death,
+    },
+    /// This process is a fork of the one that opened the handle.
+    #[error("this handle was opened before fork(), and is the parent's to close")]
+    Forked,
+    /// The thread of `io=thread` has ended by a panic, which is a defect of this library.
+    #[error(
+        "the thread that moves this end's bytes has panicked, as standard error tells; open the channel \
+         again, and report it"
+    )]
+    Broken,
+}
+
+struct Unconfirmed<'a>(&'a u64, &'a u64);
+
+impl fmt::Display for Unconfirmed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0, self.1) {
+            (0, _) => Ok(()),
+            (messages, bytes) => {
+                write!(f, "{messages} messages ({bytes} bytes) were not confirmed: ")
+            }
+        }
+    }
 }
 
 impl NetSender {
@@ -325,20 +380,26 @@ impl<L: Outgoing> NetSender<L> {
     /// Sends everything and waits until the receiving application has released it all.
     ///
     /// # Errors
-    /// [`CloseError`] tells what was not acknowledged by then.
+    /// [`CloseError`] tells what was not acknowledged by then, and why.
     pub fn close(mut self, timeout: Duration) -> Result<(), CloseError> {
         if self.birth.is_foreign() {
-            return Err(CloseError { unacknowledged: Unacknowledged::default() });
+            return Err(CloseError { messages: 0, bytes: 0, why: NotClosed::Forked });
         }
         self.link.publish(self.tail);
-        let ended = self.link.close(timeout);
+        let ending = self.link.close(timeout);
         self.linger = Duration::ZERO;
-        let unacknowledged = self.unacknowledged();
-        if ended && unacknowledged.messages == 0 {
-            Ok(())
-        } else {
-            Err(CloseError { unacknowledged })
-        }
+        let Unacknowledged { messages, bytes } = self.unacknowledged();
+        let why = match ending {
+            Some(_) if messages == 0 => return Ok(()),
+            Some(Ending { end: Some(End::Died(death)), established: true, .. }) => {
+                NotClosed::PeerDied { death }
+            }
+            Some(Ending { end: Some(End::Died(death)), .. }) => NotClosed::Refused { death },
+            Some(_) => NotClosed::Disconnected,
+            None if self.link.is_broken() => NotClosed::Broken,
+            None => NotClosed::Timeout,
+        };
+        Err(CloseError { messages, bytes, why })
     }
 
     /// Before a claim.

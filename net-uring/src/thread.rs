@@ -328,7 +328,7 @@ mod tests {
     use crate::mirror::Span;
     use crate::options::{Options, Wait};
     use crate::receiver::{NetReceiver, RecvError};
-    use crate::sender::{NetSender, SendError};
+    use crate::sender::{NetSender, NotClosed, SendError};
     use crate::session::{Format, Receiving, Sending};
 
     /// Never has a socket, and panics when its thread would sleep.
@@ -381,7 +381,7 @@ mod tests {
         };
         assert_eq!((told, tx.flush()), (SendError::Broken, Err(SendError::Broken)));
         assert!(tx.stats().messages > 0);
-        assert!(tx.close(Duration::ZERO).is_err());
+        assert_eq!(tx.close(Duration::ZERO).unwrap_err().why, NotClosed::Broken);
         let link = testing::end::<Receiving, _>(&options, Defect).expect("an end");
         let link = Threaded::start(link, &options).expect("a thread");
         let mut rx = NetReceiver::with(link, &options);

@@ -17,8 +17,8 @@ mod own {
     use std::time::{Duration, Instant};
 
     use ringway_net::{
-        Backend, ErrorKind, Io, NetReceiver, NetSender, Options, RecvError, Reins, SendError, Side,
-        Wait,
+        Backend, ErrorKind, Io, NetReceiver, NetSender, NotClosed, Options, RecvError, Reins,
+        SendError, Side, Wait,
     };
 
     use super::suite::support::{
@@ -197,7 +197,7 @@ mod own {
         }
         let (start, allowed) = (Instant::now(), Duration::from_millis(100));
         let error = tx.close(allowed).unwrap_err();
-        assert_eq!(error.unacknowledged.messages, 10);
+        assert_eq!((error.messages, error.why), (10, NotClosed::Timeout));
         assert!(start.elapsed() >= allowed);
         drop(rx);
     }

@@ -283,10 +283,10 @@ impl<T: Message + ?Sized> Sender<T> {
     /// receiver already, whether this process lives or not, and nothing is waited for.
     ///
     /// # Errors
-    /// [`CloseError`] tells how much was not released by then.
+    /// [`CloseError`] tells how much was not released by then, and why.
     pub fn close(self, timeout: Duration) -> Result<(), CloseError> {
         match self.end {
-            Sending::Elsewhere(elsewhere::Sending::Remote(end)) => Ok(end.close(timeout)?),
+            Sending::Elsewhere(elsewhere::Sending::Remote(end)) => end.close(timeout),
             // Dropping it publishes what was queued.
             _ => Ok(()),
         }

@@ -10,6 +10,7 @@ use ringway_net::session::Death;
 use crate::address::AddressError;
 use crate::cpu_latency::CpuLatencyError;
 
+pub use ringway_net::{CloseError, NotClosed};
 pub use ringway_shm::{ErrorKind, Lag};
 
 /// Why a channel could not be opened. The text tells what was tried, what was found, and what to
@@ -96,26 +97,6 @@ impl fmt::Display for Peer {
 impl From<ringway_shm::Peer> for Peer {
     fn from(peer: ringway_shm::Peer) -> Self {
         Self::Process { pid: peer.pid }
-    }
-}
-
-/// What a close could not wait for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the receiver did not confirm {messages} messages ({bytes} bytes) in time; it may have some of \
-     them, and gets no more: close with more time, or look at what the receiver does"
-)]
-pub struct CloseError {
-    /// Messages that the receiving application had not released.
-    pub messages: u64,
-    /// Bytes of them, as serialised.
-    pub bytes: u64,
-}
-
-impl From<ringway_net::CloseError> for CloseError {
-    fn from(error: ringway_net::CloseError) -> Self {
-        let ringway_net::CloseError { unacknowledged, .. } = error;
-        Self { messages: unacknowledged.messages, bytes: unacknowledged.bytes }
     }
 }
 

@@ -93,7 +93,9 @@ pub mod watch;
 pub use address::{Address, AddressError, AddressOptions, AddressProblem, Host, Scheme, SizeError};
 pub use channel::{Receiver, Sender, Sent, receiver, remove, sender};
 pub use describe::{Describe, Schema, SchemaWriter, VariantWriter};
-pub use error::{BatchError, CloseError, Error, ErrorKind, Lag, Peer, RecvError, SendError};
+pub use error::{
+    BatchError, CloseError, Error, ErrorKind, Lag, NotClosed, Peer, RecvError, SendError,
+};
 pub use message::{Batch, Borrowed, Claim, Message, Received};
 pub use options::Builder;
 pub use peers::{PeerEvent, Peers};

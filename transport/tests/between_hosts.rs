@@ -10,7 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Book, Home, Tick, lack};
-use ringway::{Backend, Builder, Death, ErrorKind, Receiver, RecvError, SendError, Sender, Side};
+use ringway::{
+    Backend, Builder, Death, ErrorKind, NotClosed, Receiver, RecvError, SendError, Sender, Side,
+};
 
 const LONG: Duration = Duration::from_secs(30);
 const MOMENT: Duration = Duration::from_millis(1);
@@ -245,8 +247,24 @@ fn a_close_tells_what_the_receiver_never_released() {
     // The other end is open, and nobody calls it.
     let error = tx.close(Duration::from_millis(20)).unwrap_err();
     assert_eq!(error.messages, 10);
-    assert!(error.to_string().contains("did not confirm 10 messages"), "{error}");
+    assert!(error.to_string().contains("10 messages (160 bytes) were not confirmed"), "{error}");
     drop(rx);
+}
+
+#[test]
+fn a_close_tells_that_the_ends_do_not_fit() {
+    let (mut rx, channel) = bound();
+    let mut tx = channel.sender::<Book>().unwrap();
+    tx.send(&Book::number(3)).unwrap();
+    let closing = thread::spawn(move || tx.close(LONG));
+    let start = Instant::now();
+    while !closing.is_finished() {
+        assert!(start.elapsed() < LONG);
+        assert!(matches!(rx.recv_timeout(MOMENT).err(), Some(RecvError::Timeout)));
+    }
+    let error = closing.join().unwrap().unwrap_err();
+    assert!(matches!(error.why, NotClosed::Refused { death: Death::Refused(_) }), "{error}");
+    assert_eq!(error.messages, 1);
 }
 
 #[test]

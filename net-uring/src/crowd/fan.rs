@@ -15,7 +15,7 @@ use crate::link::inline::is_complete;
 use crate::link::{Desk, Ending, Incoming, Link};
 use crate::mirror::Ring;
 use crate::options::Options;
-use crate::session::{End, Headers, MIN_CAPACITY, Receiving};
+use crate::session::{Headers, MIN_CAPACITY, Receiving};
 
 /// Bytes of a turn: a sender that is alone loses nothing by such turns, and of a thousand that flood each
 /// waits for some 60 MB, which is 10 ms.
@@ -145,8 +145,8 @@ impl Link for Fan {
         Some(member.peer)
     }
 
-    fn close(&mut self, timeout: Duration) -> bool {
-        self.crowd.close(timeout)
+    fn close(&mut self, timeout: Duration) -> Option<Ending> {
+        self.crowd.close(timeout).then_some(Ending::ALL_LEFT)
     }
 
     fn leave(&mut self, linger: Duration) {
@@ -194,7 +194,7 @@ impl Incoming for Fan {
     fn acknowledge_end(&mut self, desk: &mut Desk) -> Ending {
         self.joins_told = self.crowd.joins();
         *desk = Desk::new(self.empty.view());
-        Ending { end: Some(End::Closed), established: true, peer: None }
+        Ending::ALL_LEFT
     }
 }
 

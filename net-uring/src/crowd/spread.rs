@@ -373,7 +373,7 @@ impl Link for Spread {
         slowest.map(|(_, member)| member.peer)
     }
 
-    fn close(&mut self, timeout: Duration) -> bool {
+    fn close(&mut self, timeout: Duration) -> Option<Ending> {
         let queue = self.policy == Policy::Queue;
         // What a receiver leaves behind while all are closing could be handed to nobody.
         let is_ready = move |spread: &mut Self| {
@@ -384,7 +384,16 @@ impl Link for Spread {
                         session.acknowledged() < session.tail()
                     }))
         };
-        self.finish(timeout, is_ready, Crowd::close)
+        let ended = self.finish(timeout, is_ready, Crowd::close);
+        // Who was lost tells more of what was not released than who left.
+        let lost = self.crowd.members().find_map(|(_, member)| {
+            let end = member.connection.session.end();
+            let peer = Some(member.peer);
+            let is_lost = matches!(end, Some(End::Died(_)));
+            is_lost.then_some(Ending { end, established: true, peer })
+        });
+        // Nobody may have come for what is still here.
+        (ended && self.is_handed_on()).then(|| lost.unwrap_or(Ending::ALL_LEFT))
     }
 
     fn leave(&mut self, linger: Duration) {
@@ -432,7 +441,7 @@ impl Outgoing for Spread {
     }
 
     fn start_over(&mut self, _tail: u64) -> Ending {
-        Ending { end: Some(End::Closed), established: true, peer: None }
+        Ending::ALL_LEFT
     }
 
     /// Of a queue, what nobody has released; of a broadcast, what the slowest has not.

@@ -94,8 +94,8 @@ impl<H: Inbox, B: Backend> Link for Inline<H, B> {
         self.connection.tally()
     }
 
-    fn close(&mut self, timeout: Duration) -> bool {
-        self.connection.close(timeout)
+    fn close(&mut self, timeout: Duration) -> Option<Ending> {
+        self.connection.close(timeout).then(|| self.ending())
     }
 
     fn leave(&mut self, linger: Duration) {

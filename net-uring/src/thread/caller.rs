@@ -122,7 +122,8 @@ impl<H: Inbox, B: Backend> Link for Threaded<H, B> {
     }
 
     fn is_broken(&self) -> bool {
-        self.line().outcome() == Outcome::Broken
+        let told = |shared: &Arc<Shared<H, B>>| shared.line.outcome() == Outcome::Broken;
+        self.failed || self.shared.as_ref().is_some_and(told)
     }
 
     fn peer(&self) -> Option<Peer> {
@@ -151,9 +152,9 @@ impl<H: Inbox, B: Backend> Link for Threaded<H, B> {
         self.tally.clone()
     }
 
-    fn close(&mut self, timeout: Duration) -> bool {
+    fn close(&mut self, timeout: Duration) -> Option<Ending> {
         self.join();
-        self.rest.as_mut().is_some_and(|link| !self.failed && link.close(timeout))
+        self.rest.as_mut().filter(|_| !self.failed)?.close(timeout)
     }
 
     fn leave(&mut self, linger: Duration) {

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use ringway_net::{NetReceiver, NetSender, Options, RecvError, SendError, Side};
+use ringway_net::{NetReceiver, NetSender, NotClosed, Options, RecvError, SendError, Side};
 
 use super::support::{
     PATIENCE, bound_receiver, bound_sender, expect, options, send, to, wait_until,
@@ -22,8 +22,8 @@ fn a_close_tells_what_was_not_acknowledged() {
     }
     // The receiver's thread is here: nobody answers.
     let error = tx.close(Duration::from_millis(20)).unwrap_err();
-    let left = error.unacknowledged.messages;
-    assert!((6..=10).contains(&left), "{error}");
+    assert_eq!(error.why, NotClosed::Timeout);
+    assert!((6..=10).contains(&error.messages), "{error}");
     // What was sent arrives all the same.
     for index in 4..10 {
         expect(&mut rx, index, MAX);
@@ -76,6 +76,21 @@ fn a_close_does_not_wait_for_a_sender_that_has_closed_and_left() {
             assert!(rx.close(PATIENCE), "{read} read");
         }
     }
+}
+
+#[test]
+fn a_close_tells_that_the_receiver_has_closed_before() {
+    let (mut tx, mut rx) = bound_sender(&options(0));
+    for index in 0..4 {
+        send(&mut tx, index, MAX);
+    }
+    for index in 0..2 {
+        expect(&mut rx, index, MAX);
+    }
+    drop(rx);
+    let error = tx.close(PATIENCE).unwrap_err();
+    assert_eq!((error.messages, error.why), (2, NotClosed::Disconnected));
+    assert!(!error.to_string().contains("in time"), "{error}");
 }
 
 #[test]

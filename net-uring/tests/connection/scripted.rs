@@ -6,7 +6,8 @@ use ringway_net::backend::{Backend, Kind};
 use ringway_net::connection::testing::{
     FakeReceiver, FakeSender, ends, join, script_receiver, script_sender,
 };
-use ringway_net::{Options, RecvError, SendError, Wait};
+use ringway_net::session::Death;
+use ringway_net::{NotClosed, Options, RecvError, SendError, Wait};
 
 use super::support::{PATIENCE, check, fill, length, options};
 
@@ -163,6 +164,23 @@ fn a_reset_in_the_middle_of_a_send() {
         passed.run(&mut tx, &mut rx, 20);
         assert_eq!((tx.stats().resumes, tx.stats().lost), (1, 0));
     }
+}
+
+#[test]
+fn a_close_tells_that_the_receiver_was_lost_before() {
+    let mut options = scripted_options();
+    options.timing.resume_ns = 1;
+    let (mut tx, mut rx) = ends(&options).unwrap();
+    join_again(&mut tx, &mut rx, 4096);
+    let mut passed = Passed::default();
+    passed.run(&mut tx, &mut rx, 3);
+    script_sender(&mut tx).script(Kind::Send, [Step::Reset]);
+    tx.try_claim(100).unwrap().commit().unwrap();
+    let left = tx.unacknowledged();
+    let error = tx.close(PATIENCE).unwrap_err();
+    assert_eq!((error.messages, error.bytes), (left.messages, left.bytes));
+    assert_eq!(error.why, NotClosed::PeerDied { death: Death::ResumeDeadline });
+    assert!(error.to_string().contains("not resumed in time; open the channel again"), "{error}");
 }
 
 #[test]

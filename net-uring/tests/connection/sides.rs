@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ringway_net::session::{Death, RefuseCode};
 use ringway_net::{
-    ErrorKind, NetReceiver, NetSender, Options, RecvError, SendError, Side, Trouble,
+    ErrorKind, NetReceiver, NetSender, NotClosed, Options, RecvError, SendError, Side, Trouble,
 };
 
 use super::support::{PATIENCE, bound_receiver, expect, options, send, to, wait_until};
@@ -157,8 +157,8 @@ fn a_host_that_is_not_to_be_reached_is_no_error_and_is_told() {
     let mut tx = NetSender::open(&Options { linger: Duration::ZERO, ..nowhere }).unwrap();
     send(&mut tx, 0, MAX);
     let error = tx.close(Duration::from_millis(20)).unwrap_err();
-    assert_eq!(error.unacknowledged.messages, 1);
-    assert!(error.to_string().contains("1 messages"), "{error}");
+    assert_eq!((error.messages, error.why), (1, NotClosed::Timeout));
+    assert!(error.to_string().contains("1 messages") && error.to_string().contains("in time"));
 }
 
 /// Opens both ends with something different about the connecting sender, and returns what each is
@@ -205,6 +205,27 @@ fn ends_that_do_not_fit_are_told_why() {
         error.is_some()
     });
     assert_eq!(code(error.unwrap()), RefuseCode::Direction);
+}
+
+#[test]
+fn a_close_tells_what_does_not_fit() {
+    let mut rx = NetReceiver::open(&Options { side: Side::Bind, ..options(0) }).unwrap();
+    let mut different = to(&options(0), rx.local_addr().unwrap());
+    different.schema += 1;
+    let mut tx = NetSender::open(&different).unwrap();
+    send(&mut tx, 0, MAX);
+    let closing = std::thread::spawn(move || tx.close(PATIENCE));
+    wait_until("the close", || {
+        assert_eq!(rx.try_recv().unwrap_err(), RecvError::Empty);
+        closing.is_finished()
+    });
+    let error = closing.join().unwrap().unwrap_err();
+    let NotClosed::Refused { death: Death::Refused(refusal) } = error.why else {
+        panic!("{error}");
+    };
+    assert_eq!((error.messages, refusal.code), (1, RefuseCode::Schema));
+    let text = error.to_string();
+    assert!(text.contains("messages differ") && !text.contains("in time"), "{text}");
 }
 
 #[test]

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use ringway_net::frame::{self, CONTROL_MAX, Header, frame_len};
 use ringway_net::session::{Direction, Greeting, Name};
 use ringway_net::{
-    ErrorKind, Kind, NetReceiver, NetSender, Options, Overflow, PeerChange, RecvError, SendError,
-    Side,
+    ErrorKind, Kind, NetReceiver, NetSender, NotClosed, Options, Overflow, PeerChange, RecvError,
+    SendError, Side,
 };
 
 use super::peer::{PATIENCE, PeerProcess, wait_until};
@@ -190,7 +190,17 @@ fn a_receiver_that_never_releases_holds_its_credit_and_no_more() {
     });
     // It is the one that a close waits for, and then it is told how much.
     let error = tx.close(Duration::from_millis(50)).unwrap_err();
-    assert_eq!(error.unacknowledged.messages, credit);
+    assert_eq!((error.messages, error.why), (credit, NotClosed::Timeout));
+}
+
+#[test]
+fn a_close_that_nobody_came_for_is_a_matter_of_time() {
+    let (mut tx, _port) = bound(&one());
+    for index in 0..3 {
+        send_and(&mut tx, index, |_| {});
+    }
+    let error = tx.close(Duration::from_millis(1)).unwrap_err();
+    assert_eq!((error.messages, error.why), (3, NotClosed::Timeout));
 }
 
 #[test]

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::peer::{PATIENCE, PeerProcess, hear, role, say, wait_until};
 use ringway_net::session::{Death, Format, RefuseCode, Unacknowledged};
-use ringway_net::{Io, NetReceiver, NetSender, Options, RecvError, SendError, Side, Stats};
+use ringway_net::{
+    Io, NetReceiver, NetSender, NotClosed, Options, RecvError, SendError, Side, Stats,
+};
 
 /// What the test harness runs in a peer, which then plays its role.
 pub fn play() {
@@ -108,7 +110,8 @@ fn fork_and_die(port: u16) {
         // SAFETY: no pointers. Should it wait for ever, nobody else ends it.
         unsafe { libc::alarm(60) };
         let well = does_nothing_with(&mut tx);
-        drop(tx);
+        let closed = tx.close(Duration::ZERO);
+        let well = well && closed.is_err_and(|error| error.why == NotClosed::Forked);
         let told = tell.write_all(&[u8::from(well)]).is_ok();
         // SAFETY: no pointers. It outlives its parent, as the test watches; then it ends by itself.
         unsafe {
