@@ -43,7 +43,8 @@ pub struct Options {
     /// The session's timers.
     pub timing: Timing,
     /// How long a drop waits for the peer's host to have taken what was sent. 2 s. It does not wait for a peer
-    /// that has been without a connection for `timing.takeover_ns` (1 s): one that was killed, say.
+    /// that has been without a connection for `timing.takeover_ns` (1 s): one that was killed, say. Zero: it hands
+    /// what is left and its last words to the kernel, as far as that takes them at once.
     pub linger: Duration,
     /// Who gets the messages. The end that binds decides; what those who connect say is not compared.
     pub kind: Kind,

@@ -36,6 +36,8 @@ pub struct NetReceiver<L: Incoming = In> {
     /// Where both are left for whoever shows them.
     tally: Option<Arc<Tally>>,
     linger: Duration,
+    /// There is nothing left for a drop to do.
+    closed: bool,
 }
 
 /// Why no message was received.
@@ -113,7 +115,7 @@ impl<L: Incoming> NetReceiver<L> {
     pub(crate) fn with(link: L, options: &Options) -> Self {
         let (birth, desk, linger) = (link.birth(), link.desk(), options.linger);
         let tally = link.tally();
-        Self { link, birth, desk, messages: 0, bytes: 0, tally, linger }
+        Self { link, birth, desk, messages: 0, bytes: 0, tally, linger, closed: false }
     }
 
     #[cfg(any(test, feature = "testing"))]
@@ -262,7 +264,7 @@ impl<L: Incoming> NetReceiver<L> {
         if self.birth.is_foreign() {
             return false;
         }
-        self.linger = Duration::ZERO;
+        self.closed = true;
         self.link.close(timeout).is_some()
     }
 
@@ -381,7 +383,7 @@ impl<L: Incoming> Drop for NetReceiver<L> {
     /// sender is told how much. Waits until the sender's host has it, for at most the options'
     /// `linger`.
     fn drop(&mut self) {
-        if !self.birth.is_foreign() && !self.linger.is_zero() {
+        if !self.birth.is_foreign() && !self.closed {
             self.link.leave(self.linger);
         }
     }

@@ -42,6 +42,8 @@ pub struct NetSender<L: Outgoing = Out> {
     /// Where the totals are left for whoever shows them.
     tally: Option<Arc<Tally>>,
     linger: Duration,
+    /// There is nothing left for a drop to do.
+    closed: bool,
 }
 
 /// Over all sessions.
@@ -230,6 +232,7 @@ impl<L: Outgoing> NetSender<L> {
             queued: false,
             total: Total::default(),
             linger: options.linger,
+            closed: false,
         }
     }
 
@@ -387,7 +390,7 @@ impl<L: Outgoing> NetSender<L> {
         }
         self.link.publish(self.tail);
         let ending = self.link.close(timeout);
-        self.linger = Duration::ZERO;
+        self.closed = true;
         let Unacknowledged { messages, bytes } = self.unacknowledged();
         let why = match ending {
             Some(_) if messages == 0 => return Ok(()),
@@ -533,7 +536,7 @@ impl<L: Outgoing> Drop for NetSender<L> {
     /// Sends what was queued and says that this was all. Waits until the receiver's host has it, for
     /// at most the options' `linger`; whether the receiver reads it, [`Self::close`] tells.
     fn drop(&mut self) {
-        if !self.birth.is_foreign() && !self.linger.is_zero() {
+        if !self.birth.is_foreign() && !self.closed {
             self.link.publish(self.tail);
             self.link.leave(self.linger);
         }

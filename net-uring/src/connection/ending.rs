@@ -47,12 +47,10 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
                 break;
             }
         }
-        if self.backend.socket().is_none() {
-            return true;
-        }
-        if self.now_ns < since_ns + FAREWELL_NS {
+        if self.backend.socket().is_some() && self.now_ns < since_ns + FAREWELL_NS {
             return false;
         }
+        // Where it is gone already, the session knows of it now at the latest.
         self.disconnect();
         true
     }

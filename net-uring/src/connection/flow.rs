@@ -291,10 +291,9 @@ mod tests {
                 tx.flush().unwrap();
                 assert_eq!(rx.try_recv().err(), Some(RecvError::Empty));
             }
+            tx.try_claim(220_000).unwrap().queue().unwrap();
             let it = tx.link_mut().connection_mut();
-            let header = it.session.commit(220_000);
-            // SAFETY: the room for a frame in the sender's own ring, of which nothing is under way.
-            unsafe { it.ring.span(0, header.len()).start.cast::<[u8; 16]>().write(header) };
+            it.session.handle_committed(frame::frame_len(220_000));
             it.park(PATIENCE);
             let sent = room.min(it.session.tail() as usize);
             assert_eq!((it.backend.parks(), it.backend.in_flight()), (1, sent));

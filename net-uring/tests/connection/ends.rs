@@ -6,7 +6,7 @@ use std::time::Duration;
 use ringway_net::{NetReceiver, NetSender, NotClosed, Options, RecvError, SendError, Side};
 
 use super::support::{
-    PATIENCE, bound_receiver, bound_sender, expect, options, send, to, wait_until,
+    PATIENCE, bound_receiver, bound_sender, expect, fill, length, options, send, to, wait_until,
 };
 
 const MAX: usize = 100;
@@ -108,6 +108,41 @@ fn a_dropped_sender_has_handed_everything_over() {
     }
     assert_eq!(rx.recv_timeout(PATIENCE).unwrap_err(), RecvError::Disconnected);
     assert_eq!(rx.try_recv().unwrap_err(), RecvError::Empty);
+}
+
+#[test]
+fn a_drop_that_does_not_wait_says_what_it_can() {
+    let options = Options { linger: Duration::ZERO, ..patient() };
+    for bound in [bound_sender, bound_receiver] {
+        for sender_goes in [true, false] {
+            let (mut tx, mut rx) = bound(&options);
+            send(&mut tx, 0, MAX);
+            expect(&mut rx, 0, MAX);
+            wait_until("the handshake", || {
+                tx.flush().unwrap();
+                tx.peer().is_some()
+            });
+            if sender_goes {
+                for index in 1..50 {
+                    let mut claim = tx.claim(length(index, MAX)).unwrap();
+                    fill(&mut claim, index);
+                    claim.queue().unwrap();
+                }
+                drop(tx);
+                for index in 1..50 {
+                    expect(&mut rx, index, MAX);
+                }
+                assert_eq!(rx.recv_timeout(PATIENCE).unwrap_err(), RecvError::Disconnected);
+            } else {
+                drop(rx);
+                wait_until("the end of the receiver", || match tx.flush() {
+                    Ok(()) => false,
+                    Err(SendError::Disconnected { .. }) => true,
+                    Err(error) => panic!("{error}"),
+                });
+            }
+        }
+    }
 }
 
 #[test]
