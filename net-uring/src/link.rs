@@ -13,7 +13,7 @@
 
 pub(crate) mod inline;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ use crate::gauge::Tally;
 use crate::mirror::View;
 use crate::options::{Io, Kind, Options, Side};
 use crate::session::{End, Receiving, Sending, Unacknowledged};
+use crate::socket::in_digits;
 use crate::stats::Stats;
 use crate::thread::Threaded;
 
@@ -308,7 +309,7 @@ impl In {
 /// Whether this end of a channel with many ends on one side is the one, and with which side it opens. Two
 /// ends of one kind on one host would both try to be it, or both not, so the address alone does not decide.
 fn side(options: &Options, broadcast: Side) -> Result<Side, Error> {
-    let anywhere = options.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified());
+    let anywhere = in_digits(&options.host).is_some_and(|ip| ip.is_unspecified());
     let refused = |found: &str, remedy: &str| {
         let tried = format!("opening channel {:?}, of kind={}", options.channel, options.kind);
         Err(Error::new(ErrorKind::BadOption, tried, found, remedy))
@@ -408,5 +409,27 @@ impl Incoming for In {
 
     fn acknowledge_end(&mut self, desk: &mut Desk) -> Ending {
         of!(In, self, link => link.acknowledge_end(desk))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::side;
+    use crate::options::{Kind, Options, Side};
+    use crate::session::Format;
+
+    #[test]
+    fn who_names_every_address_of_this_host_is_the_one_that_binds() {
+        let format = Format { endian: 1, pointer: 4, align: 8 };
+        let side_at = |host, port| {
+            let options = Options::new(host, port, "ticks", 7, format);
+            side(&Options { kind: Kind::Mpmc, ..options }, Side::Bind).ok()
+        };
+        for anywhere in ["0.0.0.0", "::", "[::]"] {
+            assert_eq!(side_at(anywhere, 7000), Some(Side::Bind), "{anywhere}");
+        }
+        for one in ["127.0.0.1", "::1", "[::1]", "localhost", "[::"] {
+            assert_eq!((side_at(one, 7000), side_at(one, 0)), (None, Some(Side::Bind)), "{one}");
+        }
     }
 }

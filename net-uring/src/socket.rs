@@ -170,15 +170,20 @@ pub(crate) fn check(tuning: &Tuning) -> Result<(), Error> {
     }
 }
 
+/// The address that a host is in digits, with or without brackets.
+pub fn in_digits(host: &str) -> Option<IpAddr> {
+    bare(host).parse().ok()
+}
+
 /// All addresses of a host. May wait for a name server; addresses in digits need none.
 ///
 /// # Errors
 /// [`ErrorKind::NoHost`].
 pub fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Error> {
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    if let Ok(ip) = bare.parse::<IpAddr>() {
+    if let Some(ip) = in_digits(host) {
         return Ok(vec![SocketAddr::new(ip, port)]);
     }
+    let bare = bare(host);
     let no_host = |found: String| {
         Error::new(
             ErrorKind::NoHost,
@@ -310,6 +315,11 @@ pub fn unacknowledged(socket: &impl AsFd) -> usize {
 /// Says that nothing more will be sent. Fails only where there is no connection any more.
 pub fn shutdown_write(socket: &impl AsFd) {
     let _ = SockRef::from(socket).shutdown(std::net::Shutdown::Write);
+}
+
+/// Without the brackets that an IPv6 address has before a port.
+fn bare(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
 fn new(address: SocketAddr, tuning: &Tuning) -> io::Result<OwnSocket> {
