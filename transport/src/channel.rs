@@ -468,7 +468,18 @@ fn put_batch<E: BatchOutlet, T: Message + ?Sized, M: Borrow<T>>(
             queued => queued.map(|count| sent += count),
         };
     }
-    match result.and(end.flush().map_err(Into::into)) {
+    let flushed = end.flush().map_err(Into::into);
+    // How a session ended is told once: what the next call finds again gives way to it.
+    let result = match result {
+        Err(
+            SendError::Full { .. }
+            | SendError::Timeout { .. }
+            | SendError::TooLarge { .. }
+            | SendError::Encode,
+        ) => flushed.and(result),
+        _ => result.and(flushed),
+    };
+    match result {
         Ok(()) => Ok(Sent { messages: sent, publications: end.publications() - before }),
         Err(error) => Err(BatchError { sent, error }),
     }
@@ -798,5 +809,79 @@ fn copy_out<'a, T: Message + ?Sized>(
     match T::view(copy) {
         Some(view) => Ok(Borrowed { view, sequence, redelivered }),
         None => Err(RecvError::Invalid { sequence }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringway_net::SendError as NetSendError;
+
+    use super::*;
+    use crate::remote::NoArray;
+
+    /// An end between hosts that has no room, and whose session then ends.
+    struct Doomed {
+        claimed: NetSendError,
+        flushed: NetSendError,
+    }
+
+    impl Outlet for Doomed {
+        type Error = NetSendError;
+        type Claim<'a> = ringway_net::Claim<'a>;
+
+        fn claim_run(&mut self, _likely: usize) -> Result<Option<Self::Claim<'_>>, NetSendError> {
+            Ok(None)
+        }
+
+        fn claim(&mut self, _: usize, _: Patience) -> Result<Self::Claim<'_>, NetSendError> {
+            Err(self.claimed)
+        }
+    }
+
+    impl BatchOutlet for Doomed {
+        type ArrayClaim<'a> = NoArray;
+
+        const HAS_ARRAYS: bool = false;
+
+        fn claim_array(
+            &mut self,
+            _: usize,
+            _: usize,
+            _: Patience,
+        ) -> Result<NoArray, NetSendError> {
+            Err(self.claimed)
+        }
+
+        fn flush(&mut self) -> Result<(), NetSendError> {
+            Err(self.flushed)
+        }
+
+        fn max_len(&self) -> usize {
+            16
+        }
+
+        fn publications(&self) -> u64 {
+            0
+        }
+    }
+
+    #[test]
+    fn what_a_batch_lost_is_told_though_it_failed_for_something_else() {
+        let told = |claimed, flushed| {
+            let mut end = Doomed { claimed, flushed };
+            let (mut scratch, messages) = (Scratch::default(), [&[7_u8; 8][..]]);
+            put_batch::<_, [u8], _>(&mut end, &mut scratch, &messages, Patience::None).unwrap_err()
+        };
+        let lost = NetSendError::Disconnected { lost: 3 };
+        let error = SendError::Lost { lost: 3, death: None };
+        for again in [
+            NetSendError::Full { peer: None },
+            NetSendError::Timeout { peer: None },
+            NetSendError::TooLarge { len: 8, max: 4 },
+        ] {
+            assert_eq!(told(again, lost), BatchError { sent: 0, error });
+        }
+        // Nor is it forgotten for what comes again.
+        assert_eq!(told(lost, NetSendError::Forked), BatchError { sent: 0, error });
     }
 }

@@ -292,9 +292,11 @@ impl From<ringway_shm::SendError> for SendError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{sent} messages of the batch were sent, then: {error}")]
 pub struct BatchError {
-    /// Messages from the front of the batch that were sent.
+    /// Messages from the front of the batch that were sent. Of a session that has ended since, they are counted in
+    /// [`SendError::Lost`] like those before them, as far as they were not released.
     pub sent: usize,
-    /// Why the next one was not.
+    /// Why the next one was not, or how a session ended meanwhile: that is told once, and the other again by
+    /// the next call.
     pub error: SendError,
 }
 
