@@ -20,6 +20,9 @@ const TIME_SLICE: Duration = Duration::from_millis(1);
 /// nothing, nor did who streams beside a computation.
 const STAYS: u32 = 8;
 
+/// A time away that is taken for longer than any wait for time slices.
+const AWAY_MAX: Duration = Duration::from_millis(100);
+
 /// Yields in a row after which a core is one's own again.
 const VAIN: u32 = 16;
 
@@ -61,13 +64,13 @@ impl Courtesy {
         Some(later)
     }
 
-    /// From a yield.
+    /// From a yield. Who was stopped in it, by a debugger, say, was not away for anybody's computation.
     fn learn(&mut self, from: Instant, to: Instant) {
         let took = to.duration_since(from);
         self.vain = if took < LET_RUN { self.vain.saturating_add(1) } else { 0 };
         self.shares = self.vain == 0 || (self.shares && self.vain < VAIN);
         self.spins = if self.shares { 0 } else { 1 << self.vain.min(RARELY) };
-        self.stays_until = (took >= TIME_SLICE).then(|| to + took / STAYS);
+        self.stays_until = (took >= TIME_SLICE).then(|| to + took.min(AWAY_MAX) / STAYS);
     }
 }
 
@@ -119,5 +122,13 @@ mod tests {
         assert!(courtesy.may_yield(until - Duration::from_micros(1)).is_none());
         assert!(courtesy.may_yield(until).is_some());
         assert_eq!(learned([slice, SHARED]).stays_until, None);
+    }
+
+    #[test]
+    fn who_was_stopped_yields_soon_again() {
+        let hour = Duration::from_secs(3_600);
+        let mut courtesy = learned([hour]);
+        let back = courtesy.stays_until.unwrap() - AWAY_MAX / STAYS;
+        assert!(courtesy.may_yield(back + AWAY_MAX).is_some());
     }
 }
