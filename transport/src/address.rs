@@ -10,7 +10,7 @@ mod shown;
 mod size;
 
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 pub use error::{AddressError, AddressProblem};
@@ -303,10 +303,10 @@ fn without_scheme(text: &str) -> AddressProblem {
     if remedy.parse::<Address>().is_ok() {
         return AddressProblem::NoScheme { remedy };
     }
-    match remote {
-        Some(_) => AddressProblem::NoHost { scheme: Scheme::Tcp },
-        None => AddressProblem::NoScheme { remedy: format!("shm://{}", legal_name(place)) },
+    if remote.is_some() || host.contains(':') || host.parse::<IpAddr>().is_ok() {
+        return AddressProblem::NoHost { scheme: Scheme::Tcp };
     }
+    AddressProblem::NoScheme { remedy: format!("shm://{}", legal_name(place)) }
 }
 
 /// The nearest legal name to what was typed, for the last words of an error.
@@ -383,12 +383,19 @@ mod tests {
             ("tcp:/feed:7000/md/ticks", "tcp://feed:7000/md-ticks"),
             ("tcp//[fe80::1%eth0]:7000", "tcp://[fe80::1%eth0]:7000/ticks"),
             ("host:7000", "tcp://host:7000/ticks"),
-            ("host:port", "shm://host-port"),
             ("shm:host:7000", "shm://host-7000"),
         ] {
             assert_eq!(problem_of(address), format!("it has no scheme: type {remedy}"));
         }
-        assert!(problem_of("tcp:ticks").starts_with("it names no host and port: "));
+        for address in [
+            "tcp:ticks",
+            "host:port",
+            "10.0.0.2/ticks",
+            "10.0.0.2:70000/ticks",
+            "fd00::2:7000/ticks",
+        ] {
+            assert!(problem_of(address).starts_with("it names no host and port: "), "{address}");
+        }
     }
 
     #[test]
