@@ -259,7 +259,10 @@ fn warnings_that_nobody_hears() {
     assert!(heard.status.success(), "{heard:?}");
     let said = String::from_utf8_lossy(&heard.stderr).matches("is not on a tmpfs").count();
     if said == 0 {
-        println!("skipped: {} is on a tmpfs, and there is nothing to warn of", disk.0.display());
+        println!(
+            "skipped: {} is on a tmpfs, of which nobody is warned, or takes no channels",
+            disk.0.display()
+        );
         return;
     }
     assert_eq!(said, 1, "said once: {heard:?}");
@@ -275,7 +278,11 @@ fn a_child_that_nobody_hears() {
     let Some(directory) = std::env::var_os(UNHEARD) else { return };
     let options = options_in(Path::new(&directory));
     for _ in 0..2 {
-        let mut producer = Producer::open(&options).unwrap();
+        let mut producer = match Producer::open(&options) {
+            // Some file systems have no nameless files.
+            Err(error) if error.kind() == ErrorKind::Unsupported => return,
+            producer => producer.unwrap(),
+        };
         send(&mut producer, b"heard");
         assert_eq!(*Consumer::open(&options).unwrap().recv().unwrap(), *b"heard");
     }
