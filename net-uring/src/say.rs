@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use crate::sync::Flag;
 
-/// A thing to say. No `Once`, which is a lock: in a child that is forked while another thread has it, nobody would
-/// ever open it.
+/// A thing to say. Behind a flag: a `Once` is a lock, which a child that is forked while another thread has it finds
+/// locked for ever, and is poisoned by a panic.
 #[derive(Debug)]
 pub struct Remark(Flag);
 
