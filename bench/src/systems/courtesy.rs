@@ -1,4 +1,5 @@
-//! How a party of many waits: it spins, then leaves its core to whoever it may be waiting for.
+//! How a party of a queue waits that has no waiting of its own: it spins, then leaves its core to whoever it may be
+//! waiting for.
 
 use crate::plan::Scenario;
 use crate::poll::Poll;

@@ -2,7 +2,7 @@
 //! written into each. What a broadcast has to beat.
 
 use super::ringway_channel::{address, fault};
-use super::ringway_many::Ends;
+use super::ringway_raw::Ends;
 use crate::plan::Fault;
 use crate::side::{Lane, Link, Place, Side, Tx, sized};
 use ringway::{Receiver, Sender};
@@ -19,15 +19,14 @@ impl<const N: usize> Link for Each<N> {
 
     fn tx(place: &Place<'_>, lane: Lane) -> Result<ToEach<N>, Fault> {
         let one = |index| {
-            let sender = ringway::sender(&numbered(place, lane, index)).map_err(fault)?;
-            Ok(Ends::new(sender, place))
+            Ok(Ends(ringway::sender(&numbered(place, lane, index)).map_err(fault)?))
         };
         (0..place.seat.parties.receivers).map(one).collect::<Result<_, _>>().map(ToEach)
     }
 
     fn rx(place: &Place<'_>, lane: Lane) -> Result<Self::Rx, Fault> {
         let address = numbered(place, lane, place.party.index);
-        Ok(Ends::new(ringway::receiver(&address).map_err(fault)?, place))
+        Ok(Ends(ringway::receiver(&address).map_err(fault)?))
     }
 }
 
