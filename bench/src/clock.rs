@@ -20,6 +20,11 @@ pub(crate) fn histogram() -> Result<Histogram<u64>, Fault> {
         .map_err(|e| Fault::new(format!("histogram: {e}")))
 }
 
+/// What 99.9 % of them took at most. None of fewer than a thousand, of which it would be the maximum.
+pub(crate) fn p999_ns(times: &Histogram<u64>) -> Option<u64> {
+    (times.len() >= 1000).then(|| times.value_at_quantile(0.999))
+}
+
 /// What one [`now_ns`] costs, in ns.
 pub(crate) fn cost_ns() -> f64 {
     per_call_ns(|| {
@@ -97,6 +102,17 @@ mod tests {
         assert!(cost_ns() > 0.0);
         assert!(step_ns() > 0);
         assert!(now_ns() > before);
+    }
+
+    #[test]
+    fn a_tail_of_too_few_is_none() {
+        let mut times = histogram().expect("its bounds are in order");
+        for ns in 1..=999 {
+            times.saturating_record(ns);
+        }
+        assert_eq!(p999_ns(&times), None);
+        times.saturating_record(1_000_000);
+        assert_eq!(p999_ns(&times), Some(999));
     }
 
     #[test]

@@ -17,8 +17,8 @@ pub(crate) struct Crowd {
     pub(crate) sender_most_per_s: f64,
     /// The fastest sender's rate over the slowest's: 1 is fair.
     pub(crate) unfairness: f64,
-    /// 99.9 % of the sends of every sender took at most this.
-    pub(crate) op_p999_ns: u64,
+    /// 99.9 % of the sends of every sender took at most this. None if that can't be told of every one.
+    pub(crate) op_p999_ns: Option<u64>,
 }
 
 impl Crowd {
@@ -44,7 +44,10 @@ impl Crowd {
             sender_least_per_s,
             sender_most_per_s,
             unfairness: sender_most_per_s / sender_least_per_s,
-            op_p999_ns: of(outcome, Role::Active).filter_map(|share| share.op_p999_ns).max()?,
+            op_p999_ns: of(outcome, Role::Active)
+                .map(|share| share.op_p999_ns)
+                .reduce(|one, other| Some(one?.max(other?)))
+                .flatten(),
         })
     }
 }
@@ -106,10 +109,20 @@ mod tests {
         assert_eq!(crowd.msgs_per_s, crowd.total_per_s);
         assert_eq!(crowd.total_per_s, 3e7);
         assert_eq!((crowd.receiver_least_per_s, crowd.receiver_most_per_s), (2.5e7, 2.5e7));
-        assert_eq!((crowd.unfairness, crowd.op_p999_ns), (2.0, 101));
+        assert_eq!((crowd.unfairness, crowd.op_p999_ns), (2.0, Some(101)));
         assert_eq!(Crowd::of(&Outcome::default(), parties), None);
         let to_all = Parties { to_all: true, ..parties };
         assert_eq!(Crowd::of(&outcome(), to_all).map(|crowd| crowd.msgs_per_s), Some(2.5e7));
+    }
+
+    #[test]
+    fn one_sender_of_too_few_sends_leaves_the_rates_and_takes_the_tail() {
+        let parties = "2P2C".parse().expect("legal");
+        let mut few = outcome();
+        few.shares[0].op_p999_ns = None;
+        let [few, enough] =
+            [few, outcome()].map(|outcome| Crowd::of(&outcome, parties).expect("long enough"));
+        assert_eq!(few, Crowd { op_p999_ns: None, ..enough });
     }
 
     #[test]

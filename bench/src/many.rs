@@ -13,7 +13,7 @@
 #![allow(clippy::disallowed_types)] // Two words of the harness's own between its processes.
 
 use crate::arena::{PAGE, Region};
-use crate::clock::{histogram, now_ns};
+use crate::clock::{histogram, now_ns, p999_ns};
 use crate::payload::{MEASURED, OWN_SEQ, SENDER, SENDER_SHIFT, STOP, Seen};
 use crate::plan::{Fault, Outcome, Parties, Party, Share};
 use crate::side::{Place, Rx, Side, Tx};
@@ -135,7 +135,7 @@ impl<T: Tx> Side for Sender<T> {
             from_ns,
             to_ns,
             sum: sum_of(first, next),
-            op_p999_ns: (!ops.is_empty()).then(|| ops.value_at_quantile(0.999)),
+            op_p999_ns: p999_ns(&ops),
         };
         Ok(Outcome { sent: (next - first) * readers, shares: vec![share], ..Outcome::default() })
     }
@@ -528,6 +528,14 @@ mod tests {
             self.0.push(first | mark);
             Ok(())
         }
+    }
+
+    #[test]
+    fn a_sender_that_timed_too_few_sends_has_no_tail() {
+        let mut sender = Sender::new(Sent(vec![]), stool(Role::Active, "1P1C"));
+        // Fewer than a thousand nanoseconds.
+        let outcome = sender.round(Duration::from_nanos(900)).expect("nothing fails");
+        assert_eq!(outcome.shares[0].op_p999_ns, None);
     }
 
     #[test]

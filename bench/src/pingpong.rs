@@ -1,11 +1,10 @@
 //! The ping-pong: one message there and one back. Both parties and the timing of round trips; how a
 //! message travels is the system's business.
 
-use crate::clock::{histogram, now_ns};
+use crate::clock::{histogram, now_ns, p999_ns};
 use crate::payload::{SEQ, STOP};
 use crate::plan::{Fault, Outcome, Trips};
 use crate::side::{Rx, Side, Tx};
-use hdrhistogram::Histogram;
 use std::time::Duration;
 
 /// Trips per timed block. A clock reading costs as much as a fifth of a trip; a 64th of it does not
@@ -82,11 +81,6 @@ impl<T: Tx, R: Rx> Side for Driver<T, R> {
     }
 }
 
-/// None of fewer than a thousand, of which it would be the maximum.
-fn p999_ns(singles: &Histogram<u64>) -> Option<u64> {
-    (singles.len() >= 1000).then(|| singles.value_at_quantile(0.999))
-}
-
 /// What goes to and fro, with both ends that it goes through.
 struct Ball<T, R> {
     tx: T,
@@ -152,20 +146,4 @@ impl<R: Rx, T: Tx> Side for Echo<R, T> {
 
 fn spent() -> Fault {
     Fault::new("an earlier round failed on this seat")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tail_of_too_few_is_none() {
-        let mut singles = histogram().expect("its bounds are in order");
-        for ns in 1..=999 {
-            singles.saturating_record(ns);
-        }
-        assert_eq!(p999_ns(&singles), None);
-        singles.saturating_record(1_000_000);
-        assert_eq!(p999_ns(&singles), Some(999));
-    }
 }

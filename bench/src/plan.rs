@@ -413,7 +413,7 @@ pub(crate) struct Share {
     pub(crate) to_ns: u64,
     /// Wrapping sum of the words of all messages of the round.
     pub(crate) sum: u64,
-    /// A sender's: 99.9 % of its sends took at most this, waits for room included.
+    /// A sender's: 99.9 % of its sends took at most this, waits for room included. None if too few were timed.
     pub(crate) op_p999_ns: Option<u64>,
 }
 

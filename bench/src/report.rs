@@ -165,7 +165,7 @@ fn table_of_many(rows: &[Row]) -> String {
             span(many.receiver_least_per_s, many.receiver_most_per_s),
             span(many.sender_least_per_s, many.sender_most_per_s),
             format!("{:.2}", many.unfairness),
-            nanoseconds(many.op_p999_ns),
+            many.op_p999_ns.map_or(String::new(), nanoseconds),
             row.missed.to_string(),
             seats(|cpus| &cpus.senders),
             seats(|cpus| &cpus.receivers),

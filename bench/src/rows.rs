@@ -115,8 +115,8 @@ pub(crate) struct Many {
     /// The fastest sender's rate over the slowest's in the same round.
     pub(crate) unfairness: f64,
     /// 99.9 % of sends took at most this, with one clock reading, and waits for room, included; of
-    /// the sender with the largest.
-    pub(crate) op_p999_ns: f64,
+    /// the sender with the largest. Null unless it can be told of every sender in every round.
+    pub(crate) op_p999_ns: Option<f64>,
 }
 
 /// This row's figure over another system's in the same round: the median over the rounds in which
@@ -258,6 +258,11 @@ fn row(contestant: &Contestant, placement: Placement, own: &[&Sample], cpus: Opt
     }
 }
 
+/// The median of a tail, which only the rounds with enough behind it have: the fast ones. So none if a round has none.
+fn tail(rounds: impl Iterator<Item = Option<f64>>) -> Option<f64> {
+    median(rounds.collect::<Option<Vec<f64>>>()?)
+}
+
 /// Messages timed.
 fn received_by_many(own: &[&Sample]) -> u64 {
     let shares = own.iter().flat_map(|sample| &sample.outcome.shares);
@@ -276,7 +281,7 @@ fn many(contestant: &Contestant, own: &[&Sample], cpus: Option<&Cpus>) -> Option
         sender_least_per_s: of(|c| c.sender_least_per_s)?,
         sender_most_per_s: of(|c| c.sender_most_per_s)?,
         unfairness: of(|c| c.unfairness)?,
-        op_p999_ns: of(|c| c.op_p999_ns as f64)?,
+        op_p999_ns: tail(crowds.iter().map(|c| c.op_p999_ns.map(|ns| ns as f64))),
     })
 }
 

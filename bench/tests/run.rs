@@ -355,16 +355,12 @@ fn queues_of_many_in_one_process() {
 /// Figures of a row of many, with `count` parties on either side.
 fn assert_shares(row: &Value, count: usize) {
     let many = &row["many"];
-    for figure in [
-        "total_per_s",
-        "receiver_most_per_s",
-        "sender_least_per_s",
-        "sender_most_per_s",
-        "op_p999_ns",
-    ] {
+    for figure in ["total_per_s", "receiver_most_per_s", "sender_least_per_s", "sender_most_per_s"] {
         assert!(many[figure].as_f64().is_some_and(|figure| figure > 0.0), "{figure} of {row}");
     }
     assert!(many["unfairness"].as_f64().is_some_and(|figure| figure >= 1.0), "{row}");
+    // Rounds as short as these may have too few sends for it.
+    assert!(many["op_p999_ns"].is_null() || many["op_p999_ns"].as_f64() > Some(0.0), "{row}");
     // Where there is one CPU, nobody has one of its own.
     if !many["cpus"].is_null() {
         for side in ["senders", "receivers"] {
