@@ -172,6 +172,14 @@ impl Metric {
             }
         }
     }
+
+    /// Of several rounds, the figures that there are.
+    fn rounds(self, figures: impl Iterator<Item = Option<f64>>) -> Vec<f64> {
+        match self {
+            Metric::P999Ns => tails(figures),
+            _ => figures.flatten().collect(),
+        }
+    }
 }
 
 /// Every row of a run: contestants in their order, each with its placements from near to mixed.
@@ -215,7 +223,7 @@ fn row(contestant: &Contestant, placement: Placement, own: &[&Sample], cpus: Opt
     let trips = || outcomes().filter_map(|o| o.trips.as_ref());
     let flows = || outcomes().filter_map(|o| o.flow.as_ref());
     let of = |metric: Metric| {
-        median(outcomes().filter_map(|o| metric.of(o, contestant.parties)).collect())
+        median(metric.rounds(outcomes().map(|o| metric.of(o, contestant.parties))))
     };
     let sum = |count: fn(&Outcome) -> u64| outcomes().map(count).sum();
     let msgs_per_s = of(Metric::MsgsPerS);
@@ -258,9 +266,9 @@ fn row(contestant: &Contestant, placement: Placement, own: &[&Sample], cpus: Opt
     }
 }
 
-/// The median of a tail, which only the rounds with enough behind it have: the fast ones. So none if a round has none.
-fn tail(rounds: impl Iterator<Item = Option<f64>>) -> Option<f64> {
-    median(rounds.collect::<Option<Vec<f64>>>()?)
+/// Those of all rounds, or none at all if a round has none: it is the fast ones that have enough behind a tail.
+fn tails(rounds: impl Iterator<Item = Option<f64>>) -> Vec<f64> {
+    rounds.collect::<Option<Vec<f64>>>().unwrap_or_default()
 }
 
 /// Messages timed.
@@ -281,7 +289,7 @@ fn many(contestant: &Contestant, own: &[&Sample], cpus: Option<&Cpus>) -> Option
         sender_least_per_s: of(|c| c.sender_least_per_s)?,
         sender_most_per_s: of(|c| c.sender_most_per_s)?,
         unfairness: of(|c| c.unfairness)?,
-        op_p999_ns: tail(crowds.iter().map(|c| c.op_p999_ns.map(|ns| ns as f64))),
+        op_p999_ns: median(tails(crowds.iter().map(|c| c.op_p999_ns.map(|ns| ns as f64)))),
     })
 }
 
@@ -318,13 +326,10 @@ fn ratios(
             })
             .collect();
         for &metric in metrics {
-            let values: Vec<f64> = pairs
-                .iter()
-                .filter_map(|(mine, theirs)| {
-                    Some(metric.of(mine, contestant.parties)? / metric.of(theirs, parties)?)
-                })
-                .filter(|ratio| ratio.is_finite())
-                .collect();
+            let mut values = metric.rounds(pairs.iter().map(|(mine, theirs)| {
+                Some(metric.of(mine, contestant.parties)? / metric.of(theirs, parties)?)
+            }));
+            values.retain(|ratio| ratio.is_finite());
             let rounds = values.len();
             let Some(ratio) = median(values.clone()) else { continue };
             ratios.push(Ratio {
@@ -446,6 +451,30 @@ mod tests {
         let samples = [sample(0, Some(Flow { messages: 50, ns: 1_000 })), sample(1, None)];
         let rows = rows(&one, &samples, &Levels::of(vec![50.0]), None, None);
         assert_eq!((rows[0].rounds, rows[0].timed_rounds, rows[0].msgs_per_s), (2, 1, Some(5e7)));
+    }
+
+    #[test]
+    fn a_tail_is_of_all_rounds_or_of_none() {
+        let both = [
+            contestant("floor-ring", Scenario::Pingpong),
+            contestant("floor-cacheline-pause", Scenario::Pingpong),
+        ];
+        let played = |is_slow: bool| {
+            let mut samples: Vec<Sample> = (0..3)
+                .flat_map(|round| [trip(0, round, 100.0, 200.0), trip(1, round, 100.0, 100.0)])
+                .collect();
+            if is_slow {
+                samples[0].outcome.trips.as_mut().expect("trips").p999_ns = None;
+            }
+            rows(&both, &samples, &Levels::of(vec![100.0]), None, None)
+        };
+        let compared = |row: &Row| row.ratios.iter().any(|ratio| ratio.of == Metric::P999Ns);
+        let calm = played(false);
+        assert_eq!((calm[0].p999_ns, compared(&calm[0])), (Some(200.0), true));
+        let slow = played(true);
+        assert_eq!((slow[0].p999_ns, compared(&slow[0])), (None, false));
+        assert_eq!((slow[0].p99_ns, slow[0].ratio), (Some(200.0), Some(2.0)));
+        assert_eq!(slow[1].p999_ns, Some(100.0));
     }
 
     #[test]

@@ -355,7 +355,8 @@ fn queues_of_many_in_one_process() {
 /// Figures of a row of many, with `count` parties on either side.
 fn assert_shares(row: &Value, count: usize) {
     let many = &row["many"];
-    for figure in ["total_per_s", "receiver_most_per_s", "sender_least_per_s", "sender_most_per_s"] {
+    for figure in ["total_per_s", "receiver_most_per_s", "sender_least_per_s", "sender_most_per_s"]
+    {
         assert!(many[figure].as_f64().is_some_and(|figure| figure > 0.0), "{figure} of {row}");
     }
     assert!(many["unfairness"].as_f64().is_some_and(|figure| figure >= 1.0), "{row}");

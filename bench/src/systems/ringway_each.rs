@@ -18,9 +18,7 @@ impl<const N: usize> Link for Each<N> {
     type Rx = Ends<Receiver<[u8]>, N, 1>;
 
     fn tx(place: &Place<'_>, lane: Lane) -> Result<ToEach<N>, Fault> {
-        let one = |index| {
-            Ok(Ends(ringway::sender(&numbered(place, lane, index)).map_err(fault)?))
-        };
+        let one = |index| Ok(Ends(ringway::sender(&numbered(place, lane, index)).map_err(fault)?));
         (0..place.seat.parties.receivers).map(one).collect::<Result<_, _>>().map(ToEach)
     }
 
