@@ -167,8 +167,7 @@ impl Options {
                 false
             }
         });
-        let mut latencies = self.latencies.clone();
-        latencies.dedup();
+        let mut latencies = once_each(&self.latencies);
         if latencies.contains(&CpuLatency::Held)
             && let Err(why) = idle::stay_awake()
         {
@@ -176,7 +175,7 @@ impl Options {
             latencies.retain(|&latency| latency != CpuLatency::Held);
         }
         let mut games = Vec::new();
-        for &size in &self.sizes {
+        for size in once_each(&self.sizes) {
             if !SIZES.contains(&size) {
                 return Err(Fault::new(format!(
                     "--size {size}: not one of the sizes that there is code for: {SIZES:?}"
@@ -234,7 +233,7 @@ impl Options {
                 )));
             }
         }
-        Ok(if self.parties.is_empty() { usual.to_vec() } else { self.parties.clone() })
+        Ok(if self.parties.is_empty() { usual.to_vec() } else { once_each(&self.parties) })
     }
 
     /// Systems and waits, in the order of the table of systems. Remarks on those that were asked for by name
@@ -312,6 +311,17 @@ impl Options {
         };
         Some(format!("{name} has no --wait {}: left out{remedy}", list(&missing)))
     }
+}
+
+/// Without repetitions: a contestant that played twice in a round would be compared with itself of other turns.
+fn once_each<T: Copy + PartialEq>(asked: &[T]) -> Vec<T> {
+    let mut once = Vec::new();
+    for &one in asked {
+        if !once.contains(&one) {
+            once.push(one);
+        }
+    }
+    once
 }
 
 fn allowed() -> Result<Vec<usize>, Fault> {
@@ -437,6 +447,16 @@ mod tests {
         let names: Vec<_> = contestants.iter().map(|c| (c.system.name, c.size)).collect();
         assert_eq!(names, [("floor-ring", 64), ("rtrb", 64), ("floor-ring", 65536)]);
         assert_eq!(remarks, ["rtrb does not carry 65536 B: left out"]);
+    }
+
+    #[test]
+    fn what_is_asked_for_twice_is_played_once() {
+        let twice = "--size 64,8,64 --parties 2P2C,1P1C,2P2C --systems kanal,kanal --wait spin,spin \
+                     --cpu-latency plain,plain";
+        let (contestants, _) = options(twice).contestants(Scenario::Mpmc).expect("it exists");
+        let played: Vec<_> = contestants.iter().map(|c| (c.size, c.parties.to_string())).collect();
+        let expected = [(64, "2P2C"), (64, "1P1C"), (8, "2P2C"), (8, "1P1C")];
+        assert_eq!(played, expected.map(|(size, parties)| (size, parties.to_string())));
     }
 
     #[test]
