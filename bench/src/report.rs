@@ -90,8 +90,8 @@ fn table(rows: &[Row]) -> String {
     ];
     // Only where there is something to tell.
     let threads = rows.iter().any(|row| row.io_thread.is_some());
-    let held = rows.iter().any(|row| row.cpu_latency == CpuLatency::Held);
     header.extend(threads.then_some("io on"));
+    let held = held(rows);
     header.extend(held.then_some("cpu latency"));
     let lines = rows.iter().map(|row| {
         let ns = |v: Option<f64>| v.map_or(String::new(), nanoseconds);
@@ -128,9 +128,14 @@ fn table(rows: &[Row]) -> String {
     columns(&header, lines.collect())
 }
 
+/// Whether some rows are of cores that were kept awake, so that each has to say what its own did.
+fn held(rows: &[Row]) -> bool {
+    rows.iter().any(|row| row.cpu_latency == CpuLatency::Held)
+}
+
 /// What only rounds of many parties have.
 fn table_of_many(rows: &[Row]) -> String {
-    let header = [
+    let mut header = vec![
         "system",
         "parties",
         "size",
@@ -145,6 +150,8 @@ fn table_of_many(rows: &[Row]) -> String {
         "senders on",
         "receivers on",
     ];
+    let held = held(rows);
+    header.extend(held.then_some("cpu latency"));
     let mut lines = Vec::new();
     for row in rows {
         let Some(many) = &row.many else { continue };
@@ -155,7 +162,7 @@ fn table_of_many(rows: &[Row]) -> String {
             }
             None => "any CPU".to_string(),
         };
-        lines.push(vec![
+        let mut line = vec![
             row.system.to_string(),
             row.parties.to_string(),
             row.size.to_string(),
@@ -169,7 +176,9 @@ fn table_of_many(rows: &[Row]) -> String {
             row.missed.to_string(),
             seats(|cpus| &cpus.senders),
             seats(|cpus| &cpus.receivers),
-        ]);
+        ];
+        line.extend(held.then(|| row.cpu_latency.to_string()));
+        lines.push(line);
     }
     let title = "many parties: rates as the parties saw them; unfair is the fastest sender's over \
                  the slowest's; send p99.9 includes waits for room and for the core\n";
@@ -178,7 +187,7 @@ fn table_of_many(rows: &[Row]) -> String {
 
 /// Every ratio, one a line: what the figures are judged by.
 fn comparisons(rows: &[Row]) -> String {
-    let header = [
+    let mut header = vec![
         "ratio",
         "of",
         "parties",
@@ -191,10 +200,12 @@ fn comparisons(rows: &[Row]) -> String {
         "rounds",
         "middle half",
     ];
+    let held = held(rows);
+    header.extend(held.then_some("cpu latency"));
     let mut lines = Vec::new();
     for row in rows {
         for ratio in &row.ratios {
-            lines.push(vec![
+            let mut line = vec![
                 format!("{:.3}", ratio.ratio),
                 ratio.of.name().to_string(),
                 row.parties.to_string(),
@@ -210,7 +221,9 @@ fn comparisons(rows: &[Row]) -> String {
                 row.placement.to_string(),
                 ratio.rounds.to_string(),
                 format!("{:.3}-{:.3}", ratio.quarter, ratio.three_quarters),
-            ]);
+            ];
+            line.extend(held.then(|| row.cpu_latency.to_string()));
+            lines.push(line);
         }
     }
     if lines.is_empty() {
@@ -266,7 +279,7 @@ mod tests {
     use super::*;
     use crate::placement::Placement;
     use crate::plan::{Jitter, Parties, Scenario, Wait};
-    use crate::rows::Ratio;
+    use crate::rows::{Many, Ratio};
 
     fn report() -> Report {
         Report {
@@ -382,6 +395,28 @@ mod tests {
             assert!(text.contains(part), "{part} in\n{text}");
         }
         assert_eq!(report().damage(), (1, 0));
+    }
+
+    #[test]
+    fn every_table_says_whether_cores_were_kept_awake_where_some_were() {
+        let mut report = report();
+        report.rows[0].many = Some(Many {
+            cpus: None,
+            total_per_s: 1e6,
+            receiver_least_per_s: 1e6,
+            receiver_most_per_s: 1e6,
+            sender_least_per_s: 1e6,
+            sender_most_per_s: 1e6,
+            unfairness: 1.0,
+            op_p999_ns: None,
+        });
+        report.rows.push(Row { cpu_latency: CpuLatency::Plain, ..report.rows[0].clone() });
+        let text = report.to_string();
+        for told in ["cpu latency", "held", "plain"] {
+            assert_eq!(text.matches(told).count(), 3, "{told} in each of three tables:\n{text}");
+        }
+        report.rows.remove(0);
+        assert!(!report.to_string().contains("cpu latency"));
     }
 
     #[test]
