@@ -16,6 +16,9 @@ use std::time::Duration;
 
 const PREFIX: &str = "ringway-bench-";
 
+/// Far more than there are runs that start at the same moment, each of which may take one try away.
+const TRIES: u32 = 100;
+
 /// The directory. Locked as long as its run lives, so that others can tell it from a leftover.
 pub(crate) struct Scratch {
     path: PathBuf,
@@ -29,22 +32,28 @@ impl Scratch {
         let parent = std::env::var_os("RINGWAY_DIR").unwrap_or_else(|| "/dev/shm".into());
         let parent = Path::new(&parent);
         remove_leftovers(parent);
-        // The pid alone would do, were there not pid namespaces that share a /dev/shm.
-        let path = parent.join(format!("{PREFIX}{}-{}", std::process::id(), now_ns()));
-        let failed = |e: io::Error| {
-            Fault::new(format!(
-                "can't make {}: {e}; set RINGWAY_DIR to a directory on tmpfs that you can write to",
-                path.display()
-            ))
-        };
-        fs::DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
-        let lock = File::open(&path).map_err(failed)?;
-        if !try_lock(&lock) {
-            return Err(failed(io::Error::last_os_error()));
-        }
-        let scratch = Scratch { path, _lock: lock };
+        let scratch = Scratch::make(parent)?;
         scratch.remove_on_signal()?;
         Ok(scratch)
+    }
+
+    /// Until it is locked, another run that starts may take it for a leftover: then another one is made.
+    fn make(parent: &Path) -> Result<Scratch, Fault> {
+        let mut tries = 1;
+        loop {
+            // The pid alone would do, were there not pid namespaces that share a /dev/shm.
+            let path = parent.join(format!("{PREFIX}{}-{}", std::process::id(), now_ns()));
+            match make_locked(&path) {
+                Ok(lock) => return Ok(Scratch { path, _lock: lock }),
+                Err(_) if tries < TRIES => tries += 1,
+                Err(e) => {
+                    return Err(Fault::new(format!(
+                        "can't make {}: {e}; set RINGWAY_DIR to a directory on tmpfs that you can write to",
+                        path.display()
+                    )));
+                }
+            }
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -93,6 +102,23 @@ impl Drop for Scratch {
     }
 }
 
+/// A new directory whose lock is held, and which was not removed before it was.
+fn make_locked(path: &Path) -> io::Result<File> {
+    fs::DirBuilder::new().mode(0o700).create(path)?;
+    let locked = File::open(path).and_then(|directory| {
+        if !try_lock(&directory) {
+            return Err(io::Error::last_os_error());
+        }
+        // Who had the lock before may have removed it, and let go of the lock since. From here on nobody does.
+        fs::symlink_metadata(path)?;
+        Ok(directory)
+    });
+    locked.inspect_err(|_| {
+        // Empty; gone already if another run took it for a leftover.
+        let _ = fs::remove_dir(path);
+    })
+}
+
 /// Ours by owner and name, and no living run holds the lock. Best effort: another run may be first.
 fn remove_leftovers(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else { return };
@@ -113,4 +139,26 @@ fn remove_leftovers(parent: &Path) {
 fn try_lock(directory: &File) -> bool {
     // SAFETY: takes a descriptor that `directory` keeps open, and numbers.
     unsafe { libc::flock(directory.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) == 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_that_start_together_leave_each_others_directories_alone() {
+        let parent = Path::new("/dev/shm").join(format!("bench-scratch-{}", std::process::id()));
+        fs::create_dir(&parent).expect("a new directory");
+        let run = || {
+            (0..500).all(|_| {
+                remove_leftovers(&parent);
+                Scratch::make(&parent).is_ok_and(|scratch| scratch.path().exists())
+            })
+        };
+        let runs = thread::scope(|scope| [(); 4].map(|()| scope.spawn(run)).map(|run| run.join()));
+        let left = fs::read_dir(&parent).expect("it is there").count();
+        fs::remove_dir_all(&parent).expect("ours to remove");
+        assert!(runs.into_iter().all(|run| run.is_ok_and(|fine| fine)));
+        assert_eq!(left, 0);
+    }
 }
