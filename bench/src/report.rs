@@ -115,7 +115,7 @@ fn table(rows: &[Row]) -> String {
             row.msgs_per_s.map_or(String::new(), |v| format!("{:.3} M", v / 1e6)),
             row.bytes_per_s.map_or(String::new(), |v| format!("{:.2}", v / 1e9)),
             (row.lost + row.altered).to_string(),
-            row.preempted.to_string(),
+            row.preempted.map_or(String::new(), |times| times.to_string()),
             row.ratio.map_or(String::new(), |v| format!("{v:.3}")),
             row.ratio_to.unwrap_or_default().to_string(),
         ];
@@ -332,7 +332,7 @@ mod tests {
                 missed: 0,
                 lost: 1,
                 altered: 0,
-                preempted: 3,
+                preempted: Some(3),
                 ratio_to: Some("floor-cacheline-pause"),
                 ratio: Some(1.25),
                 ratios: vec![Ratio {

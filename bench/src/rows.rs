@@ -77,8 +77,9 @@ pub(crate) struct Row {
     pub(crate) missed: u64,
     pub(crate) lost: u64,
     pub(crate) altered: u64,
-    /// Times that a party's core went to somebody else during these rounds; ideally none.
-    pub(crate) preempted: u64,
+    /// Times that a party's core went to somebody else during these rounds; ideally none. Null where parties, or one
+    /// and a sender's thread, share a core: the kernel counts a yield to each other as well.
+    pub(crate) preempted: Option<u64>,
     /// The first of `ratios`: of `block_rtt_ns` (less is better) or `msgs_per_s` (more is better).
     pub(crate) ratio_to: Option<&'static str>,
     pub(crate) ratio: Option<f64>,
@@ -201,6 +202,9 @@ pub(crate) fn rows(
                 own.iter().copied().filter(|s| levels.label(s.bracket) == placement).collect();
             let mut row = row(contestant, placement, &own, cpus);
             row.io_thread = contestant.system.has_thread().then_some(IoThread { cpu: io_cpu });
+            if shares_a_core(contestant, cpus, io_cpu) {
+                row.preempted = None;
+            }
             if placement != Placement::Mixed {
                 row.ratios = ratios(contestant, contestants, &own, samples);
             }
@@ -254,7 +258,7 @@ fn row(contestant: &Contestant, placement: Placement, own: &[&Sample], cpus: Opt
         missed: sum(|o| o.missed),
         lost: sum(Outcome::lost),
         altered: sum(|o| o.altered),
-        preempted: sum(|o| o.preempted),
+        preempted: Some(sum(|o| o.preempted)),
         ratio_to: None,
         ratio: None,
         ratios: Vec::new(),
@@ -264,6 +268,15 @@ fn row(contestant: &Contestant, placement: Placement, own: &[&Sample], cpus: Opt
         cpu_latency: contestant.latency,
         timed_rounds: outcomes().filter(is_timed).count(),
     }
+}
+
+/// Whether somebody of this seat yields to somebody else of it.
+fn shares_a_core(contestant: &Contestant, cpus: Option<&Cpus>, io_cpu: Option<usize>) -> bool {
+    let Some(cpus) = cpus else { return true };
+    let parties = contestant.parties;
+    let is_a_partys = |cpu| parties.all().any(|party| cpus.of(party) == cpu);
+    let beside_a_thread = contestant.system.has_thread() && io_cpu.is_none_or(is_a_partys);
+    cpus.are_shared(parties) || beside_a_thread
 }
 
 /// Those of all rounds, or none at all if a round has none: it is the fast ones that have enough behind a tail.
@@ -358,7 +371,7 @@ fn quantile(mut values: Vec<f64>, at: f64) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Flow, Trips};
+    use crate::plan::{Flow, Seating, Trips};
     use crate::systems;
 
     pub(super) fn contestant(name: &str, scenario: Scenario) -> Contestant {
@@ -451,6 +464,27 @@ mod tests {
         let samples = [sample(0, Some(Flow { messages: 50, ns: 1_000 })), sample(1, None)];
         let rows = rows(&one, &samples, &Levels::of(vec![50.0]), None, None);
         assert_eq!((rows[0].rounds, rows[0].timed_rounds, rows[0].msgs_per_s), (2, 1, Some(5e7)));
+    }
+
+    #[test]
+    fn who_yields_to_each_other_is_not_told_as_disturbed() {
+        let disturbed = |system, scenario, parties: &str, cpus: &[usize], io_cpu| {
+            let parties = parties.parse().expect("legal");
+            let one = [Contestant { parties, ..contestant(system, scenario) }];
+            let mut sample = trip(0, 0, 100.0, 100.0);
+            sample.outcome.preempted = 7;
+            let cpus = Cpus::seat(cpus, parties, Seating::Apart);
+            let rows = rows(&one, &[sample], &Levels::of(vec![100.0]), Some(&cpus), io_cpu);
+            rows[0].preempted
+        };
+        assert_eq!(disturbed("kanal", Scenario::Mpmc, "2P2C", &[0, 1, 2, 3], None), Some(7));
+        assert_eq!(disturbed("kanal", Scenario::Mpmc, "2P2C", &[0, 1], None), None);
+        assert_eq!(disturbed("kanal", Scenario::Mpmc, "1P1C", &[0, 1], None), Some(7));
+        let thread = "ringway-tcp-epoll-thread";
+        assert_eq!(disturbed(thread, Scenario::Stream, "1P1C", &[0, 1], Some(0)), None);
+        assert_eq!(disturbed(thread, Scenario::Stream, "1P1C", &[0, 1], Some(2)), Some(7));
+        let inline = "ringway-tcp-epoll";
+        assert_eq!(disturbed(inline, Scenario::Stream, "1P1C", &[0, 1], Some(0)), Some(7));
     }
 
     #[test]
