@@ -83,15 +83,16 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
     /// Bytes of every ring: a power of two, at least four times a message. KiB and MiB are
-    /// understood.
+    /// understood. Queues of slots have 4096 of them whatever this is.
     #[arg(long, value_name = "BYTES", default_value = "4MiB", value_parser = bytes)]
     pub(crate) capacity: usize,
     /// More options for the addresses of Ringway's channels, such as `align=16`.
     #[arg(long, value_name = "KEY=VALUE[&...]", default_value = "", hide_default_value = true)]
     pub(crate) channel_options: String,
-    /// Bytes of messages to a flush, for systems between hosts that queue (`-batch`): a power of two.
-    #[arg(long, value_name = "BYTES", default_value = "512KiB", value_parser = bytes)]
-    pub(crate) flush: usize,
+    /// Bytes of messages to a flush, and of those that are received at once, for systems between hosts that do so
+    /// (`-batch`, `-thread`): a power of two [default: 512KiB].
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    flush: Option<usize>,
     /// CPU of a sender's own thread (`-thread`) [default: one that no party has, else the sender's].
     #[arg(long, value_name = "N")]
     io_cpu: Option<usize>,
@@ -121,6 +122,28 @@ impl Options {
     pub(crate) fn round_length(&self) -> Duration {
         let ms = self.round_ms.unwrap_or(if self.quick { 25 } else { 100 });
         Duration::from_millis(ms.into())
+    }
+
+    pub(crate) fn flush(&self) -> usize {
+        self.flush.unwrap_or(512 << 10)
+    }
+
+    /// What was asked for and changes nothing.
+    pub(crate) fn in_vain(&self, contestants: &[Contestant], cpus: Option<&Cpus>) -> Vec<String> {
+        let mut remarks = Vec::new();
+        let any = |is: fn(&System) -> bool| contestants.iter().any(|c| is(c.system));
+        if self.io_cpu.is_some() && !(any(System::has_thread) && cpus.is_some()) {
+            remarks
+                .push("--io-cpu changes nothing: no sender has a pinned thread (-thread)".into());
+        }
+        if self.flush.is_some() && !any(System::goes_by_flush) {
+            remarks.push("--flush changes nothing: for -batch and -thread with --over tcp".into());
+        }
+        let shared = |c: &Contestant| cpus.is_some_and(|cpus| cpus.are_shared(c.parties));
+        if self.seating == Seating::Mixed && !contestants.iter().any(shared) {
+            remarks.push("--seating mixed changes nothing: for more parties than CPUs, of which there are two".into());
+        }
+        remarks
     }
 
     /// Where the parties run; `None` if this process may use only one CPU.
@@ -457,6 +480,29 @@ mod tests {
         let played: Vec<_> = contestants.iter().map(|c| (c.size, c.parties.to_string())).collect();
         let expected = [(64, "2P2C"), (64, "1P1C"), (8, "2P2C"), (8, "1P1C")];
         assert_eq!(played, expected.map(|(size, parties)| (size, parties.to_string())));
+    }
+
+    #[test]
+    fn what_changes_nothing_is_remarked_on() {
+        let in_vain = |scenario, line: &str, cpus: &[usize]| {
+            let options = options(line);
+            let (contestants, _) = options.contestants(scenario).expect("it exists");
+            let most = contestants.iter().fold(Parties::TWO, |most, one| most.or(one.parties));
+            let cpus = (cpus.len() > 1).then(|| Cpus::seat(cpus, most, options.seating));
+            options.in_vain(&contestants, cpus.as_ref()).join("; ")
+        };
+        let all = "--io-cpu 0 --flush 4KiB --seating mixed --systems";
+        let told = in_vain(Scenario::Stream, &format!("{all} rtrb --size 8"), &[0, 1]);
+        for flag in ["--io-cpu", "--flush", "--seating"] {
+            assert!(told.contains(flag), "{told}");
+        }
+        let tcp = |what: &str| format!("--over tcp {what} --systems ringway-tcp-epoll-thread");
+        assert_eq!(in_vain(Scenario::Stream, &tcp("--io-cpu 0 --flush 4KiB"), &[0, 1]), "");
+        assert!(in_vain(Scenario::Stream, &tcp("--io-cpu 0"), &[]).contains("--io-cpu"));
+        let kanal = "--seating mixed --systems kanal --size 8 --parties 1P1C,2P2C";
+        assert_eq!(in_vain(Scenario::Mpmc, kanal, &[0, 1]), "");
+        assert!(in_vain(Scenario::Mpmc, kanal, &[0, 1, 2, 3]).contains("--seating"));
+        assert_eq!(in_vain(Scenario::Stream, "--systems rtrb --size 8", &[0, 1]), "");
     }
 
     #[test]

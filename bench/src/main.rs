@@ -75,6 +75,9 @@ fn measure(scenario: Scenario, options: &Options) -> Result<ExitCode, Fault> {
     let cpus = options.seat(most)?;
     let io_cpu = options.io_cpu(cpus.as_ref())?;
     let cpus = cpus.as_ref();
+    for remark in options.in_vain(&contestants, cpus) {
+        eprintln!("{remark}");
+    }
     if cpus.is_none() {
         eprintln!(
             "only one CPU may be used: all processes share it, unpinned, and every figure is a \
@@ -98,7 +101,7 @@ fn measure(scenario: Scenario, options: &Options) -> Result<ExitCode, Fault> {
     let table = Table {
         ground: Ground { cpus, channels: scratch.path(), namespaces: namespaces.as_ref() },
         capacity: options.capacity,
-        flush: options.flush,
+        flush: options.flush(),
         io_cpu,
         rounds: options.rounds(),
         round_length: options.round_length(),

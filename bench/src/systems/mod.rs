@@ -49,6 +49,11 @@ impl System {
         self.name.ends_with("-thread")
     }
 
+    /// Whether it queues, or takes, messages up to so many bytes at once (`--flush`).
+    pub(crate) fn goes_by_flush(&self) -> bool {
+        self.over() == Over::Tcp && (self.name.ends_with("-batch") || self.has_thread())
+    }
+
     /// Whether its sender goes on while a receiver does not read.
     pub(crate) fn goes_on(&self) -> bool {
         self.name.ends_with("-overwrite")
