@@ -109,7 +109,8 @@ impl Ring {
         unsafe { writer.payload(&claim).write_bytes(how, room) };
         if how & 4 == 0 {
             let publish = if how & 8 == 0 { Publish::Now } else { Publish::Later };
-            writer.commit_len(claim, room - room.min(usize::from(how >> 4)), publish);
+            let len = room - room.min(usize::from(how >> 4));
+            writer.commit_len(claim, len, publish).expect("nobody has forked");
         }
         assert!(writer.depth_beyond(0) - before <= CAPACITY);
     }
@@ -120,7 +121,8 @@ impl Ring {
         let Ok(claim) = writer.try_claim_array(len, count) else { return };
         // SAFETY: the claim holds so many elements of that length.
         unsafe { writer.array_payload(&claim).write_bytes(7, len * count) };
-        writer.commit_array(claim, len, count.div_ceil(2), Publish::Now);
+        let count = count.div_ceil(2);
+        writer.commit_array(claim, len, count, Publish::Now).expect("nobody has forked");
         assert!(writer.depth_beyond(0) - before <= CAPACITY);
     }
 }
