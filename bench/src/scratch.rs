@@ -127,9 +127,12 @@ fn remove_leftovers(parent: &Path) {
     for entry in entries.flatten() {
         let named = |name: &OsStr| name.to_str().is_some_and(|name| name.starts_with(PREFIX));
         let owned = entry.metadata().is_ok_and(|data| data.is_dir() && data.uid() == me);
-        if named(&entry.file_name())
-            && owned
-            && File::open(entry.path()).is_ok_and(|dir| try_lock(&dir))
+        if !(named(&entry.file_name()) && owned) {
+            continue;
+        }
+        // Held until it is removed: a run that has just made the directory and locks it next is not to find it free.
+        if let Ok(directory) = File::open(entry.path())
+            && try_lock(&directory)
         {
             let _ = fs::remove_dir_all(entry.path());
         }
