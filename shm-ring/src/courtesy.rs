@@ -16,8 +16,8 @@ const LET_RUN: Duration = Duration::from_nanos(1_500);
 const TIME_SLICE: Duration = Duration::from_millis(1);
 
 /// What part of the time for which the core was away this end then keeps it. All of it cost two senders and two
-/// receivers a quarter of their rate, for the other one may have to run before anything comes; with an eighth they lost
-/// nothing, nor did who streams beside a computation.
+/// receivers a quarter of their rate, for the other one may have to run before anything comes; an eighth cost them
+/// nothing. Who streams beside a computation had, with an eighth, 0.84 to 1.2 times the rate that it had without yields.
 const STAYS: u32 = 8;
 
 /// A time away that is taken for longer than any wait for time slices.
