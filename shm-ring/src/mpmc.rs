@@ -52,7 +52,7 @@ mod send;
 pub mod word;
 
 pub use memory::{SlotMemory, SlotWord};
-pub use receive::{Glance, Message, Receiver, TakeError};
+pub use receive::{Message, Receiver, TakeError};
 pub use repair::{Living, Redeliver, Repaired, sweep};
 pub use send::{ClaimError, Sender};
 pub use word::{LEN_MAX, OWNERS, Owner, RUN_MAX};

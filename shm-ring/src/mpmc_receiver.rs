@@ -11,10 +11,11 @@ use crate::copy::copy_out;
 use crate::counters::Stats;
 use crate::courtesy::Courtesy;
 use crate::error::{Error, Fault, Peer, RecvError};
-use crate::mpmc::{Glance, Message, Receiver, TakeError};
+use crate::home::Homed;
+use crate::mpmc::{Message, Receiver, TakeError};
 use crate::options::{Options, Until};
 use crate::party::{Departed, HeldUp, Party, Side};
-use crate::queue::QueueMemory;
+use crate::queue::{QueueMemory, Room};
 use crate::wait::{self, Burst, Nap, ProbeClock, Waiter};
 
 /// The receiving end. Any number per channel, up to 64 senders and receivers together; every method
@@ -22,6 +23,7 @@ use crate::wait::{self, Burst, Nap, ProbeClock, Waiter};
 #[derive(Debug)]
 pub struct MpmcReceiver {
     receiver: Receiver<QueueMemory>,
+    room: Homed<Room>,
     burst: Burst,
     /// Senders that came and left, when last looked at.
     seen: (u64, u64),
@@ -52,7 +54,8 @@ impl MpmcReceiver {
 
     fn new(party: Party) -> Self {
         let receiver = Receiver::new(party.memory.clone(), party.owner());
-        Self { receiver, burst: Burst::in_queue(), seen: (0, 0), told: 0, party }
+        let room = Room::homed(&party.memory);
+        Self { receiver, room, burst: Burst::in_queue(), seen: (0, 0), told: 0, party }
     }
 
     /// The next message, in place. Never blocks, never allocates.
@@ -158,7 +161,7 @@ impl MpmcReceiver {
     fn give_back_of_many(&mut self) {
         if self.receiver.used() < self.receiver.held() {
             if self.receiver.is_redelivered() {
-                self.party.counters().redelivered.bump(1);
+                self.party.counters.redelivered.bump(1);
             }
             self.receiver.advance();
         }
@@ -190,27 +193,14 @@ impl MpmcReceiver {
         self.party.stats()
     }
 
-    /// As nearly always: nothing is claimed, and a message is there that nobody else takes. All else is out
-    /// of the caller's line, so that this keeps to a few registers.
+    /// As nearly always: nothing is claimed, a message is there that nobody else takes, and nobody sleeps who may want
+    /// the next. All else is out of the caller's line, so that this keeps to a few registers.
     #[inline(always)]
     fn at_once(&mut self) -> Option<Message> {
-        if self.party.birth.is_foreign()
-            || self.receiver.held() > 0
-            || self.receiver.take_at_once(1) != Glance::Taken
-        {
+        if self.party.sleeps_any(Side::Receives) {
             return None;
         }
-        if self.party.sleeps_any(Side::Receives) {
-            return self.pass_on_and_show();
-        }
-        self.receiver.message_at_once()
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn pass_on_and_show(&mut self) -> Option<Message> {
-        self.pass_on();
-        self.receiver.message_at_once()
+        self.receiver.take_one_at_once(self.room.below)
     }
 
     #[cold]
@@ -345,7 +335,7 @@ impl MpmcReceiver {
 
     #[inline(always)]
     fn released(&mut self, messages: u64) {
-        self.party.counters().received.bump(messages);
+        self.party.counters.received.bump(messages);
         self.party.wake(Side::Sends, messages);
     }
 
@@ -573,7 +563,7 @@ impl MpmcBatch<'_> {
                 self.left -= 1;
                 self.receiver.receiver.advance();
                 if redelivered {
-                    self.receiver.party.counters().redelivered.bump(1);
+                    self.receiver.party.counters.redelivered.bump(1);
                 }
                 // SAFETY: as in MpmcReceived::deref; released when `self` is dropped, which the result
                 // borrows.

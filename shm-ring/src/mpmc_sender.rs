@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use crate::counters::Stats;
 use crate::courtesy::Courtesy;
 use crate::error::{Error, Peer, SendError};
+use crate::home::Homed;
 use crate::mpmc::{ClaimError, Sender, SlotMemory};
 use crate::options::Options;
 use crate::party::{HeldUp, Party, Side};
-use crate::queue::QueueMemory;
+use crate::queue::{QueueMemory, Room};
 use crate::wait::{self, Nap, ProbeClock, Waiter};
 
 /// The sending end. Any number per channel, up to 64 senders and receivers together; every method needs
@@ -23,6 +24,7 @@ pub struct MpmcSender {
     publications: u64,
     /// When a slot is waited for.
     pauses: u32,
+    room: Homed<Room>,
     party: Party,
 }
 
@@ -49,7 +51,8 @@ impl MpmcSender {
     fn new(party: Party) -> Self {
         let sender = Sender::new(party.memory.clone(), party.owner());
         let pauses = wait::pauses_without_slots(party.memory.slots());
-        Self { sender, publications: 0, pauses, party }
+        let room = Room::homed(&party.memory);
+        Self { sender, publications: 0, pauses, room, party }
     }
 
     /// Longest message, in bytes: a slot less its header.
@@ -193,14 +196,17 @@ impl MpmcSender {
 
     /// Publishes the first `len` bytes of the room that was claimed last and whose guard was forgotten, if
     /// nothing else is claimed: what the guard's commit would have done. `len` is no more than was claimed.
-    /// False: nothing was done, perhaps because the room is the parent's, and another verb tells.
+    /// False: nothing was done, perhaps because the room is the parent's, or not as large, and another verb tells.
     #[inline(always)]
     #[must_use]
     pub fn commit_at_once(&mut self, len: usize) -> bool {
-        if self.party.birth.is_foreign() || !self.sender.holds_one() {
-            return false;
+        if len as u64 >= self.room.below {
+            return not_now();
         }
-        self.settle_one(len.min(self.max_len()));
+        if !self.sender.holds_one() {
+            return not_now();
+        }
+        self.settle_one(len);
         true
     }
 
@@ -246,30 +252,19 @@ impl MpmcSender {
         self.sender.filled() < self.sender.claimed()
     }
 
-    /// The room of one message, as nearly always: it is claimed already, or now, without meeting anybody. All
-    /// else is out of the caller's line, so that this keeps to a few registers.
+    /// The room of one message, as nearly always: this process's own, with nobody to meet, and nobody asleep who
+    /// may want the next. All else is out of the caller's line, so that this keeps to a few registers.
     #[inline(always)]
     fn room_at_once(&mut self, len: usize) -> Option<*mut u8> {
-        if self.party.birth.is_foreign() || len > self.max_len() {
+        if len as u64 >= self.room.below {
             return None;
         }
-        if self.sender.claimed() > 0 {
-            return if self.has_room() { Some(self.sender.payload()) } else { None };
+        if !self.party.sleeps_any(Side::Sends)
+            && let Some(payload) = self.sender.claim_one_at_once()
+        {
+            return Some(payload);
         }
-        let payload = self.sender.claim_one_at_once()?;
-        if self.party.sleeps_any(Side::Sends) {
-            return Some(self.pass_on_and_show());
-        }
-        Some(payload)
-    }
-
-    /// A call that is the last thing its caller does, and returns what that would: nothing has to be kept for
-    /// behind it.
-    #[cold]
-    #[inline(never)]
-    fn pass_on_and_show(&mut self) -> *mut u8 {
-        self.pass_on();
-        self.sender.payload()
+        self.has_room().then(|| self.sender.payload())
     }
 
     /// Whether there is room for some messages, if possible for `count`.
@@ -343,7 +338,7 @@ impl MpmcSender {
 
     #[cold]
     fn no_room_now(&mut self) -> SendError {
-        self.party.counters().full_waits.bump(1);
+        self.party.counters.full_waits.bump(1);
         if self.party.probe_clock.is_due_after_poll() {
             self.party.look_for_the_dead();
         }
@@ -353,7 +348,7 @@ impl MpmcSender {
     /// Returns with a slot claimed.
     #[cold]
     fn wait_for_room(&mut self, timeout: Option<Duration>) -> Result<(), SendError> {
-        self.party.counters().full_waits.bump(1);
+        self.party.counters.full_waits.bump(1);
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let wait = self.party.wait;
         if wait::block(self, wait, deadline, self.pauses)? {
@@ -391,14 +386,14 @@ impl MpmcSender {
     /// The only one.
     #[inline(always)]
     fn settle_one(&mut self, len: usize) {
-        self.party.counters().bytes.bump(len as u64);
+        self.party.counters.bytes.bump(len as u64);
         self.sender.publish_one(len as u64);
         self.tell(1);
     }
 
     #[inline(never)]
     fn settle_many(&mut self, len: usize, now: bool) {
-        self.party.counters().bytes.bump(len as u64);
+        self.party.counters.bytes.bump(len as u64);
         self.sender.fill(len as u64);
         if now {
             self.publish();
@@ -421,10 +416,17 @@ impl MpmcSender {
     #[inline(always)]
     fn tell(&self, messages: u64) {
         if messages > 0 {
-            self.party.counters().sent.bump(messages);
+            self.party.counters.sent.bump(messages);
         }
         self.party.wake(Side::Receives, messages.max(1));
     }
+}
+
+/// A way out of its own: else the compiler works out both reasons for it before it asks for either.
+#[cold]
+#[inline(never)]
+fn not_now() -> bool {
+    false
 }
 
 impl Drop for MpmcSender {
@@ -621,7 +623,7 @@ impl<'a> MpmcArrayClaim<'a> {
             return Err(SendError::Forked);
         }
         sender.sender.fill_many(count, this.len as u64);
-        sender.party.counters().bytes.bump(count * this.len as u64);
+        sender.party.counters.bytes.bump(count * this.len as u64);
         Ok(())
     }
 }

@@ -14,13 +14,13 @@ use crate::courtesy::Courtesy;
 use crate::error::{Error, ErrorKind, Peer};
 use crate::fork::Birth;
 use crate::layout::RoleRecord;
-use crate::layout::{MAX_PARTICIPANTS, SIDE_RECEIVES, SIDE_SENDS, SeatCounters, Sleepers};
+use crate::layout::{MAX_PARTICIPANTS, SIDE_RECEIVES, SIDE_SENDS, Sleepers};
 use crate::liveness::{self, Identity};
 use crate::membarrier;
 use crate::mpmc::{self, Holder, Owner, Redeliver, Repaired, SlotMemory, bell, word};
 use crate::options::{Kind, Options, Until, Wait};
 use crate::participants::{Purpose, Seat};
-use crate::queue::{self, QueueMemory};
+use crate::queue::{self, OwnCounters, QueueMemory};
 use crate::recover;
 use crate::registry::{self, LockedDirectory};
 use crate::sync::Word32;
@@ -37,6 +37,7 @@ pub enum Side {
 #[derive(Debug)]
 pub struct Party {
     pub memory: QueueMemory,
+    pub counters: OwnCounters,
     pub birth: Birth,
     pub wait: Wait,
     pub until: Until,
@@ -136,6 +137,7 @@ impl Party {
             last_death: None,
             held_up: None,
             rung_before: 0,
+            counters: memory.counters(seat.id),
             memory,
             control,
         };
@@ -157,11 +159,6 @@ impl Party {
         self.seat.id as Owner
     }
 
-    #[inline(always)]
-    pub fn counters(&self) -> &SeatCounters {
-        &self.memory.page().seats[self.seat.id % MAX_PARTICIPANTS].counters
-    }
-
     /// After a publication of `news` messages or rooms: wakes as many who wait for that.
     #[inline(always)]
     pub fn wake(&self, side: Side, news: u64) {
@@ -177,7 +174,7 @@ impl Party {
         let rung = |seat: Owner| &page.seats[usize::from(seat) % MAX_PARTICIPANTS].rung.count;
         let woken = bell::wake(self.sleepers(side), news, self.registered, rung);
         if woken > 0 {
-            self.counters().wakes[self.side as usize].bump(woken);
+            self.counters.wakes[self.side as usize].bump(woken);
         }
     }
 
@@ -189,7 +186,7 @@ impl Party {
 
     /// Announces a sleep.
     pub fn announce(&mut self) {
-        self.counters().parks[self.side as usize].bump(1);
+        self.counters.parks[self.side as usize].bump(1);
         self.rung_before = bell::announce(self.sleepers(self.side), self.owner(), self.rung());
     }
 

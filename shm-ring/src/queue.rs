@@ -3,7 +3,7 @@
 //!
 //! What is in the slots is the business of `mpmc`; who takes part that of `party`.
 
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -14,9 +14,10 @@ use crate::control::Control;
 use crate::error::{Error, ErrorKind};
 use crate::fault::{self, Point};
 use crate::file;
+use crate::home::{Homed, Homing};
 use crate::layout::{
-    FileHeader, PAGE, QUEUE_LEN, QueuePage, SECTION_QUEUE, SECTION_SENT, SECTION_SLOTS,
-    SECTION_TAKEN, SEGMENT_MAGIC, Section,
+    FileHeader, MAX_PARTICIPANTS, PAGE, QUEUE_LEN, QueuePage, SECTION_QUEUE, SECTION_SENT,
+    SECTION_SLOTS, SECTION_TAKEN, SEGMENT_MAGIC, SeatCounters, Section,
 };
 use crate::liveness::Identity;
 use crate::memory::Access;
@@ -59,6 +60,47 @@ pub struct QueueMemory {
 unsafe impl Send for QueueMemory {}
 // SAFETY: as for Send; `&QueueMemory` gives out atomics and raw pointers only.
 unsafe impl Sync for QueueMemory {}
+
+/// What the length of each message is compared with: in a forked child none fits, so that nothing there is quick.
+#[derive(Debug)]
+pub struct Room {
+    /// Messages are shorter than this, in bytes.
+    pub below: u64,
+}
+
+impl Room {
+    pub fn homed(memory: &QueueMemory) -> Homed<Self> {
+        Homed::new(Self { below: memory.room() + 1 })
+    }
+}
+
+impl Homing for Room {
+    const GONE: Self = Self { below: 0 };
+}
+
+/// A participant's counters. Found once: each message is counted, and from the number of a place to its counters
+/// is a way of its own.
+#[derive(Debug)]
+pub struct OwnCounters {
+    at: NonNull<SeatCounters>,
+    /// What that points into.
+    _mapping: Arc<MmapRaw>,
+}
+
+// SAFETY: as for QueueMemory; counters are atomics.
+unsafe impl Send for OwnCounters {}
+// SAFETY: as above.
+unsafe impl Sync for OwnCounters {}
+
+impl Deref for OwnCounters {
+    type Target = SeatCounters;
+
+    #[inline(always)]
+    fn deref(&self) -> &SeatCounters {
+        // SAFETY: within the page that `QueueMemory::page` tells of, in a mapping that is kept.
+        unsafe { self.at.as_ref() }
+    }
+}
 
 /// Opens the channel's queue, or builds it if the first to come has not, or died before it had. The
 /// caller holds the directory's lock.
@@ -153,6 +195,12 @@ impl QueueMemory {
             room: header.slot as usize - usize::from(header.payload_offset),
             _mapping: Arc::new(map),
         })
+    }
+
+    /// What the participant in that place counts in.
+    pub fn counters(&self, place: usize) -> OwnCounters {
+        let counters = &self.page().seats[place % MAX_PARTICIPANTS].counters;
+        OwnCounters { at: counters.into(), _mapping: self._mapping.clone() }
     }
 
     /// Everything but slots and their words.
@@ -291,9 +339,16 @@ unsafe impl SlotMemory for QueueMemory {
         self.lines.ask_for(self.slot(index), access);
     }
 
+    // Beyond the end of the slots and words nothing comes of it, for so many of a lap; to go round costs each message.
+    // And from a payload on, for that is at hand: what is before it is on a line of the slot before, or on this one.
     #[inline(always)]
-    fn prefetch_taken(&self, index: u64) {
-        ask_for(self.taken.as_ptr().wrapping_add(index as usize).cast(), Access::Write);
+    fn prefetch_ahead<const SLOTS: u64>(&self, payload: *const u8, access: Access) {
+        self.lines.ask_for(payload.wrapping_add(SLOTS as usize * self.size), access);
+    }
+
+    #[inline(always)]
+    fn prefetch_taken_ahead<const SLOTS: u64>(&self, taken: &Word) {
+        ask_for(std::ptr::from_ref(taken).wrapping_add(SLOTS as usize).cast(), Access::Write);
     }
 }
 

@@ -185,10 +185,22 @@ fn forks_with_a_queue(directory: &str) {
         kind: Some(Kind::Mpmc),
         ..Options::new("queue", channel::schema())
     };
-    let sender = MpmcSender::open(&options).unwrap();
-    let receiver = MpmcReceiver::open(&options).unwrap();
+    let mut sender = MpmcSender::open(&options).unwrap();
+    let mut receiver = MpmcReceiver::open(&options).unwrap();
+    sender.try_claim(3).unwrap().commit().unwrap();
+    // Open across the fork, in both processes.
+    let mut open = sender.try_claim(4).unwrap();
+    open.copy_from_slice(b"ours");
+    std::mem::forget(open);
     if fork() == 0 {
         let mut child = Checks::default();
+        child.check(!sender.commit_at_once(4));
+        child.check(sender.claim_at_once(4).is_none());
+        child.check(matches!(sender.try_claim(4), Err(SendError::Forked)));
+        child.check(matches!(sender.flush(), Err(SendError::Forked)));
+        child.check(receiver.recv_at_once().is_none());
+        child.check(matches!(receiver.try_recv(), Err(RecvError::Forked)));
+        child.check(matches!(receiver.try_recv_batch(2), Err(RecvError::Forked)));
         for error in [sender.try_clone().err(), receiver.try_clone().err()] {
             child.check(error.is_some_and(|error| error.to_string().contains("before fork()")));
         }
@@ -196,6 +208,10 @@ fn forks_with_a_queue(directory: &str) {
         child.exit();
     }
     expect_good_end();
+    assert_eq!(receiver.try_recv().unwrap().len(), 3);
+    assert_eq!(receiver.try_recv().unwrap_err(), RecvError::Empty);
+    assert!(sender.commit_at_once(4));
+    assert_eq!(&receiver.recv_at_once().unwrap()[..], b"ours");
     assert!(sender.try_clone().is_ok() && receiver.try_clone().is_ok());
 }
 

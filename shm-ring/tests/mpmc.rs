@@ -643,8 +643,10 @@ fn what_was_left_open_is_finished() {
     sender.flush().unwrap();
     assert_eq!(take(&mut receiver), b"hello");
     std::mem::forget(sender.try_claim(5).unwrap());
-    // More than the slot has counts as all of it.
-    assert!(sender.commit_at_once(1000));
+    // More than the slot has is not what was claimed.
+    assert!(!sender.commit_at_once(57));
+    assert_eq!(receiver.try_recv().unwrap_err(), RecvError::Empty);
+    assert!(sender.commit_at_once(56));
     assert_eq!(take(&mut receiver).len(), 56);
     // A message that was forgotten is given back once.
     send(&mut sender, b"once");

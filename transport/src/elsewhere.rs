@@ -86,6 +86,19 @@ impl<'a> Claim<'a> {
         }
         Ok(Self { end, room })
     }
+
+    /// Of `len` bytes, no more than were claimed.
+    #[inline(always)]
+    fn settle(self, len: usize, publish: Publish) -> Result<(), SendError> {
+        let mut this = ManuallyDrop::new(self);
+        let room = this.room.len;
+        if let (Sending::Shared(end), Publish::Now) = (&mut *this.end, publish)
+            && commit_shared(end, len)
+        {
+            return Ok(());
+        }
+        finish(this.end, room, len, publish)
+    }
 }
 
 impl Deref for Claim<'_> {
@@ -111,20 +124,14 @@ impl Room for Claim<'_> {
 
     #[inline(always)]
     fn finish(self, len: usize, publish: Publish) -> Result<(), SendError> {
-        let mut this = ManuallyDrop::new(self);
-        let room = this.room.len;
-        if let (Sending::Shared(end), Publish::Now) = (&mut *this.end, publish)
-            && commit_shared(end, len.min(room))
-        {
-            return Ok(());
-        }
-        finish(this.end, room, len, publish)
+        let len = len.min(self.room.len);
+        self.settle(len, publish)
     }
 
     #[inline(always)]
     fn finish_whole(self, publish: Publish) -> Result<(), SendError> {
         let len = self.room.len;
-        self.finish(len, publish)
+        self.settle(len, publish)
     }
 }
 

@@ -383,7 +383,7 @@ impl<'a> AnyClaim<'a> {
     pub(crate) fn finish_whole(self, publish: Publish) -> Result<(), SendError> {
         match self.whose {
             Whose::InPlace(claim) => Ok(claim.finish_whole(publish)?),
-            Whose::Elsewhere(claim) => claim.finish(self.len, publish),
+            Whose::Elsewhere(claim) => claim.finish_whole(publish),
         }
     }
 }

@@ -39,7 +39,7 @@ struct Verb {
     run: fn(&str, u64) -> Outcome,
 }
 
-const VERBS: [Verb; 13] = [
+const VERBS: [Verb; 14] = [
     verb("claim/commit, 8 B", "counted_claim", RING, claim),
     verb("send, 8 B", "counted_send", RING, send),
     verb("recv, 8 B", "counted_recv", RING, claim),
@@ -49,6 +49,7 @@ const VERBS: [Verb; 13] = [
     verb("recv_batch, 8 B", "counted_recv_batch", RING, batch),
     verb("send, broadcast", "counted_send", BROADCAST, send),
     verb("recv, broadcast", "counted_recv", BROADCAST, send),
+    verb("claim/commit, mpmc", "counted_claim", MPMC, claim),
     verb("send, mpmc", "counted_send", MPMC, send),
     verb("recv, mpmc", "counted_recv", MPMC, send),
     verb("send_batch, mpmc", "counted_send_batch", MPMC, batch),

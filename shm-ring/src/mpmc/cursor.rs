@@ -34,6 +34,12 @@ impl Cursor {
         self.lap
     }
 
+    /// A claim from here on would be too far beyond the hint.
+    #[inline(always)]
+    pub(super) fn far(&self) -> u64 {
+        self.far
+    }
+
     /// Whether a claim here would be too far beyond the hint.
     #[inline(always)]
     pub(super) fn is_far(&self) -> bool {

@@ -105,10 +105,15 @@ pub unsafe trait SlotMemory {
     fn prefetch(&self, index: u64, access: Access) {
         let _ = (index, access);
     }
-    /// Asks for the line of the slot's receivers' word, to be written soon: as above.
+    /// The same for the slot that is so many behind the one of that payload, unless the queue's end is between.
     #[inline(always)]
-    fn prefetch_taken(&self, index: u64) {
-        let _ = index;
+    fn prefetch_ahead<const SLOTS: u64>(&self, payload: *const u8, access: Access) {
+        let _ = (payload, access);
+    }
+    /// Asks for the line of the receivers' word that is so many slots behind this one, to be written soon: as above.
+    #[inline(always)]
+    fn prefetch_taken_ahead<const SLOTS: u64>(&self, taken: &Self::Word) {
+        let _ = taken;
     }
     /// Tells a model that, of what the running call has read so far, nothing matters from here on but what
     /// is in the handle and in `kept`.

@@ -2,7 +2,7 @@
 
 use super::cursor::Cursor;
 use super::memory::{SlotMemory, SlotWord};
-use super::word::{self, Owner, RUN_MAX, Sent, Taken};
+use super::word::{self, Lap, Owner, RUN_MAX, Sent, Taken};
 use super::{Geometry, Holder, STEPS_PER_HINT, TICKETS, back_off};
 use crate::error::Fault;
 use crate::memory::Access;
@@ -32,17 +32,6 @@ impl From<Fault> for TakeError {
     fn from(fault: Fault) -> Self {
         Self::Corrupt(fault)
     }
-}
-
-/// What a short look for messages found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Glance {
-    /// They are claimed.
-    Taken,
-    /// There is none.
-    Nothing,
-    /// Something that takes a closer look.
-    Doubt,
 }
 
 /// A message that this receiver has claimed, to be read before [`Receiver::release`].
@@ -83,6 +72,8 @@ const _: () = assert!(RUN_MAX <= u8::MAX as u64);
 pub struct Receiver<M> {
     memory: M,
     owner: Owner,
+    /// How it claims one slot: the word, but for the lap.
+    one: u64,
     geometry: Geometry,
     /// Where a claim begins that this receiver has not made, as far as it knows the next one.
     cursor: Cursor,
@@ -103,6 +94,7 @@ impl<M: SlotMemory> Receiver<M> {
         Self {
             memory,
             owner,
+            one: one_of(owner),
             geometry,
             cursor,
             returns: 0,
@@ -118,7 +110,7 @@ impl<M: SlotMemory> Receiver<M> {
     where
         M: Clone,
     {
-        Self { owner, ..self.clone() }
+        Self { owner, one: one_of(owner), ..self.clone() }
     }
 
     /// The memory under it.
@@ -152,34 +144,73 @@ impl<M: SlotMemory> Receiver<M> {
     /// Claims up to `most` messages (at least 1) that are there. Call only with nothing claimed.
     #[inline(always)]
     pub fn try_take(&mut self, most: u64) -> Result<(), TakeError> {
-        match self.take_at_once(most) {
-            Glance::Taken => Ok(()),
-            Glance::Nothing => Err(TakeError::Empty(None)),
-            Glance::Doubt => self.take_in_doubt(most),
+        debug_assert!(self.held.len == 0 && most >= 1);
+        let taken = match most {
+            1 => self.take_one_at_once(self.memory.room() + 1).is_some(),
+            _ => self.take_run_at_once(most),
+        };
+        if taken {
+            Ok(())
+        } else if self.sees_nothing() {
+            Err(TakeError::Empty(None))
+        } else {
+            self.take_in_doubt(most)
         }
     }
 
-    /// As [`Self::try_take`], as it nearly always is: a message is there and nobody else took it, or nothing
-    /// is there.
+    /// As [`Self::try_take`], as it nearly always is: messages are there and nobody else took them. False, and nothing
+    /// taken: there is none, or look closer.
     #[inline(always)]
-    pub fn take_at_once(&mut self, most: u64) -> Glance {
-        debug_assert!(self.held.len == 0 && most >= 1);
-        if self.may_return {
-            return Glance::Doubt;
+    fn take_run_at_once(&mut self, most: u64) -> bool {
+        if self.may_return || self.cursor.is_far() {
+            return false;
         }
         let (first, lap) = (self.cursor.next(), self.cursor.lap());
         // A21, pairs with R21 in settle_slot.
         let found = self.memory.flag(self.geometry.index(first)).load_acquire();
-        if word::is_ready(found, lap) {
-            // So that its caller need not look at the length again.
-            let fits = word::ready_len(found) <= self.memory.room();
-            if fits && !self.cursor.is_far() && self.take(found, most).is_ok() {
-                return Glance::Taken;
-            }
-        } else if word::is_settled(found, lap.before()) {
-            return Glance::Nothing;
+        // So that its caller need not look at the length again.
+        let fits = word::ready_len(found) <= self.memory.room();
+        word::is_ready(found, lap) && fits && self.take(found, most).is_ok()
+    }
+
+    /// Takes one message, as it nearly always is, and shows it: as [`Self::try_take`] and [`Self::message`]. `None`, and
+    /// nothing taken: there is none, something is held already, it has not less than `below` bytes, which is no more
+    /// than a slot has room for; or look closer. Its own straight line, as `Sender::claim_one_at_once`.
+    #[inline(always)]
+    pub fn take_one_at_once(&mut self, below: u64) -> Option<Message> {
+        if self.may_return || self.held.len > 0 || self.cursor.is_far() {
+            return None;
         }
-        Glance::Doubt
+        let (first, lap) = (self.cursor.next(), self.cursor.lap());
+        let index = self.geometry.index(first);
+        // Before the swap: behind it the compiler would have all that it comes from read again.
+        let payload = self.memory.payload(index).cast_const();
+        // A21, pairs with R21 in settle_slot.
+        let found = self.memory.flag(index).load_acquire();
+        let bytes = word::ready_len(found);
+        if !word::is_ready(found, lap) || bytes >= below {
+            return None;
+        }
+        let taken = self.memory.taken(index);
+        // As `ask_for`.
+        if self.streak == STREAK {
+            self.memory.prefetch_ahead::<TAKE_AHEAD>(payload, Access::Read);
+            self.memory.prefetch_taken_ahead::<SWAP_AHEAD>(taken);
+        } else {
+            self.streak += 1;
+            self.memory.prefetch(index, Access::Read);
+        }
+        let untouched = Taken::Done.word(lap.before());
+        if taken.replace(untouched, word::in_lap(self.one, lap)).is_err() {
+            return None;
+        }
+        crate::fault::point(crate::fault::Point::Taken);
+        self.held = Held { first, bytes: bytes as u32, alike: 1, len: 1, ..Held::default() };
+        if self.cursor.claimed(first, 1, &self.geometry, self.memory.head()) {
+            self.notice_returns();
+        }
+        self.memory.touch(index, Access::Read);
+        Some(Message { payload, len: bytes as usize, ticket: first, redelivered: false })
     }
 
     /// As [`Self::try_take`], whatever is in the way.
@@ -507,7 +538,8 @@ impl<M: SlotMemory> Receiver<M> {
         }
         if is_stream {
             self.memory.prefetch(self.geometry.index(ticket + TAKE_AHEAD), Access::Read);
-            self.memory.prefetch_taken(self.geometry.index(ticket + SWAP_AHEAD));
+            let own_word = self.memory.taken(self.geometry.index(ticket));
+            self.memory.prefetch_taken_ahead::<SWAP_AHEAD>(own_word);
         }
     }
 
@@ -707,6 +739,11 @@ impl<M: SlotMemory> Receiver<M> {
         }
         Ok(false)
     }
+}
+
+/// [`Receiver::one`].
+fn one_of(owner: Owner) -> u64 {
+    Taken::Reading { owner, run: 1 }.word(Lap::default())
 }
 
 /// Tells receivers that messages may have come back, or that a place was passed over at which they may

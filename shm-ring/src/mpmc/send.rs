@@ -3,7 +3,7 @@
 use super::cursor::Cursor;
 use super::memory::{SlotMemory, SlotWord};
 use super::receive::announce_returns;
-use super::word::{self, LEN_MAX, Owner, RUN_MAX, Sent, Taken};
+use super::word::{self, LEN_MAX, Lap, Owner, RUN_MAX, Sent, Taken};
 use super::{Geometry, Holder, STEPS_PER_HINT, TICKETS, back_off};
 use crate::error::Fault;
 use crate::memory::Access;
@@ -27,9 +27,10 @@ pub enum ClaimError {
     Corrupt(Fault),
 }
 
-/// The slots that a sender has claimed and not published: the last ones before its cursor. One word, since
-/// each message stores it twice, and a swap waits for all stores before it.
+/// The slots that a sender has claimed and not published: the last ones before its cursor. Small, since each
+/// message stores it twice, and a swap waits for all stores before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
 struct Run {
     /// Slots; 0: no claim.
     len: u16,
@@ -37,6 +38,8 @@ struct Run {
     filled: u16,
     /// Bytes of the first one's message.
     first_bytes: u32,
+    /// Of the first.
+    lap: Lap,
 }
 
 // A claim of `RUN_MAX` slots can be told, and a message of `LEN_MAX` bytes.
@@ -47,11 +50,15 @@ const _: () = assert!(RUN_MAX <= u16::MAX as u64 && LEN_MAX <= u32::MAX as u64);
 pub struct Sender<M> {
     memory: M,
     owner: Owner,
+    /// How it claims one slot: the word, but for the lap.
+    one: u64,
     geometry: Geometry,
     /// Where a claim begins that this sender has not made, as far as it knows the next one.
     cursor: Cursor,
     /// The tickets from there up to here are known to be free: their last lap is over, for both sides.
     free: u64,
+    /// As far as a claim may reach of which nothing is to be asked: up to `free`, and not too far beyond the hint.
+    clear: u64,
     run: Run,
 }
 
@@ -60,7 +67,9 @@ impl<M: SlotMemory> Sender<M> {
     pub fn new(memory: M, owner: Owner) -> Self {
         let geometry = Geometry::of(memory.slots());
         let cursor = Cursor::new(&geometry, memory.tail());
-        Self { memory, owner, geometry, cursor, free: cursor.next(), run: Run::default() }
+        let free = cursor.next();
+        let one = one_of(owner);
+        Self { memory, owner, one, geometry, cursor, free, clear: free, run: Run::default() }
     }
 
     /// The same in the place of another participant, for models in which all are alike.
@@ -69,7 +78,7 @@ impl<M: SlotMemory> Sender<M> {
     where
         M: Clone,
     {
-        Self { owner, ..self.clone() }
+        Self { owner, one: one_of(owner), ..self.clone() }
     }
 
     /// The memory under it.
@@ -103,17 +112,21 @@ impl<M: SlotMemory> Sender<M> {
     /// Claims up to `most` slots (at least 1), as many as are free. Call only with nothing claimed.
     #[inline(always)]
     pub fn try_claim(&mut self, most: u64) -> Result<(), ClaimError> {
-        if self.claim_at_once(most) { Ok(()) } else { self.claim_in_doubt(most) }
+        debug_assert!(self.run.len == 0 && most >= 1);
+        let claimed = match most {
+            1 => self.claim_one_at_once().is_some(),
+            _ => self.claim_run_at_once(most),
+        };
+        if claimed { Ok(()) } else { self.claim_in_doubt(most) }
     }
 
     /// As [`Self::try_claim`], as it nearly always is: nobody else was here, and the slots are known to be
     /// free. False, and nothing claimed: look closer.
     #[inline(always)]
-    fn claim_at_once(&mut self, most: u64) -> bool {
-        debug_assert!(self.run.len == 0 && most >= 1);
+    fn claim_run_at_once(&mut self, most: u64) -> bool {
         let (first, lap) = (self.cursor.next(), self.cursor.lap());
-        let len = if most == 1 { 1 } else { most.min(self.geometry.run_max()) };
-        if first + len > self.free || self.cursor.is_far() {
+        let len = most.min(self.geometry.run_max());
+        if first + len > self.clear {
             return false;
         }
         // Relaxed: the swap acquires. And behind an Acquire all that this has read would be read again.
@@ -121,22 +134,47 @@ impl<M: SlotMemory> Sender<M> {
         word::is_settled(found, lap.before()) && self.claim(found, len)
     }
 
-    /// Claims one slot, as it nearly always is, and returns [`Self::payload`]. `None`, and nothing claimed: look
-    /// closer.
+    /// Claims one slot, as it nearly always is, and returns [`Self::payload`]. `None`, and nothing claimed: something
+    /// is already, or look closer. A swap waits until everything before it is over, so what this costs is its
+    /// instructions, and the registers that its caller has to save for it: one thing after the other.
     #[inline(always)]
     pub fn claim_one_at_once(&mut self) -> Option<*mut u8> {
-        let index = self.geometry.index(self.cursor.next());
-        if !self.claim_at_once(1) {
+        let first = self.cursor.next();
+        if first >= self.clear || self.run.len > 0 {
             return None;
         }
+        let index = self.geometry.index(first);
+        let payload = self.memory.payload(index);
+        self.memory.prefetch(index, Access::Write);
+        self.memory.prefetch_ahead::<SEND_AHEAD>(payload, Access::Write);
+        let sent = self.memory.sent(index);
+        // Relaxed: the swap acquires.
+        let (found, lap) = (sent.load_relaxed(), self.cursor.lap());
+        let claim = word::in_lap(self.one, lap);
+        if !word::is_settled(found, lap.before()) || sent.replace(found, claim).is_err() {
+            return None;
+        }
+        self.claimed_from(first, 1, lap);
         self.memory.touch(index, Access::Write);
-        Some(self.memory.payload(index))
+        Some(payload)
     }
 
     /// As [`Self::try_claim`], whatever is in the way.
     #[cold]
     #[inline(never)]
     fn claim_in_doubt(&mut self, most: u64) -> Result<(), ClaimError> {
+        let claimed = self.look_and_claim(most);
+        self.clear_up();
+        claimed
+    }
+
+    /// After either end of what is clear has moved.
+    #[inline(always)]
+    fn clear_up(&mut self) {
+        self.clear = self.free.min(self.cursor.far());
+    }
+
+    fn look_and_claim(&mut self, most: u64) -> Result<(), ClaimError> {
         let most = most.min(self.geometry.run_max());
         let mut failures = 0;
         let mut taken = 0;
@@ -178,10 +216,18 @@ impl<M: SlotMemory> Sender<M> {
         if self.memory.sent(index).replace(found, claim).is_err() {
             return false;
         }
-        crate::fault::point(crate::fault::Point::Claimed);
-        self.run = Run { len: len as u16, filled: 0, first_bytes: 0 };
-        self.cursor.claimed(first, len, &self.geometry, self.memory.tail());
+        self.claimed_from(first, len, lap);
         true
+    }
+
+    /// So many slots are this sender's now.
+    #[inline(always)]
+    fn claimed_from(&mut self, first: u64, len: u64, lap: Lap) {
+        crate::fault::point(crate::fault::Point::Claimed);
+        self.run = Run { len: len as u16, lap, ..Run::default() };
+        if self.cursor.claimed(first, len, &self.geometry, self.memory.tail()) {
+            self.clear_up();
+        }
     }
 
     /// Where the message goes that is filled next: `room` bytes, nobody else's until publication.
@@ -243,7 +289,8 @@ impl<M: SlotMemory> Sender<M> {
     /// Whether one slot is claimed, and not filled.
     #[inline(always)]
     pub fn holds_one(&self) -> bool {
-        (self.run.len, self.run.filled) == (1, 0)
+        // One compare, for the compiler.
+        u32::from(self.run.len) | u32::from(self.run.filled) << 16 == 1
     }
 
     /// Publishes a claim of one slot, as a message of so many bytes. Call only while [`Self::holds_one`].
@@ -291,7 +338,7 @@ impl<M: SlotMemory> Sender<M> {
     fn settle_first(&self, bytes: u64) {
         crate::fault::point(crate::fault::Point::Publishing);
         let first = self.first();
-        self.settle(first, Sent::Ready { len: bytes }.word(self.geometry.lap(first)));
+        self.settle(first, Sent::Ready { len: bytes }.word(self.run.lap));
     }
 
     #[inline(always)]
@@ -472,6 +519,11 @@ impl<M: SlotMemory> Sender<M> {
         }
         is_ended
     }
+}
+
+/// [`Sender::one`].
+fn one_of(owner: Owner) -> u64 {
+    Sent::Writing { owner, run: 1 }.word(Lap::default())
 }
 
 /// R21, both, pair with A21 in Receiver::try_take. The flag first: the slot is this sender's until the

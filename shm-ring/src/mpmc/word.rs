@@ -29,7 +29,7 @@ const READING_AGAIN: u64 = 3;
 
 /// How often the ring has gone round, from 1; 0 is before the first time. Modulo 2^40: only
 /// neighbours are ever compared. Kept where a word has it, for words are what it is compared with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Lap(u64);
 
 impl Lap {
@@ -112,6 +112,13 @@ impl Sent {
                 Self::Ready { len } => READY | len << OWNER_SHIFT,
             }
     }
+}
+
+/// A word of lap 0 in another one: what is the same in all laps need not be put together anew.
+#[inline(always)]
+pub fn in_lap(word: u64, lap: Lap) -> u64 {
+    debug_assert!(word & LAP_MASK == 0);
+    word | lap.bits()
 }
 
 /// Whether the word says that lap `lap` of the slot has a message, of whatever length.
@@ -226,6 +233,7 @@ mod tests {
             ] {
                 let word = state.word(lap_);
                 assert_eq!((Sent::read(word), lap(word)), (Ok(state), lap_));
+                assert_eq!(in_lap(state.word(Lap::default()), lap_), word);
                 let ready = matches!(state, Sent::Ready { .. });
                 assert_eq!(is_ready(word, lap_), ready);
                 assert!(!is_ready(word, lap_.before()));
