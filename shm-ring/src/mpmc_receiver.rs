@@ -4,6 +4,7 @@
 //! The queue itself is `mpmc`, who takes part `party`. Nothing here knows what the bytes mean.
 
 use std::ops::Deref;
+use std::ptr::null;
 use std::time::{Duration, Instant};
 
 use crate::consumer::BatchMessage;
@@ -119,7 +120,7 @@ impl MpmcReceiver {
         } else {
             self.try_take(limit)?
         }
-        Ok(MpmcBatch { receiver: self, left: limit })
+        Ok(MpmcBatch::new(self, limit))
     }
 
     /// As [`Self::try_recv_batch`], but waits for the first message, for at most `timeout` if there is
@@ -138,7 +139,7 @@ impl MpmcReceiver {
         } else {
             self.take(limit, timeout)?
         }
-        Ok(MpmcBatch { receiver: self, left: limit })
+        Ok(MpmcBatch::new(self, limit))
     }
 
     /// Gives back the message that was received last and whose guard was forgotten: what dropping the
@@ -168,10 +169,18 @@ impl MpmcReceiver {
         self.release();
     }
 
+    /// Gives back what a batch has looked at. Once for many messages, so out of the caller's line.
+    #[inline(never)]
+    fn give_back_batch(&mut self) {
+        if !self.party.birth.is_foreign() {
+            self.release();
+        }
+    }
+
     /// A batch that was forgotten, to go on with, for `limit` more messages.
     #[inline(always)]
     pub fn batch_again(&mut self, limit: usize) -> MpmcBatch<'_> {
-        MpmcBatch { receiver: self, left: limit }
+        MpmcBatch::new(self, limit)
     }
 
     /// A sender, if one is there.
@@ -541,10 +550,36 @@ unsafe impl Send for MpmcReceived<'_> {}
 #[derive(Debug)]
 pub struct MpmcBatch<'a> {
     receiver: &'a mut MpmcReceiver,
+    /// How many may be shown beside those of the run.
     left: usize,
+    run: Run,
 }
 
-impl MpmcBatch<'_> {
+/// The next messages of a batch, if they are known to be alike: their bytes lie a slot apart, and nothing but
+/// whose they are has to be asked for each.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    at: *const u8,
+    /// Where the one behind them would be.
+    end: *const u8,
+}
+
+impl Run {
+    const NONE: Self = Self { at: null(), end: null() };
+}
+
+// SAFETY: everything but the raw pointers is Send, and those point into the mapping which the borrowed receiver,
+// itself Send, keeps.
+unsafe impl Send for MpmcBatch<'_> {}
+// SAFETY: nothing can be done with a `&MpmcBatch` that reads what they point to.
+unsafe impl Sync for MpmcBatch<'_> {}
+
+impl<'a> MpmcBatch<'a> {
+    #[inline(always)]
+    fn new(receiver: &'a mut MpmcReceiver, left: usize) -> Self {
+        Self { receiver, left, run: Run::NONE }
+    }
+
     /// The next message of the batch, if there is one.
     ///
     /// # Errors
@@ -552,11 +587,35 @@ impl MpmcBatch<'_> {
     #[inline(always)]
     #[allow(clippy::should_implement_trait, reason = "lends, which Iterator can't")]
     pub fn next(&mut self) -> Result<Option<BatchMessage<'_>>, RecvError> {
-        if self.left == 0 {
+        if self.run.at == self.run.end || self.receiver.party.birth.is_foreign() {
+            return self.next_in_doubt();
+        }
+        Ok(Some(self.next_of_run()))
+    }
+
+    /// As [`Self::next`]. Call only while the run has one.
+    #[inline(always)]
+    fn next_of_run(&mut self) -> BatchMessage<'_> {
+        let payload = self.run.at;
+        self.run.at = payload.wrapping_add(self.receiver.receiver.memory().step());
+        let (sequence, len) = self.receiver.receiver.advance_alike();
+        // SAFETY: as in MpmcReceived::deref; released when `self` is dropped, which the result borrows. So many
+        // messages as are in the run were not looked at, from the one there on, and have that length.
+        let payload = unsafe { std::slice::from_raw_parts(payload, len) };
+        BatchMessage { payload, sequence, redelivered: false }
+    }
+
+    /// As [`Self::next`], with no run, or in a fork.
+    #[inline(never)]
+    fn next_in_doubt(&mut self) -> Result<Option<BatchMessage<'_>>, RecvError> {
+        if self.run.at == self.run.end && self.left == 0 {
             return Ok(None);
         }
         if self.receiver.party.birth.is_foreign() {
             return Err(RecvError::Forked);
+        }
+        if self.begin_run() {
+            return Ok(Some(self.next_of_run()));
         }
         match self.receiver.receiver.message() {
             Ok(Some(Message { payload, len, ticket, redelivered })) => {
@@ -565,8 +624,7 @@ impl MpmcBatch<'_> {
                 if redelivered {
                     self.receiver.party.counters.redelivered.bump(1);
                 }
-                // SAFETY: as in MpmcReceived::deref; released when `self` is dropped, which the result
-                // borrows.
+                // SAFETY: as in `next_of_run`.
                 let payload = unsafe { std::slice::from_raw_parts(payload, len) };
                 Ok(Some(BatchMessage { payload, sequence: ticket, redelivered }))
             }
@@ -574,13 +632,22 @@ impl MpmcBatch<'_> {
             Err(fault) => Err(self.receiver.corrupt(fault)),
         }
     }
+
+    /// Makes a run of what is alike, up to the queue's end. False: the next message is unlike those before it.
+    fn begin_run(&mut self) -> bool {
+        let receiver = &self.receiver.receiver;
+        let Some(Message { payload, .. }) = receiver.message_at_once() else { return false };
+        let count = self.left.min(receiver.alike_in_line() as usize);
+        let end = payload.wrapping_add(count * receiver.memory().step());
+        self.run = Run { at: payload, end };
+        self.left -= count;
+        true
+    }
 }
 
 impl Drop for MpmcBatch<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        if !self.receiver.party.birth.is_foreign() {
-            self.receiver.release();
-        }
+        self.receiver.give_back_batch();
     }
 }

@@ -211,6 +211,12 @@ impl QueueMemory {
         unsafe { self.page.as_ref() }
     }
 
+    /// Bytes from a message to the one in the slot behind it.
+    #[inline(always)]
+    pub fn step(&self) -> usize {
+        self.size
+    }
+
     /// A word of each of these slots. With what it steps by in registers: a store to one of the words might,
     /// for all the compiler knows, change `self`.
     ///

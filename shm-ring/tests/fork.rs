@@ -107,8 +107,10 @@ fn a_child_opens_a_queue_by_its_name_and_clones_nothing() {
     let scratch = Scratch::new();
     let directory = scratch.channels();
     let mut peer = PeerProcess::start("forks-with-a-queue", &[directory.to_str().unwrap()]);
-    peer.expect("the child found all handles dead");
-    peer.tell("go on");
+    for _ in 0..2 {
+        peer.expect("the child found all handles dead");
+        peer.tell("go on");
+    }
     peer.finish();
     scratch.assert_no_channels();
 }
@@ -187,6 +189,21 @@ fn forks_with_a_queue(directory: &str) {
     };
     let mut sender = MpmcSender::open(&options).unwrap();
     let mut receiver = MpmcReceiver::open(&options).unwrap();
+    for _ in 0..3 {
+        sender.try_claim(8).unwrap().commit().unwrap();
+    }
+    let mut batch = receiver.try_recv_batch(3).unwrap();
+    assert!(batch.next().unwrap().is_some());
+    if fork() == 0 {
+        let mut child = Checks::default();
+        child.check(batch.next().is_err_and(|error| error == RecvForked));
+        drop(batch);
+        child.exit();
+    }
+    expect_good_end();
+    assert!(batch.next().unwrap().is_some() && batch.next().unwrap().is_some());
+    assert!(batch.next().unwrap().is_none());
+    drop(batch);
     sender.try_claim(3).unwrap().commit().unwrap();
     // Open across the fork, in both processes.
     let mut open = sender.try_claim(4).unwrap();

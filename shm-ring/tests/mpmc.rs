@@ -16,8 +16,8 @@ use common::{PATIENCE, channel};
 use ringway_shm::mpmc::memory::BoxedMemory;
 use ringway_shm::mpmc::{ClaimError, Receiver, Sender, SlotMemory, TakeError};
 use ringway_shm::{
-    Consumer, ErrorKind, Kind, MpmcReceiver, MpmcSender, Options, Producer, Publisher, Read,
-    Receiving, RecvError, Redeliver, Schema, SendError, Subscriber, Until, Wait, receiving,
+    Consumer, ErrorKind, Kind, MpmcBatch, MpmcReceiver, MpmcSender, Options, Producer, Publisher,
+    Read, Receiving, RecvError, Redeliver, Schema, SendError, Subscriber, Until, Wait, receiving,
 };
 
 fn options(scratch: &Scratch, slots: u64) -> Options {
@@ -300,6 +300,50 @@ fn forgetting_guards_loses_nothing() {
     assert_eq!(take(&mut receiver), b"one");
     send(&mut sender, b"two");
     assert_eq!(take(&mut receiver), b"two");
+}
+
+/// Whatever was shown of it, across the queue's end or not, of one length or several: what a forgotten batch showed is
+/// over, and the next call goes on behind it.
+#[test]
+fn a_batch_that_is_forgotten_goes_on_behind_what_it_showed() {
+    let scratch = Scratch::new();
+    let options = options(&scratch, 8);
+    let mut sender = MpmcSender::open(&options).unwrap();
+    let mut receiver = MpmcReceiver::open(&options).unwrap();
+    let mut sequence = 0;
+    for lens in [[5, 5, 5], [5, 5, 6], [5, 6, 6], [0, 0, 0]] {
+        for (shown, limit) in
+            (0..=3).flat_map(|shown| (shown.max(1)..5).map(move |limit| (shown, limit)))
+        {
+            for len in lens {
+                send(&mut sender, &vec![len as u8; len]);
+            }
+            let mut rest = lens.into_iter();
+            let mut look = |batch: &mut MpmcBatch<'_>| {
+                let Some(message) = batch.next().unwrap() else { return false };
+                let len = rest.next().unwrap();
+                assert_eq!(message.payload, vec![len as u8; len]);
+                assert_eq!((message.sequence, message.redelivered), (sequence, false));
+                sequence += 1;
+                true
+            };
+            let mut batch = receiver.try_recv_batch(limit).unwrap();
+            for _ in 0..shown {
+                assert!(look(&mut batch));
+            }
+            assert!(shown < limit.min(3) || !look(&mut batch), "no more than the limit");
+            std::mem::forget(batch);
+            // Goes on in the same claim, as far as it is told.
+            if shown < limit.min(3) {
+                let mut batch = receiver.batch_again(1);
+                assert!(look(&mut batch) && !look(&mut batch));
+            }
+            while let Ok(mut batch) = receiver.try_recv_batch(limit) {
+                while look(&mut batch) {}
+            }
+            assert_eq!(rest.next(), None);
+        }
+    }
 }
 
 /// What a receiver claimed and did not look at goes to another one, flagged.

@@ -15,7 +15,9 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::null_mut;
 
 use ringway_net::{NetReceiver, NetSender};
-use ringway_shm::{BatchMessage, BatchRun, MpmcReceiver, MpmcSender, Publisher, Subscriber};
+use ringway_shm::{
+    BatchMessage, BatchRun, MpmcBatch, MpmcReceiver, MpmcSender, Publisher, Subscriber,
+};
 
 use crate::channel::{Limit, Patience, Publish};
 use crate::error::{RecvError, SendError};
@@ -480,11 +482,11 @@ fn give_back_one<E: Inlet>(end: &mut E) {
     end.give_back();
 }
 
-/// Several messages. The end has them open; dropping this gives them back.
+/// Several messages; dropping this gives them back.
 #[derive(Debug)]
-pub(crate) struct Batch<'a> {
-    end: &'a mut Receiving,
-    left: usize,
+pub(crate) enum Batch<'a> {
+    Shared(MpmcBatch<'a>),
+    Other(Open<'a>),
 }
 
 impl<'a> Batch<'a> {
@@ -498,26 +500,19 @@ impl<'a> Batch<'a> {
         if most > 0 {
             whichever!(Receiving, end, end => take_batch(end, most, limit))?;
         }
-        Ok(Self { end, left: most })
+        Ok(match end {
+            Receiving::Shared(end) => Self::Shared(end.batch_again(most)),
+            Receiving::Copied(end) => Self::Other(Open { end: Whole::Copied(end), left: most }),
+            Receiving::Remote(end) => Self::Other(Open { end: Whole::Remote(end), left: most }),
+        })
     }
 
     #[inline(always)]
     pub(crate) fn next(&mut self) -> Result<Option<BatchMessage<'_>>, RecvError> {
-        if self.left == 0 {
-            return Ok(None);
+        match self {
+            Self::Shared(batch) => Ok(batch.next()?),
+            Self::Other(batch) => batch.next(),
         }
-        let next = match &mut *self.end {
-            Receiving::Shared(end) => end.next()?,
-            Receiving::Copied(end) => next(end)?,
-            Receiving::Remote(end) => end.next()?,
-        };
-        let Some(Message { at, len, told }) = next else { return Ok(None) };
-        self.left -= 1;
-        // SAFETY: as in Received::deref: the message is the batch's until its next one, a copy, or until
-        // its end, and either needs `self`, which the result borrows.
-        let payload = unsafe { std::slice::from_raw_parts(at, len) };
-        let (sequence, redelivered) = (told.sequence(), told.redelivered());
-        Ok(Some(BatchMessage { payload, sequence, redelivered }))
     }
 
     /// A copy is a run of one, and so is a slot, and a frame.
@@ -533,10 +528,44 @@ impl<'a> Batch<'a> {
     }
 }
 
-impl Drop for Batch<'_> {
+/// A batch that its end has open.
+#[derive(Debug)]
+pub(crate) struct Open<'a> {
+    end: Whole<'a>,
+    left: usize,
+}
+
+/// An end whose batches are not in slots.
+#[derive(Debug)]
+enum Whole<'a> {
+    Copied(&'a mut Subscriber),
+    Remote(&'a mut NetReceiver),
+}
+
+impl Open<'_> {
+    #[inline(always)]
+    fn next(&mut self) -> Result<Option<BatchMessage<'_>>, RecvError> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        let next = match &mut self.end {
+            Whole::Copied(end) => next(end)?,
+            Whole::Remote(end) => end.next()?,
+        };
+        let Some(Message { at, len, told }) = next else { return Ok(None) };
+        self.left -= 1;
+        // SAFETY: as in Received::deref: the message is the batch's until its next one, a copy, or until
+        // its end, and either needs `self`, which the result borrows.
+        let payload = unsafe { std::slice::from_raw_parts(at, len) };
+        let (sequence, redelivered) = (told.sequence(), told.redelivered());
+        Ok(Some(BatchMessage { payload, sequence, redelivered }))
+    }
+}
+
+impl Drop for Open<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        give_back_batch(self.end);
+        give_back_batch(&mut self.end);
     }
 }
 
@@ -552,13 +581,10 @@ fn next(end: &mut Subscriber) -> Result<Option<Message>, RecvError> {
     end.next()
 }
 
-/// As [`give_back`].
 #[inline(never)]
-fn give_back_batch(end: &mut Receiving) {
-    whichever!(Receiving, end, end => give_back_batch_one(end));
-}
-
-#[inline(never)]
-fn give_back_batch_one<E: Inlet>(end: &mut E) {
-    end.give_back_batch();
+fn give_back_batch(end: &mut Whole<'_>) {
+    match end {
+        Whole::Copied(end) => end.give_back_batch(),
+        Whole::Remote(end) => end.give_back_batch(),
+    }
 }

@@ -426,6 +426,23 @@ impl<M: SlotMemory> Receiver<M> {
         self.held.used += 1;
     }
 
+    /// How many messages from that on, in slots that follow each other in memory, [`Self::message_at_once`] shows.
+    #[inline(always)]
+    pub fn alike_in_line(&self) -> u64 {
+        let Held { first, used, alike, .. } = self.held;
+        let to_end = self.geometry.mask + 1 - self.geometry.index(first + u64::from(used));
+        u64::from(alike.saturating_sub(used)).min(to_end)
+    }
+
+    /// Steps over one of those. Returns its ticket, and its bytes.
+    #[inline(always)]
+    pub fn advance_alike(&mut self) -> (u64, usize) {
+        let Held { first, used, alike, bytes, .. } = self.held;
+        debug_assert!(used < alike);
+        self.held.used += 1;
+        (first + u64::from(used), bytes as usize)
+    }
+
     /// Gives back a claim of one message, whether it was looked at or not, that is no redelivery. False: the
     /// claim is none such, and stays.
     #[inline(always)]
