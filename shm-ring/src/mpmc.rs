@@ -176,6 +176,20 @@ fn help<W: SlotWord>(hint: &W, ticket: u64) -> u64 {
     }
 }
 
+/// How many of these slots from the front are so; looked at four at a time, and perhaps twice.
+#[inline(always)]
+fn leading(slots: Range<u64>, is_so: impl Fn(u64) -> bool) -> u64 {
+    let Range { start, end } = slots;
+    let (mut at, mut left) = (start, end.saturating_sub(start));
+    while left >= 4 && is_so(at) && is_so(at + 1) && is_so(at + 2) && is_so(at + 3) {
+        (at, left) = (at + 4, left - 4);
+    }
+    while left > 0 && is_so(at) {
+        (at, left) = (at + 1, left - 1);
+    }
+    at - start
+}
+
 /// After the `failures`-th swap in a row that somebody else won. Two who retry at once take the line
 /// from each other; measured with two senders on two cores.
 #[inline(always)]

@@ -3,7 +3,7 @@
 //!
 //! What is in the slots is the business of `mpmc`; who takes part that of `party`.
 
-use std::ops::{Deref, Range};
+use std::ops::Deref;
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -217,22 +217,19 @@ impl QueueMemory {
         self.size
     }
 
-    /// A word of each of these slots. With what it steps by in registers: a store to one of the words might,
-    /// for all the compiler knows, change `self`.
+    /// A word of each slot.
     ///
     /// # Safety
     /// Of each slot below `count` there is a word, 8-aligned, so many steps behind `at`.
     #[inline(always)]
-    unsafe fn words(
-        &self,
-        at: NonNull<u8>,
-        step: usize,
-        slots: Range<u64>,
-    ) -> impl DoubleEndedIterator<Item = &Word> {
-        debug_assert!(slots.end <= self.count);
-        // SAFETY: the range is of `Geometry::pieces`, which keeps it within the slots; a Word is an atomic,
-        // so other processes may write it.
-        slots.map(move |index| unsafe { at.add(index as usize * step).cast::<Word>().as_ref() })
+    unsafe fn words<'a>(&'a self, at: NonNull<u8>, step: usize) -> impl Fn(u64) -> &'a Word {
+        let count = self.count;
+        move |index| {
+            debug_assert!(index < count);
+            // SAFETY: callers mask indices by the count - 1, or have them of `Geometry::pieces`, which keeps them
+            // within the slots; a Word is an atomic, so other processes may write it.
+            unsafe { at.add(index as usize * step).cast::<Word>().as_ref() }
+        }
     }
 
     #[inline(always)]
@@ -298,21 +295,21 @@ unsafe impl SlotMemory for QueueMemory {
     }
 
     #[inline(always)]
-    fn flags(&self, slots: Range<u64>) -> impl DoubleEndedIterator<Item = &Word> {
+    fn flags_at<'a>(&'a self) -> impl Fn(u64) -> &'a Word {
         // SAFETY: as for `flag`; a slot is `size` bytes long.
-        unsafe { self.words(self.slots, self.size, slots) }
+        unsafe { self.words(self.slots, self.size) }
     }
 
     #[inline(always)]
-    fn sent_words(&self, slots: Range<u64>) -> impl DoubleEndedIterator<Item = &Word> {
+    fn sent_at<'a>(&'a self) -> impl Fn(u64) -> &'a Word {
         // SAFETY: as for `sent`.
-        unsafe { self.words(self.sent.cast(), size_of::<Word>(), slots) }
+        unsafe { self.words(self.sent.cast(), size_of::<Word>()) }
     }
 
     #[inline(always)]
-    fn taken_words(&self, slots: Range<u64>) -> impl DoubleEndedIterator<Item = &Word> {
+    fn taken_at<'a>(&'a self) -> impl Fn(u64) -> &'a Word {
         // SAFETY: as for `taken`.
-        unsafe { self.words(self.taken.cast(), size_of::<Word>(), slots) }
+        unsafe { self.words(self.taken.cast(), size_of::<Word>()) }
     }
 
     #[inline(always)]

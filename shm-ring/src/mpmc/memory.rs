@@ -1,8 +1,6 @@
 //! The memory a queue lives in, as the algorithm sees it. `BoxedMemory` is heap memory for tests and
 //! models; mapped memory is in the segment. No algorithm here.
 
-use std::ops::Range;
-
 use crate::memory::Access;
 use crate::sync::Word;
 
@@ -85,20 +83,21 @@ pub unsafe trait SlotMemory {
             self.payload((index + more) & mask)
         })
     }
-    /// The flags of these slots, in order.
+    /// The flags by their slots: [`Self::flag`], for loops over many. With what it works with in registers: a store
+    /// to one of the words might, for all the compiler knows, change `self`.
     #[inline(always)]
-    fn flags(&self, slots: Range<u64>) -> impl DoubleEndedIterator<Item = &Self::Word> {
-        slots.map(|index| self.flag(index))
+    fn flags_at<'a>(&'a self) -> impl Fn(u64) -> &'a Self::Word {
+        |index| self.flag(index)
     }
     /// Their senders' words, likewise.
     #[inline(always)]
-    fn sent_words(&self, slots: Range<u64>) -> impl DoubleEndedIterator<Item = &Self::Word> {
-        slots.map(|index| self.sent(index))
+    fn sent_at<'a>(&'a self) -> impl Fn(u64) -> &'a Self::Word {
+        |index| self.sent(index)
     }
     /// Their receivers' words, likewise.
     #[inline(always)]
-    fn taken_words(&self, slots: Range<u64>) -> impl DoubleEndedIterator<Item = &Self::Word> {
-        slots.map(|index| self.taken(index))
+    fn taken_at<'a>(&'a self) -> impl Fn(u64) -> &'a Self::Word {
+        |index| self.taken(index)
     }
     /// Asks for the slot's lines, to be written or read soon. A hint: does nothing by itself.
     #[inline(always)]

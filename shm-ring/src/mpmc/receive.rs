@@ -3,7 +3,7 @@
 use super::cursor::Cursor;
 use super::memory::{SlotMemory, SlotWord};
 use super::word::{self, Lap, Owner, RUN_MAX, Sent, Taken};
-use super::{Geometry, Holder, STEPS_PER_HINT, TICKETS, back_off};
+use super::{Geometry, Holder, STEPS_PER_HINT, TICKETS, back_off, leading};
 use crate::error::Fault;
 use crate::memory::Access;
 
@@ -489,12 +489,13 @@ impl<M: SlotMemory> Receiver<M> {
             self.store(behind, rest);
         }
         // The first goes last: until then senders stay before it, and receivers step over all.
+        let taken = self.memory.taken_at();
         for (lap, slots) in self.geometry.pieces(first, used.into()).into_iter().rev() {
             let done = Taken::Done.word(lap);
-            for (index, taken) in slots.clone().rev().zip(self.memory.taken_words(slots).rev()) {
+            for index in slots.rev() {
                 self.memory.touch(index, Access::Read);
                 // R22, as in `store`.
-                taken.store_release(done);
+                taken(index).store_release(done);
                 crate::fault::point(crate::fault::Point::Releasing);
             }
         }
@@ -571,23 +572,18 @@ impl<M: SlotMemory> Receiver<M> {
         let [(lap, slots), (next_lap, more)] = self.geometry.pieces(first + 1, most - 1);
         let expected = Sent::Ready { len: bytes }.word(lap);
         // A21, all, as in try_take.
-        let mut words = self.memory.flags(slots).map(SlotWord::load_acquire);
-        let mut alike = 1;
-        let other = loop {
-            match words.next() {
-                Some(word) if word == expected => alike += 1,
-                other => break other,
-            }
-        };
+        let flag = self.memory.flags_at();
+        let same = leading(slots.clone(), |index| flag(index).load_acquire() == expected);
+        let alike = 1 + same;
         let mut ready = alike;
-        for word in other.into_iter().chain(words) {
-            if !word::is_ready(word, lap) {
+        for index in slots.start + same..slots.end {
+            if !word::is_ready(flag(index).load_acquire(), lap) {
                 return (ready, alike);
             }
             ready += 1;
         }
-        for word in self.memory.flags(more).map(SlotWord::load_acquire) {
-            if !word::is_ready(word, next_lap) {
+        for index in more {
+            if !word::is_ready(flag(index).load_acquire(), next_lap) {
                 return (ready, alike);
             }
             ready += 1;

@@ -4,7 +4,7 @@ use super::cursor::Cursor;
 use super::memory::{SlotMemory, SlotWord};
 use super::receive::announce_returns;
 use super::word::{self, LEN_MAX, Lap, Owner, RUN_MAX, Sent, Taken};
-use super::{Geometry, Holder, STEPS_PER_HINT, TICKETS, back_off};
+use super::{Geometry, Holder, STEPS_PER_HINT, TICKETS, back_off, leading};
 use crate::error::Fault;
 use crate::memory::Access;
 
@@ -274,13 +274,13 @@ impl<M: SlotMemory> Sender<M> {
             self.run.first_bytes = bytes as u32;
             (ticket, left) = (first + 1, count - 1);
         }
+        let (flag, sent) = (self.memory.flags_at(), self.memory.sent_at());
         // Nobody looks at these before the first one's word says that the claim is over.
         for (lap, slots) in self.geometry.pieces(ticket, left) {
             let word = Sent::Ready { len: bytes }.word(lap);
-            let words = self.memory.sent_words(slots.clone());
-            for ((index, flag), sent) in slots.clone().zip(self.memory.flags(slots)).zip(words) {
+            for index in slots {
                 self.memory.touch(index, Access::Write);
-                settle_slot(flag, sent, word);
+                settle_slot(flag(index), sent(index), word);
             }
         }
         self.run.filled = (filled + count) as u16;
@@ -449,16 +449,20 @@ impl<M: SlotMemory> Sender<M> {
         }
         let mut free = first + 1;
         let len = LOOK_AHEAD.max(most).min(self.geometry.mask + 1);
-        'look: for (lap, slots) in self.geometry.pieces(free, len - 1) {
+        let (taken, sent) = (self.memory.taken_at(), self.memory.sent_at());
+        for (lap, slots) in self.geometry.pieces(free, len - 1) {
             let (before, done) = (lap.before(), Taken::Done.word(lap.before()));
-            let words = self.memory.sent_words(slots.clone());
-            for (taken, sent) in self.memory.taken_words(slots).zip(words) {
-                // A22, as above. And its sender may have set the flag, and not settled its word yet: that
-                // store must not come after a claim that covers the slot. Of the first one the caller knows.
-                if taken.load_acquire() != done || !word::is_settled(sent.load_acquire(), before) {
-                    break 'look;
-                }
-                free += 1;
+            // A22, as above. And its sender may have set the flag, and not settled its word yet: that
+            // store must not come after a claim that covers the slot. Of the first one the caller knows.
+            let is_free = |index: u64| {
+                taken(index).load_acquire() == done
+                    && word::is_settled(sent(index).load_acquire(), before)
+            };
+            let len = slots.end.saturating_sub(slots.start);
+            let found = leading(slots, is_free);
+            free += found;
+            if found < len {
+                break;
             }
         }
         self.free = free;
