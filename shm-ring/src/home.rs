@@ -55,8 +55,8 @@ impl<T: Homing> Homed<T> {
     }
 }
 
-// The references below live within one call of the ring's writer or reader, and none of these calls
-// anybody else's code, which might fork: the handler writes when there are none.
+// The references below live within one call of the ring's writer or reader, or of a queue's end, and none of
+// these calls anybody else's code meanwhile, which might fork: the handler writes when there are none.
 impl<T: Homing> Deref for Homed<T> {
     type Target = T;
 

@@ -16,7 +16,7 @@ use crate::home::Homed;
 use crate::mpmc::{Message, Receiver, TakeError};
 use crate::options::{Options, Until};
 use crate::party::{Departed, HeldUp, Party, Side};
-use crate::queue::{QueueMemory, Room};
+use crate::queue::{LenBound, QueueMemory};
 use crate::wait::{self, Burst, Nap, ProbeClock, Waiter};
 
 /// The receiving end. Any number per channel, up to 64 senders and receivers together; every method
@@ -24,7 +24,7 @@ use crate::wait::{self, Burst, Nap, ProbeClock, Waiter};
 #[derive(Debug)]
 pub struct MpmcReceiver {
     receiver: Receiver<QueueMemory>,
-    room: Homed<Room>,
+    bound: Homed<LenBound>,
     burst: Burst,
     /// Senders that came and left, when last looked at.
     seen: (u64, u64),
@@ -55,8 +55,8 @@ impl MpmcReceiver {
 
     fn new(party: Party) -> Self {
         let receiver = Receiver::new(party.memory.clone(), party.owner());
-        let room = Room::homed(&party.memory);
-        Self { receiver, room, burst: Burst::in_queue(), seen: (0, 0), told: 0, party }
+        let bound = LenBound::homed(&party.memory);
+        Self { receiver, bound, burst: Burst::in_queue(), seen: (0, 0), told: 0, party }
     }
 
     /// The next message, in place. Never blocks, never allocates.
@@ -209,7 +209,7 @@ impl MpmcReceiver {
         if self.party.sleeps_any(Side::Receives) {
             return None;
         }
-        self.receiver.take_one_at_once(self.room.below)
+        self.receiver.take_one_at_once(self.bound.below)
     }
 
     #[cold]
@@ -552,32 +552,31 @@ pub struct MpmcBatch<'a> {
     receiver: &'a mut MpmcReceiver,
     /// How many may be shown beside those of the run.
     left: usize,
-    run: Run,
+    alike: Alike,
 }
 
 /// The next messages of a batch, if they are known to be alike: their bytes lie a slot apart, and nothing but
 /// whose they are has to be asked for each.
 #[derive(Clone, Copy, Debug)]
-struct Run {
+struct Alike {
     at: *const u8,
     /// Where the one behind them would be.
     end: *const u8,
 }
 
-impl Run {
+// SAFETY: both pointers go into the mapping that the receiver beside them keeps, and which belongs to no thread.
+unsafe impl Send for Alike {}
+// SAFETY: as above; with a `&Alike` nothing of that is read.
+unsafe impl Sync for Alike {}
+
+impl Alike {
     const NONE: Self = Self { at: null(), end: null() };
 }
-
-// SAFETY: everything but the raw pointers is Send, and those point into the mapping which the borrowed receiver,
-// itself Send, keeps.
-unsafe impl Send for MpmcBatch<'_> {}
-// SAFETY: nothing can be done with a `&MpmcBatch` that reads what they point to.
-unsafe impl Sync for MpmcBatch<'_> {}
 
 impl<'a> MpmcBatch<'a> {
     #[inline(always)]
     fn new(receiver: &'a mut MpmcReceiver, left: usize) -> Self {
-        Self { receiver, left, run: Run::NONE }
+        Self { receiver, left, alike: Alike::NONE }
     }
 
     /// The next message of the batch, if there is one.
@@ -587,7 +586,7 @@ impl<'a> MpmcBatch<'a> {
     #[inline(always)]
     #[allow(clippy::should_implement_trait, reason = "lends, which Iterator can't")]
     pub fn next(&mut self) -> Result<Option<BatchMessage<'_>>, RecvError> {
-        if self.run.at == self.run.end || self.receiver.party.birth.is_foreign() {
+        if self.alike.at == self.alike.end || self.receiver.party.birth.is_foreign() {
             return self.next_in_doubt();
         }
         Ok(Some(self.next_of_run()))
@@ -596,8 +595,8 @@ impl<'a> MpmcBatch<'a> {
     /// As [`Self::next`]. Call only while the run has one.
     #[inline(always)]
     fn next_of_run(&mut self) -> BatchMessage<'_> {
-        let payload = self.run.at;
-        self.run.at = payload.wrapping_add(self.receiver.receiver.memory().step());
+        let payload = self.alike.at;
+        self.alike.at = payload.wrapping_add(self.receiver.receiver.memory().step());
         let (sequence, len) = self.receiver.receiver.advance_alike();
         // SAFETY: as in MpmcReceived::deref; released when `self` is dropped, which the result borrows. So many
         // messages as are in the run were not looked at, from the one there on, and have that length.
@@ -608,7 +607,7 @@ impl<'a> MpmcBatch<'a> {
     /// As [`Self::next`], with no run, or in a fork.
     #[inline(never)]
     fn next_in_doubt(&mut self) -> Result<Option<BatchMessage<'_>>, RecvError> {
-        if self.run.at == self.run.end && self.left == 0 {
+        if self.alike.at == self.alike.end && self.left == 0 {
             return Ok(None);
         }
         if self.receiver.party.birth.is_foreign() {
@@ -639,7 +638,7 @@ impl<'a> MpmcBatch<'a> {
         let Some(Message { payload, .. }) = receiver.message_at_once() else { return false };
         let count = self.left.min(receiver.alike_in_line() as usize);
         let end = payload.wrapping_add(count * receiver.memory().step());
-        self.run = Run { at: payload, end };
+        self.alike = Alike { at: payload, end };
         self.left -= count;
         true
     }

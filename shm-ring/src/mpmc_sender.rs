@@ -12,7 +12,7 @@ use crate::home::Homed;
 use crate::mpmc::{ClaimError, Sender, SlotMemory};
 use crate::options::Options;
 use crate::party::{HeldUp, Party, Side};
-use crate::queue::{QueueMemory, Room};
+use crate::queue::{LenBound, QueueMemory};
 use crate::wait::{self, Nap, ProbeClock, Waiter};
 
 /// The sending end. Any number per channel, up to 64 senders and receivers together; every method needs
@@ -24,7 +24,7 @@ pub struct MpmcSender {
     publications: u64,
     /// When a slot is waited for.
     pauses: u32,
-    room: Homed<Room>,
+    bound: Homed<LenBound>,
     party: Party,
 }
 
@@ -51,8 +51,8 @@ impl MpmcSender {
     fn new(party: Party) -> Self {
         let sender = Sender::new(party.memory.clone(), party.owner());
         let pauses = wait::pauses_without_slots(party.memory.slots());
-        let room = Room::homed(&party.memory);
-        Self { sender, publications: 0, pauses, room, party }
+        let bound = LenBound::homed(&party.memory);
+        Self { sender, publications: 0, pauses, bound, party }
     }
 
     /// Longest message, in bytes: a slot less its header.
@@ -200,7 +200,7 @@ impl MpmcSender {
     #[inline(always)]
     #[must_use]
     pub fn commit_at_once(&mut self, len: usize) -> bool {
-        if len as u64 >= self.room.below {
+        if len as u64 >= self.bound.below {
             return not_now();
         }
         if !self.sender.holds_one() {
@@ -256,7 +256,7 @@ impl MpmcSender {
     /// may want the next. All else is out of the caller's line, so that this keeps to a few registers.
     #[inline(always)]
     fn room_at_once(&mut self, len: usize) -> Option<*mut u8> {
-        if len as u64 >= self.room.below {
+        if len as u64 >= self.bound.below {
             return None;
         }
         if !self.party.sleeps_any(Side::Sends)

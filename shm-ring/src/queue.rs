@@ -63,18 +63,18 @@ unsafe impl Sync for QueueMemory {}
 
 /// What the length of each message is compared with: in a forked child none fits, so that nothing there is quick.
 #[derive(Debug)]
-pub struct Room {
+pub struct LenBound {
     /// Messages are shorter than this, in bytes.
     pub below: u64,
 }
 
-impl Room {
+impl LenBound {
     pub fn homed(memory: &QueueMemory) -> Homed<Self> {
         Homed::new(Self { below: memory.room() + 1 })
     }
 }
 
-impl Homing for Room {
+impl Homing for LenBound {
     const GONE: Self = Self { below: 0 };
 }
 
@@ -342,11 +342,12 @@ unsafe impl SlotMemory for QueueMemory {
         self.lines.ask_for(self.slot(index), access);
     }
 
-    // Beyond the end of the slots and words nothing comes of it, for so many of a lap; to go round costs each message.
-    // And from a payload on, for that is at hand: what is before it is on a line of the slot before, or on this one.
+    // Beyond the end of the slots nothing comes of it, and beyond that of the receivers' words it takes a few lines of
+    // the senders', once a lap each: to go round would cost each message.
     #[inline(always)]
     fn prefetch_ahead<const SLOTS: u64>(&self, payload: *const u8, access: Access) {
-        self.lines.ask_for(payload.wrapping_add(SLOTS as usize * self.size), access);
+        let slot = payload.wrapping_sub(self.payload_offset);
+        self.lines.ask_for(slot.wrapping_add(SLOTS as usize * self.size), access);
     }
 
     #[inline(always)]

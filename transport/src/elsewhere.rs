@@ -357,6 +357,10 @@ trait Inlet {
     fn take(&mut self, patience: Patience) -> Result<Message, RecvError>;
     fn give_back(&mut self);
     fn take_batch(&mut self, most: usize, patience: Patience) -> Result<(), RecvError>;
+}
+
+/// Those of an end that keeps its batches to itself.
+trait BatchInlet: Inlet {
     fn next(&mut self) -> Result<Option<Message>, RecvError>;
     fn give_back_batch(&mut self);
 }
@@ -387,7 +391,7 @@ macro_rules! open {
 }
 
 macro_rules! inlet {
-    ($end:ty $(, $at_once:ident)?; $message:ident => $again:expr, $next:ident => $next_again:expr) => {
+    ($end:ty $(, $at_once:ident)?; $message:ident => $again:expr) => {
         impl Inlet for $end {
             $(#[inline(always)]
             fn take_at_once(&mut self) -> Option<Message> {
@@ -422,7 +426,16 @@ macro_rules! inlet {
                 });
                 Ok(())
             }
+        }
+    };
+}
+inlet!(Subscriber; message => false);
+inlet!(MpmcReceiver, recv_at_once; message => message.redelivered());
+inlet!(NetReceiver, recv_at_once; message => message.redelivered());
 
+macro_rules! batch_inlet {
+    ($end:ty; $next:ident => $next_again:expr) => {
+        impl BatchInlet for $end {
             #[inline(always)]
             fn next(&mut self) -> Result<Option<Message>, RecvError> {
                 let mut batch = ManuallyDrop::new(self.batch_again(1));
@@ -440,9 +453,8 @@ macro_rules! inlet {
         }
     };
 }
-inlet!(Subscriber; message => false, next => false);
-inlet!(MpmcReceiver, recv_at_once; message => message.redelivered(), next => next.redelivered);
-inlet!(NetReceiver, recv_at_once; message => message.redelivered(), next => next.redelivered);
+batch_inlet!(Subscriber; next => false);
+batch_inlet!(NetReceiver; next => next.redelivered);
 
 /// Receives what is there, and leaves the message open. Nothing: ask [`take`], as with [`room_at_once`].
 #[inline(never)]

@@ -109,7 +109,7 @@ pub unsafe trait SlotMemory {
     fn prefetch_ahead<const SLOTS: u64>(&self, payload: *const u8, access: Access) {
         let _ = (payload, access);
     }
-    /// Asks for the line of the receivers' word that is so many slots behind this one, to be written soon: as above.
+    /// Asks for the line of the receivers' word that is so many slots behind this one, to be written soon: a hint, too.
     #[inline(always)]
     fn prefetch_taken_ahead<const SLOTS: u64>(&self, taken: &Self::Word) {
         let _ = taken;

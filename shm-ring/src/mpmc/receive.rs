@@ -174,8 +174,8 @@ impl<M: SlotMemory> Receiver<M> {
     }
 
     /// Takes one message, as it nearly always is, and shows it: as [`Self::try_take`] and [`Self::message`]. `None`, and
-    /// nothing taken: there is none, something is held already, it has not less than `below` bytes, which is no more
-    /// than a slot has room for; or look closer. Its own straight line, as `Sender::claim_one_at_once`.
+    /// nothing taken: there is none, something is held already, it has not less than `below` bytes, which are at most
+    /// one more than a slot has room for; or look closer. Its own straight line, as `Sender::claim_one_at_once`.
     #[inline(always)]
     pub fn take_one_at_once(&mut self, below: u64) -> Option<Message> {
         if self.may_return || self.held.len > 0 || self.cursor.is_far() {

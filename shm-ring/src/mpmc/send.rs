@@ -458,7 +458,7 @@ impl<M: SlotMemory> Sender<M> {
                 taken(index).load_acquire() == done
                     && word::is_settled(sent(index).load_acquire(), before)
             };
-            let len = slots.end.saturating_sub(slots.start);
+            let len = slots.end - slots.start;
             let found = leading(slots, is_free);
             free += found;
             if found < len {
