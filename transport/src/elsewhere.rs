@@ -6,7 +6,8 @@
 //! So what is claimed or received stays open in the end that knows of it, and here is only where its
 //! bytes are and whose they are: a few words, put together by the caller. Each flavor has calls of its
 //! own; what is in a hurry has one that says in a register where the bytes are, since what comes by way of
-//! memory waits there for the stores that bring it, and another one for what takes longer.
+//! memory waits there for the stores that bring it, and another one for what takes longer. Batches of slots
+//! are the exception: they step from one message to the next by a pointer, which the caller keeps.
 //!
 //! Nothing here knows what the bytes mean.
 
