@@ -563,6 +563,19 @@ impl<H: Inbox, B: Backend> Connection<H, B> {
         self.now_ns = clock::coarse_ns();
     }
 
+    /// Waits, while an attempt to connect is under way, until it has come to an end; for at most `limit`.
+    pub(crate) fn see_dial(&mut self, limit: Duration) {
+        let until = Instant::now() + limit;
+        while self.dialing {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            self.park(left.min(SLICE));
+            self.tend();
+        }
+    }
+
     /// Closes the connection, if there is one, and tells the session.
     fn disconnect(&mut self) {
         // From now on the peer has its time to come back, however long ago this end last looked.

@@ -215,9 +215,12 @@ macro_rules! open {
                 if options.kind != Kind::Pair && side == Side::Bind {
                     return Self::open_to_many(options);
                 }
-                let link = Inline::open(options)?;
+                let mut link = Inline::open(options)?;
                 Ok(match options.io {
-                    Io::Inline => Self::Inline(link),
+                    Io::Inline => {
+                        link.see_first_dial();
+                        Self::Inline(link)
+                    }
                     Io::Thread => Self::Thread(Threaded::start(link, options)?),
                 })
             }

@@ -101,8 +101,9 @@ struct Frame {
 }
 
 impl NetReceiver {
-    /// Opens the receiving end: resolves the host, and binds or begins to connect. Does not wait for
-    /// the other end. Allocates.
+    /// Opens the receiving end: resolves the host, and binds or connects. Does not wait for the other end's
+    /// program; an end without a thread waits until its first attempt to connect has succeeded or failed, for 1.5 s
+    /// at most. Allocates.
     ///
     /// # Errors
     /// [`Error`], whose text names the remedy.

@@ -82,8 +82,10 @@ macro_rules! each {
 /// [`crate::Builder::linger`]; [`Sender::close`] waits for the receiver itself and tells. And the
 /// calls of an end are what moves its bytes: what the kernel does not take at once leaves, broken
 /// connections are mended and acknowledgements are read with the next call of any kind, of which
-/// [`Sender::flush`] is the one that does nothing else. With `io=thread` a thread does that, whether
-/// anybody calls or not: see [`crate::Io`].
+/// [`Sender::flush`] is the one that does nothing else. So whoever sends a request and then waits for its answer at
+/// another end, after a connection broke, waits for ever if the request has not left: flush until
+/// [`Sender::net_stats`] tells of no unsent bytes. An open waits for its first connection, for 1.5 s at most. With
+/// `io=thread` a thread does all that, whether anybody calls or not: see [`crate::Io`].
 #[derive(Debug)]
 pub struct Sender<T: Message + ?Sized> {
     end: Sending,

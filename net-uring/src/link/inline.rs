@@ -24,6 +24,10 @@ const NEAR: u64 = 256 << 10;
 /// ring at most.
 const NEAR_READ: usize = 64 << 10;
 
+/// So long an open waits for the first connection, at most: as long as it takes on any network that is in order,
+/// and for the first segment to be sent again, which is after a second. A host that is not there costs as much.
+const FIRST_DIAL: Duration = Duration::from_millis(1_500);
+
 /// See the module.
 #[derive(Debug)]
 pub struct Inline<H: Inbox, B: Backend> {
@@ -49,6 +53,13 @@ impl<H: Inbox, B: Backend> Inline<H, B> {
     pub(crate) fn with(connection: Connection<H, B>) -> Self {
         let session = connection.number();
         Self { connection, mark: 0, session }
+    }
+
+    /// Waits until the first attempt to connect has succeeded or failed. Else a caller that sends and then waits for
+    /// an answer on another channel would wait for ever: nothing left while the kernel was still connecting, and
+    /// nobody calls this end meanwhile. What is sent once it is connected leaves at once, behind the greeting.
+    pub(crate) fn see_first_dial(&mut self) {
+        self.connection.see_dial(FIRST_DIAL);
     }
 
     #[cfg(any(test, feature = "testing"))]
