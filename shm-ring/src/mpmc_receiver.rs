@@ -623,7 +623,8 @@ impl<'a> MpmcBatch<'a> {
                 if redelivered {
                     self.receiver.party.counters.redelivered.bump(1);
                 }
-                // SAFETY: as in `next_of_run`.
+                // SAFETY: as in MpmcReceived::deref; released when `self` is dropped, which the result
+                // borrows.
                 let payload = unsafe { std::slice::from_raw_parts(payload, len) };
                 Ok(Some(BatchMessage { payload, sequence: ticket, redelivered }))
             }
