@@ -7,7 +7,7 @@
 use libfuzzer_sys::fuzz_target;
 use ringway_fuzz::input::Input;
 use ringway_fuzz::seeds;
-use ringway_shm::layout::RecordHeader;
+use ringway_shm::layout::{ARRAY_SHAPE, ArrayShape, RECORD_ARRAY, RecordHeader};
 use ringway_shm::memory::{BoxedMemory, RingMemory};
 use ringway_shm::spsc::{Geometry, Publish, Reader, Writer};
 
@@ -69,6 +69,10 @@ impl Ring {
         let kind = if kind < 200 { 1 } else { kind % 5 };
         let header = RecordHeader::new(u32::from(len) * 2, kind, received);
         self.memory.word(position & (CAPACITY - 8)).store_relaxed(header.0);
+        if kind == RECORD_ARRAY {
+            let shape = ArrayShape::new(2, len.into());
+            self.memory.word((position + ARRAY_SHAPE) & (CAPACITY - 8)).store_relaxed(shape.0);
+        }
     }
 
     fn receive(&mut self, count: u8) {
@@ -80,7 +84,7 @@ impl Ring {
                     // nobody else has the memory.
                     let bytes = unsafe { std::slice::from_raw_parts(message.payload, message.len) };
                     std::hint::black_box(bytes.iter().fold(0_u8, |sum, byte| sum ^ byte));
-                    reader.advance(1);
+                    reader.advance(if count < 128 { 1 } else { reader.run().count });
                 }
                 Ok(None) => {
                     reader.publish_head();
@@ -137,8 +141,9 @@ fuzz_target!(
     init: {
         // Records that nobody sent, all as long as the one before.
         let forged = [&[0][..], &[9, 50, 0, 5, 1].repeat(12)].concat();
+        let forged_arrays = [&[0][..], &[9, 6, 203, 5, 255].repeat(24)].concat();
         let others = (1..4).map(|shape| [&[shape][..], &sound()[1..]].concat());
-        seeds::write(others.chain([sound(), forged, vec![], vec![0, 1, 0, 30, 0, 1, 0, 5, 1, 4, 5, 2]]));
+        seeds::write(others.chain([sound(), forged, forged_arrays, vec![], vec![0, 1, 0, 30, 0, 1, 0, 5, 1, 4, 5, 2]]));
     },
     |data: &[u8]| {
         let mut input = Input(data);

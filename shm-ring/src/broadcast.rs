@@ -30,9 +30,9 @@ use std::time::Instant;
 
 use crate::error::{Fault, Lag, Peer};
 use crate::layout::{
-    ARRAY_OFFSET, ATTACHED, Board, ConsumerPage, FINISHED, MARKS, MAX_PARTICIPANTS, Mark,
-    RECORD_ARRAY, RECORD_MESSAGE, RECORD_PADDING, RUN_MAX, RecordHeader, RoleRecord, Roster,
-    SEQUENCE_MASK, SIDE_RECEIVES,
+    ARRAY_OFFSET, ARRAY_SHAPE, ATTACHED, ArrayShape, Board, ConsumerPage, FINISHED, MARKS,
+    MAX_PARTICIPANTS, Mark, RECORD_ARRAY, RECORD_MESSAGE, RECORD_PADDING, RUN_MAX, RecordHeader,
+    RoleRecord, Roster, SEQUENCE_MASK, SIDE_RECEIVES,
 };
 use crate::memory::{Boundary, RingMemory};
 use crate::spsc::Geometry;
@@ -248,7 +248,10 @@ fn step(
                 continue;
             }
             RECORD_MESSAGE => (geometry.payload_offset, 1),
-            RECORD_ARRAY => (ARRAY_OFFSET, memory.word(offset + 8).load_relaxed() >> 32),
+            RECORD_ARRAY => {
+                let shape = ArrayShape(memory.word(offset + ARRAY_SHAPE).load_relaxed());
+                (ARRAY_OFFSET, shape.count())
+            }
             _ => return Err(Fault::Kind),
         };
         let align = geometry.record_align - 1;

@@ -119,7 +119,7 @@ impl Consumer {
     /// As [`Self::try_recv`].
     #[inline(always)]
     pub fn try_recv_batch(&mut self, limit: usize) -> Result<Batch<'_>, RecvError> {
-        if limit > 0 {
+        if limit > 0 && !self.reader.enters_alike() {
             self.try_message()?;
         }
         Ok(Batch::new(self, limit))
@@ -136,7 +136,7 @@ impl Consumer {
         limit: usize,
         timeout: Option<Duration>,
     ) -> Result<Batch<'_>, RecvError> {
-        if limit > 0 {
+        if limit > 0 && !self.reader.enters_alike() {
             self.message(timeout)?;
         }
         Ok(Batch::new(self, limit))
@@ -487,7 +487,8 @@ impl<'a> Batch<'a> {
     /// Whether there is a message that the batch may have.
     #[inline(always)]
     fn has_more(&mut self) -> Result<bool, RecvError> {
-        Ok(self.left != 0 && (self.consumer.reader.is_ready() || self.look_closely()?))
+        let reader = &mut self.consumer.reader;
+        Ok(self.left != 0 && (reader.is_ready() || reader.enters_alike() || self.look_closely()?))
     }
 
     /// Takes what was found out of the ring.

@@ -585,9 +585,11 @@ const _: () = {
 /// Bytes of a record's header, one word. A message starts `payload_offset` bytes into its record.
 pub const RECORD_HEADER: u64 = 8;
 
-/// Where the elements of an array record start, whatever `payload_offset` is. The word before them
-/// is `element_len | count << 32`.
+/// Where the elements of an array record start, whatever `payload_offset` is.
 pub const ARRAY_OFFSET: u64 = 16;
+
+/// Where its [`ArrayShape`] is: behind the header.
+pub const ARRAY_SHAPE: u64 = RECORD_HEADER;
 
 /// Most elements of an array record, and most messages that are released at once: few enough that
 /// sequence numbers of 24 bits tell them apart.
@@ -631,5 +633,29 @@ impl RecordHeader {
     #[inline(always)]
     pub fn sequence(self) -> u64 {
         self.0 >> 40
+    }
+}
+
+/// The second word of an array record: bytes of an element in bits 0..32, how many there are in 32..64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArrayShape(pub u64);
+
+impl ArrayShape {
+    /// Of `count` messages of `len` bytes.
+    #[inline(always)]
+    pub const fn new(len: u64, count: u64) -> Self {
+        Self(len | count << 32)
+    }
+
+    /// Bytes of each message.
+    #[inline(always)]
+    pub fn len(self) -> u64 {
+        self.0 & 0xffff_ffff
+    }
+
+    /// How many there are.
+    #[inline(always)]
+    pub fn count(self) -> u64 {
+        self.0 >> 32
     }
 }

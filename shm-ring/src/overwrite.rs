@@ -22,8 +22,8 @@
 use crate::broadcast::{self, Posted, publish_mark};
 use crate::error::Fault;
 use crate::layout::{
-    ARRAY_OFFSET, Board, MARKS, RECORD_ARRAY, RECORD_HEADER, RECORD_MESSAGE, RECORD_PADDING,
-    RUN_MAX, RecordHeader, SEQUENCE_MASK,
+    ARRAY_OFFSET, ARRAY_SHAPE, ArrayShape, Board, MARKS, RECORD_ARRAY, RECORD_HEADER,
+    RECORD_MESSAGE, RECORD_PADDING, RUN_MAX, RecordHeader, SEQUENCE_MASK,
 };
 use crate::memory::{Boundary, RingMemory};
 use crate::spsc::{Geometry, max_record};
@@ -374,8 +374,8 @@ impl<M: Posted> Follower<M> {
             return Err(Fault::Sequence);
         }
         let (left, len) = if is_array {
-            let shape = self.memory.word(offset + start - 8).load_relaxed();
-            let (element, count) = (shape & 0xffff_ffff, shape >> 32);
+            let shape = ArrayShape(self.memory.word(offset + ARRAY_SHAPE).load_relaxed());
+            let (element, count) = (shape.len(), shape.count());
             if element == 0 || count == 0 || count > RUN_MAX || element * count != len {
                 return Err(Fault::Array);
             }

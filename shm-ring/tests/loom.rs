@@ -119,20 +119,24 @@ fn batch_is_all_or_nothing() {
 }
 
 #[test]
-fn array_record() {
+fn array_records() {
     explore(|| {
         let (mut writer, mut reader) = pair(128);
         let sender = loom::thread::spawn(move || {
-            let claim = writer.try_claim_array(4, 2).unwrap();
-            // SAFETY: the claim holds two elements of four bytes behind the array header.
-            unsafe {
-                writer.array_payload(&claim).write_bytes(1, 4);
-                writer.array_payload(&claim).add(4).write_bytes(2, 4);
+            // The second is as the first one was, and so a reader need not look closely.
+            for first in [1, 3] {
+                let claim = writer.try_claim_array(4, 2).unwrap();
+                // SAFETY: the claim holds two elements of four bytes behind the array header.
+                unsafe {
+                    writer.array_payload(&claim).write_bytes(first, 4);
+                    writer.array_payload(&claim).add(4).write_bytes(first + 1, 4);
+                }
+                writer.commit_array(claim, 4, 2, Publish::Now).unwrap();
             }
-            writer.commit_array(claim, 4, 2, Publish::Now).unwrap();
         });
-        take(&mut reader, 4, 1);
-        take(&mut reader, 4, 2);
+        for message in 1..=4 {
+            take(&mut reader, 4, message);
+        }
         sender.join().unwrap();
     });
 }

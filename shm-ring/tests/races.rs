@@ -59,12 +59,23 @@ fn in_batches() {
     });
 }
 
-/// Records of several messages of one length.
+/// Records of several messages of one length, each unlike the one before.
 #[test]
 fn in_arrays() {
-    bounded_stream(|writer, sequence| {
-        let len = 8 + 8 * (sequence as usize % 3);
-        let count = (1 + sequence % 4).min(MESSAGES - sequence);
+    bounded_arrays(|sequence| (8 + 8 * (sequence as usize % 3), 1 + sequence % 4));
+}
+
+/// The same, mostly alike.
+#[test]
+fn in_arrays_that_are_alike() {
+    bounded_arrays(|sequence| (if sequence % 64 == 0 { 8 } else { 16 }, 4));
+}
+
+/// `shape` tells how long messages are from a number on, and how many follow each other.
+fn bounded_arrays(shape: impl Fn(u64) -> (usize, u64) + Copy + Send + 'static) {
+    bounded_stream(move |writer, sequence| {
+        let (len, count) = shape(sequence);
+        let count = count.min(MESSAGES - sequence);
         let Some(claim) = with_room(writer.try_claim_array(len, count as usize)) else { return 0 };
         for index in 0..count {
             // SAFETY: element `index` of the `count` that were claimed, as above.

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use proptest::prelude::*;
 use ringway_shm::error::Fault;
-use ringway_shm::layout::{RUN_MAX, RecordHeader};
+use ringway_shm::layout::{ARRAY_SHAPE, ArrayShape, RUN_MAX, RecordHeader};
 use ringway_shm::memory::{BoxedMemory, RingMemory};
 use ringway_shm::spsc::{ClaimError, Geometry, Publish, Reader, Writer};
 
@@ -155,7 +155,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0..600_usize, 0..20_usize, any::<bool>())
             .prop_map(|(len, shorter, later)| Step::Send { len, shorter, later }),
         2 => (0..300_usize).prop_map(Step::SendRun),
-        3 => (1..40_usize, 1..9_usize, any::<bool>())
+        // Often enough as the one before.
+        3 => (prop_oneof![Just(16_usize), 1..40_usize], prop_oneof![Just(3_usize), 1..9_usize], any::<bool>())
             .prop_map(|(len, count, later)| Step::Array { len, count, later }),
         1 => (0..300_usize).prop_map(Step::Abort),
         2 => Just(Step::Flush),
@@ -313,6 +314,39 @@ fn too_large_is_one_byte_more_than_promised() {
     };
     for (len, count) in [(usize::MAX, 2), (0, 2), (2, 0), (1, RUN_MAX as usize + 1), (1017, 2)] {
         too_large(len, count);
+    }
+}
+
+/// An array as the one before is known by its first two words, and by no less.
+#[test]
+fn an_array_that_is_alike_is_entered_at_once() {
+    let mut pair = Pair::new(1024, PACKED);
+    for (len, count, is_alike) in
+        [(8, 4, false), (8, 4, true), (16, 2, false), (16, 2, true), (8, 4, false)]
+    {
+        pair.send_array(len, count, Publish::Now);
+        assert_eq!(pair.reader.enters_alike(), is_alike, "{count} of {len}");
+        pair.receive(count);
+    }
+    // Within one, there is no other.
+    pair.send_array(8, 4, Publish::Now);
+    pair.receive(1);
+    assert!(!pair.reader.enters_alike());
+    pair.receive(3);
+    // As many bytes, of other messages; and then of none.
+    for (shape, fault) in
+        [(ArrayShape::new(4, 8), None), (ArrayShape::new(4, 4), Some(Fault::Array))]
+    {
+        let at = pair.reader.position();
+        pair.send_array(8, 4, Publish::Now);
+        pair.memory.word(at + ARRAY_SHAPE).store_relaxed(shape.0);
+        assert!(!pair.reader.enters_alike());
+        assert_eq!(pair.reader.look_closely().err(), fault);
+        if fault.is_none() {
+            assert_eq!(pair.reader.run().count, 8);
+            pair.reader.advance(8);
+            pair.visible.clear();
+        }
     }
 }
 

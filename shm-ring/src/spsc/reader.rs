@@ -5,8 +5,8 @@ use super::{Geometry, max_record};
 use crate::error::Fault;
 use crate::home::{Homed, Homing};
 use crate::layout::{
-    ARRAY_OFFSET, RECORD_ARRAY, RECORD_HEADER, RECORD_MESSAGE, RECORD_PADDING, RUN_MAX,
-    RecordHeader, SEQUENCE_MASK,
+    ARRAY_OFFSET, ARRAY_SHAPE, ArrayShape, RECORD_ARRAY, RECORD_HEADER, RECORD_MESSAGE,
+    RECORD_PADDING, RUN_MAX, RecordHeader, SEQUENCE_MASK,
 };
 use crate::memory::{Access, RingMemory};
 
@@ -34,10 +34,8 @@ pub struct Reader<M> {
     mask: u64,
     align_mask: u64,
     payload_offset: u64,
-    /// Bytes of the array that is being read, its header included.
-    array_size: u64,
-    /// Ring offset of that array's record.
-    array: u64,
+    /// The array that is being read, or was last.
+    array: Array,
     /// Position of the ring's first byte in this lap.
     lap: u64,
     /// The head that the writer knows of.
@@ -89,6 +87,23 @@ const UNEXPECTED: u64 = RecordHeader::new(0x6e6f_6e65, u8::MAX, 0).0;
 
 /// What a header changes by from one message to the next that is as long.
 const NEXT: u64 = RecordHeader::new(0, 0, 1).0;
+
+/// An array that was checked.
+#[derive(Clone, Copy, Debug)]
+struct Array {
+    /// Ring offset of its record.
+    at: u64,
+    /// Bytes of it.
+    size: u64,
+    /// Its header, if its first message were number 0.
+    header: u64,
+    shape: ArrayShape,
+}
+
+impl Array {
+    /// Nothing is as long.
+    const NONE: Self = Self { at: 0, size: 1 << 63, header: 0, shape: ArrayShape::new(0, 0) };
+}
 
 /// A checked record.
 #[derive(Clone, Copy, Debug)]
@@ -158,8 +173,7 @@ impl<M: RingMemory> Reader<M> {
             mask,
             align_mask: geometry.record_align - 1,
             payload_offset: geometry.payload_offset,
-            array_size: 0,
-            array: 0,
+            array: Array::NONE,
             lap: head & !mask,
             published: head,
             publish_every: (capacity / 8).min(PUBLISH_MAX),
@@ -198,7 +212,7 @@ impl<M: RingMemory> Reader<M> {
     /// The next message, if one is there. Looking twice without stepping on shows the same.
     #[inline(always)]
     pub fn peek(&mut self) -> Result<Option<Found>, Fault> {
-        if self.is_ready() || self.look_closely()? {
+        if self.is_ready() || self.enters_alike() || self.look_closely()? {
             self.touch(1);
             return Ok(Some(self.found()));
         }
@@ -243,6 +257,28 @@ impl<M: RingMemory> Reader<M> {
         Ok(true)
     }
 
+    /// Whether there is an array as the last one was: of as many messages, as long. All that [`Self::look`] asks of
+    /// one was true of that, so two compares stand for it. For those who take batches; who takes single
+    /// messages finds an array by looking closely, once for all that is in it.
+    #[inline(always)]
+    pub fn enters_alike(&mut self) -> bool {
+        let Head { front, next, in_array, .. } = *self.head;
+        let Array { size, header, shape, .. } = self.array;
+        // Within another one, `front` is nobody's header.
+        if in_array || self.is_foreign() || front + size > self.mask + 1 {
+            return false;
+        }
+        // A1, pairs with R1 in Writer::commit_record and Writer::flush: the shape lies behind the header.
+        if self.memory.word(front).load_acquire() != header + NEXT.wrapping_mul(next)
+            || self.memory.word(front + ARRAY_SHAPE).load_relaxed() != shape.0
+        {
+            return false;
+        }
+        self.array.at = front;
+        self.enter_array();
+        true
+    }
+
     /// The message that was found.
     #[inline(always)]
     pub fn found(&self) -> Found {
@@ -283,6 +319,9 @@ impl<M: RingMemory> Reader<M> {
     /// Within an array.
     #[inline(always)]
     fn elements_left(&self) -> u64 {
+        if self.head.front == self.first_element(self.array.at) {
+            return self.array.shape.count();
+        }
         // Both fit into 32 bits, where a division takes half as long.
         u64::from((self.head.stop - self.head.front) as u32 / self.head.step as u32)
     }
@@ -371,7 +410,7 @@ impl<M: RingMemory> Reader<M> {
 
     /// Position of the oldest record that was not wholly stepped over.
     pub fn position(&self) -> u64 {
-        self.lap + if !self.head.in_array { self.head.front } else { self.array }
+        self.lap + if !self.head.in_array { self.head.front } else { self.array.at }
     }
 
     /// What `stop` stands for, but for the publication.
@@ -380,7 +419,7 @@ impl<M: RingMemory> Reader<M> {
     fn turn(&mut self) {
         let was_array = self.head.in_array;
         if was_array {
-            self.head.front = self.array + self.array_size;
+            self.head.front = self.array.at + self.array.size;
             self.head.in_array = false;
         }
         if self.head.front > self.mask {
@@ -446,22 +485,37 @@ impl<M: RingMemory> Reader<M> {
     fn enter(&mut self, record: &Record) {
         let offset = record.at & self.mask;
         self.lap = record.at - offset;
-        self.head.len = record.len;
         if record.is_array {
-            // Its header does not tell its element count, so there is nothing to compare with.
-            self.head.expected = UNEXPECTED;
-            self.array = offset;
-            self.array_size = record.size;
-            self.head.in_array = true;
-            self.head.step = record.len;
-            self.head.front = offset + ARRAY_OFFSET - self.payload_offset;
-            self.head.stop = self.head.front + record.len * record.count;
+            let shape = ArrayShape::new(record.len, record.count);
+            let header = RecordHeader::new((record.len * record.count) as u32, RECORD_ARRAY, 0).0;
+            self.array = Array { at: offset, size: record.size, header, shape };
+            self.enter_array();
         } else {
             self.head.expected = record.header;
+            self.head.len = record.len;
             self.head.step = record.size;
             self.head.front = offset;
             self.set_stop();
         }
+    }
+
+    /// Within the array that was checked last. A header does not tell how many elements it has, so none is to be
+    /// expected.
+    #[inline(always)]
+    fn enter_array(&mut self) {
+        let front = self.first_element(self.array.at);
+        let len = self.array.shape.len();
+        self.head.expected = UNEXPECTED;
+        (self.head.step, self.head.len) = (len, len);
+        self.head.front = front;
+        self.head.stop = front + len * self.array.shape.count();
+        self.head.in_array = true;
+    }
+
+    /// What `front` is at the first message of an array.
+    #[inline(always)]
+    fn first_element(&self, array: u64) -> u64 {
+        array + ARRAY_OFFSET - self.payload_offset
     }
 
     /// Reads and checks the record at `position`, skipping padding. Every number from the ring is
@@ -493,7 +547,7 @@ impl<M: RingMemory> Reader<M> {
                         return Err(Fault::Length);
                     }
                     let (len, count) =
-                        if is_array { self.look_array(offset + start, len)? } else { (len, 1) };
+                        if is_array { self.look_array(offset, len)? } else { (len, 1) };
                     let (header, sequence) = (header.0, header.sequence());
                     let at = position;
                     return Ok(Some(Record { at, size, sequence, header, is_array, count, len }));
@@ -505,8 +559,8 @@ impl<M: RingMemory> Reader<M> {
 
     /// Bytes of an element, and how many there are.
     fn look_array(&self, offset: u64, len: u64) -> Result<(u64, u64), Fault> {
-        let shape = self.memory.word(offset - 8).load_relaxed();
-        let (element, count) = (shape & 0xffff_ffff, shape >> 32);
+        let shape = ArrayShape(self.memory.word(offset + ARRAY_SHAPE).load_relaxed());
+        let (element, count) = (shape.len(), shape.count());
         if element == 0 || count == 0 || count > RUN_MAX || element * count != len {
             return Err(Fault::Array);
         }
