@@ -165,6 +165,19 @@ impl MpmcSender {
         Ok(MpmcArrayClaim::new(self, len, count))
     }
 
+    /// As [`Self::try_claim_array`], for exactly `count` messages, if there is room, nothing is claimed and nobody is in
+    /// the way. `None` says nothing: another verb does.
+    #[inline(always)]
+    pub fn claim_array_at_once(&mut self, len: usize, count: usize) -> Option<MpmcArrayClaim<'_>> {
+        if len as u64 >= self.bound.below || self.sender.claimed() > 0 {
+            return None;
+        }
+        if self.party.sleeps_any(Side::Sends) || !self.sender.claim_run_at_once(count as u64) {
+            return None;
+        }
+        Some(MpmcArrayClaim { sender: self, len, count })
+    }
+
     /// Claims up to `count` slots with one swap, as many as are free, for messages that are queued and
     /// flushed together: to receivers, and under a crash, they are there all or none. What is not
     /// queued by then is given up. Until the flush, the slots keep everybody's later messages waiting.
@@ -609,12 +622,28 @@ impl<'a> MpmcArrayClaim<'a> {
         })
     }
 
+    /// Publishes the first `count` messages (at least 1), with everything queued before them.
+    ///
+    /// # Errors
+    /// As [`MpmcClaim::commit`].
+    #[inline(always)]
+    pub fn commit(self, count: usize) -> Result<(), SendError> {
+        self.fill(count)?.publish();
+        Ok(())
+    }
+
     /// Keeps the first `count` messages (at least 1) back until the flush or the next commit.
     ///
     /// # Errors
     /// As [`MpmcClaim::commit`].
     #[inline(always)]
     pub fn queue(self, count: usize) -> Result<(), SendError> {
+        self.fill(count)?;
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn fill(self, count: usize) -> Result<&'a mut MpmcSender, SendError> {
         let count = count.clamp(1, self.count) as u64;
         let this = std::mem::ManuallyDrop::new(self);
         // SAFETY: read once out of what is not dropped.
@@ -624,7 +653,7 @@ impl<'a> MpmcArrayClaim<'a> {
         }
         sender.sender.fill_many(count, this.len as u64);
         sender.party.counters.bytes.bump(count * this.len as u64);
-        Ok(())
+        Ok(sender)
     }
 }
 

@@ -187,6 +187,14 @@ impl Producer {
         Ok(ArrayClaim { len, count, claim, producer: self })
     }
 
+    /// As [`Self::try_claim_array`], of room that is known of without a look at the consumer. `None` says nothing
+    /// but that [`Self::try_claim_array`] has to look further.
+    #[inline(always)]
+    pub fn claim_array_at_once(&mut self, len: usize, count: usize) -> Option<ArrayClaim<'_>> {
+        let claim = self.writer.claim_array_at_once(len, count)?;
+        Some(ArrayClaim { len, count, claim, producer: self })
+    }
+
     /// Publishes what was queued. Never blocks.
     ///
     /// # Errors
@@ -521,6 +529,18 @@ impl ArrayClaim<'_> {
         // SAFETY: the claim is `len * count` bytes behind an array header, granted to it alone; as
         // in Claim::deref_mut.
         unsafe { std::slice::from_raw_parts_mut(payload, self.len * self.count) }
+    }
+
+    /// Publishes the first `count` messages (at least 1), with everything queued before them.
+    ///
+    /// # Errors
+    /// As [`Claim::commit`].
+    #[inline(always)]
+    pub fn commit(self, count: usize) -> Result<(), SendError> {
+        let count = count.clamp(1, self.count);
+        self.producer.writer.commit_array(self.claim, self.len, count, Publish::Now)?;
+        self.producer.ring();
+        Ok(())
     }
 
     /// Keeps the first `count` messages (at least 1) back until the next publication.

@@ -228,11 +228,11 @@ impl Publisher {
         Ok(())
     }
 
-    fn put_array(&mut self, len: usize, count: usize) -> Result<(), SendError> {
+    fn put_array(&mut self, len: usize, count: usize, publish: Publish) -> Result<(), SendError> {
         let claim = self.room(|writer| writer.try_claim_array(len, count))?;
         let at = self.writer.array_payload_at(&claim);
         write_words(self.writer.memory(), at, &self.scratch.as_flattened_bytes()[..len * count]);
-        self.writer.commit_array(claim, len, count, Publish::Later)?;
+        self.writer.commit_array(claim, len, count, publish)?;
         Ok(())
     }
 
@@ -364,13 +364,24 @@ impl CopiedArray<'_> {
         &mut self.publisher.scratch.as_flattened_bytes_mut()[..self.len * self.count]
     }
 
+    /// Publishes the first `count` messages (at least 1), with everything queued before them.
+    ///
+    /// # Errors
+    /// As [`Copied::commit`].
+    #[inline(always)]
+    pub fn commit(self, count: usize) -> Result<(), SendError> {
+        self.publisher.put_array(self.len, count.clamp(1, self.count), Publish::Now)?;
+        self.publisher.ring();
+        Ok(())
+    }
+
     /// Keeps the first `count` messages (at least 1) back until the next publication.
     ///
     /// # Errors
     /// As [`Copied::commit`].
     #[inline(always)]
     pub fn queue(self, count: usize) -> Result<(), SendError> {
-        self.publisher.put_array(self.len, count.clamp(1, self.count))
+        self.publisher.put_array(self.len, count.clamp(1, self.count), Publish::Later)
     }
 }
 

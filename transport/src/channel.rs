@@ -447,14 +447,53 @@ fn claim_slowly<E: Outlet>(
     end.claim(len, limit.patience()).map_err(Into::into)
 }
 
+#[inline(always)]
 fn put_batch<E: BatchOutlet, T: Message + ?Sized, M: Borrow<T>>(
     end: &mut E,
     scratch: &mut Scratch,
     messages: &[M],
     patience: Patience,
 ) -> Result<Sent, BatchError> {
+    let sent = if E::HAS_ARRAYS { put_alike::<E, T, M>(end, scratch, messages) } else { 0 };
+    if sent > 0 && sent == messages.len() {
+        return Ok(Sent { messages: sent, publications: 1 });
+    }
+    put_rest(end, scratch, messages, sent, patience)
+}
+
+/// Publishes all of them as one record, if they are of one length and there is room without another look: a
+/// straight line, which most batches go. Of a batch that turns out to be otherwise on the way, the front is queued.
+/// Returns how many were published or queued.
+#[inline(always)]
+fn put_alike<E: BatchOutlet, T: Message + ?Sized, M: Borrow<T>>(
+    end: &mut E,
+    scratch: &mut Scratch,
+    messages: &[M],
+) -> usize {
+    let (len, count) = alike::<E, T, M>(end, messages);
+    if count < 2 || count < messages.len() {
+        return 0;
+    }
+    let Some(mut claim) = end.claim_array_at_once(len, count) else { return 0 };
+    let (written, _) = encode_alike(scratch, messages, claim.rooms(len), len);
+    if written == 0 {
+        return 0;
+    }
+    let publish = if written == count { Publish::Now } else { Publish::Later };
+    // What is in the way is told by who goes on.
+    claim.finish(written, publish).map_or(0, |()| written)
+}
+
+/// Sends what is left behind the first `sent`, which were queued.
+#[inline(never)]
+fn put_rest<E: BatchOutlet, T: Message + ?Sized, M: Borrow<T>>(
+    end: &mut E,
+    scratch: &mut Scratch,
+    messages: &[M],
+    mut sent: usize,
+    patience: Patience,
+) -> Result<Sent, BatchError> {
     let before = end.publications();
-    let mut sent = 0;
     let mut equal = E::HAS_ARRAYS;
     let mut result = Ok(());
     while sent < messages.len() && result.is_ok() {
@@ -496,15 +535,7 @@ fn queue_equal<E: BatchOutlet, T: Message + ?Sized, M: Borrow<T>>(
     messages: &[M],
     patience: Patience,
 ) -> Result<usize, SendError> {
-    let len = messages.first().map_or(0, |first| first.borrow().inline_len());
-    if len == 0 {
-        return Ok(0);
-    }
-    let most = messages.len().min(end.array_max(len));
-    let count = messages[..most]
-        .iter()
-        .take_while(|message| (*message).borrow().inline_len() == len)
-        .count();
+    let (len, count) = alike::<E, T, M>(end, messages);
     if count < 2 {
         return Ok(0);
     }
@@ -516,21 +547,51 @@ fn queue_equal<E: BatchOutlet, T: Message + ?Sized, M: Borrow<T>>(
             error => return Err(error),
         },
     };
-    let mut written = 0;
-    for (message, room) in messages.iter().zip(claim.rooms(len)) {
-        // A message with parts out of line ends the record: an element's place in it promises only
-        // the alignment of its inline part. So does one that fails: it comes first, and its error
-        // with it, when those before it are through.
-        match scratch.encode(message.borrow(), room) {
-            Ok(bytes) if bytes == len => written += 1,
-            Err(error) if written == 0 => return Err(error),
-            _ => break,
-        }
-    }
-    if written > 0 {
-        claim.queue(written).map_err(Into::into)?;
+    let (written, error) = encode_alike(scratch, messages, claim.rooms(len), len);
+    match error {
+        // It comes first, and its error with it, when those before it are through.
+        Some(error) if written == 0 => return Err(error),
+        _ if written == 0 => return Ok(0),
+        _ => claim.finish(written, Publish::Later).map_err(Into::into)?,
     }
     Ok(written)
+}
+
+/// Bytes of the first message, and how many at the front have as many and may go in one record; none, if those
+/// are 0.
+#[inline(always)]
+fn alike<E: BatchOutlet, T: Message + ?Sized, M: Borrow<T>>(
+    end: &E,
+    messages: &[M],
+) -> (usize, usize) {
+    let len = messages.first().map_or(0, |first| first.borrow().inline_len());
+    if len == 0 {
+        return (0, 0);
+    }
+    let most = messages.len().min(end.array_max(len));
+    let is_alike = |message: &&M| (*message).borrow().inline_len() == len;
+    (len, messages[..most].iter().take_while(is_alike).count())
+}
+
+/// Writes messages of `len` bytes, each into a room of its own, as far as they are as long: a message with parts
+/// out of line ends that, since an element's place in an array promises only the alignment of its inline part; so
+/// does one that fails. Returns how many were written, and what the next one failed of.
+#[inline(always)]
+fn encode_alike<'a, T: Message + ?Sized, M: Borrow<T>>(
+    scratch: &mut Scratch,
+    messages: &[M],
+    rooms: impl Iterator<Item = &'a mut [u8]>,
+    len: usize,
+) -> (usize, Option<SendError>) {
+    let mut written = 0;
+    for (message, room) in messages.iter().zip(rooms) {
+        match scratch.encode(message.borrow(), room) {
+            Ok(bytes) if bytes == len => written += 1,
+            Ok(_) => break,
+            Err(error) => return (written, Some(error)),
+        }
+    }
+    (written, None)
 }
 
 impl Sender<[u8]> {

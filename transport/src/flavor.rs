@@ -76,6 +76,12 @@ pub(crate) trait BatchOutlet: Outlet {
         count: usize,
         patience: Patience,
     ) -> Result<Self::ArrayClaim<'_>, Self::Error>;
+    /// As [`Self::claim_array`], for exactly so many, where there is room without another look. `None`: ask that.
+    #[inline(always)]
+    fn claim_array_at_once(&mut self, _len: usize, _count: usize) -> Option<Self::ArrayClaim<'_>> {
+        None
+    }
+
     fn flush(&mut self) -> Result<(), Self::Error>;
     fn max_len(&self) -> usize;
     fn publications(&self) -> u64;
@@ -122,7 +128,8 @@ pub(crate) trait ArrayRoom {
 
     /// That of each, `len` bytes, one after the other.
     fn rooms(&mut self, len: usize) -> impl Iterator<Item = &mut [u8]>;
-    fn queue(self, count: usize) -> Result<(), Self::Error>;
+    /// The first `count` of them.
+    fn finish(self, count: usize, publish: Publish) -> Result<(), Self::Error>;
 }
 
 impl Outlet for Producer {
@@ -167,6 +174,11 @@ impl BatchOutlet for Producer {
     }
 
     #[inline(always)]
+    fn claim_array_at_once(&mut self, len: usize, count: usize) -> Option<ArrayClaim<'_>> {
+        self.claim_array_at_once(len, count)
+    }
+
+    #[inline(always)]
     fn flush(&mut self) -> Result<(), ShmSendError> {
         self.flush()
     }
@@ -190,8 +202,11 @@ impl ArrayRoom for ArrayClaim<'_> {
     }
 
     #[inline(always)]
-    fn queue(self, count: usize) -> Result<(), ShmSendError> {
-        self.queue(count)
+    fn finish(self, count: usize, publish: Publish) -> Result<(), ShmSendError> {
+        match publish {
+            Publish::Now => self.commit(count),
+            Publish::Later => self.queue(count),
+        }
     }
 }
 
@@ -225,6 +240,11 @@ impl BatchOutlet for Publisher {
     }
 
     #[inline(always)]
+    fn claim_array_at_once(&mut self, len: usize, count: usize) -> Option<CopiedArray<'_>> {
+        self.claim_array(len, count).ok()
+    }
+
+    #[inline(always)]
     fn flush(&mut self) -> Result<(), ShmSendError> {
         self.flush()
     }
@@ -248,8 +268,11 @@ impl ArrayRoom for CopiedArray<'_> {
     }
 
     #[inline(always)]
-    fn queue(self, count: usize) -> Result<(), ShmSendError> {
-        self.queue(count)
+    fn finish(self, count: usize, publish: Publish) -> Result<(), ShmSendError> {
+        match publish {
+            Publish::Now => self.commit(count),
+            Publish::Later => self.queue(count),
+        }
     }
 }
 
@@ -305,6 +328,11 @@ impl BatchOutlet for MpmcSender {
     }
 
     #[inline(always)]
+    fn claim_array_at_once(&mut self, len: usize, count: usize) -> Option<MpmcArrayClaim<'_>> {
+        self.claim_array_at_once(len, count)
+    }
+
+    #[inline(always)]
     fn flush(&mut self) -> Result<(), ShmSendError> {
         self.flush()
     }
@@ -328,8 +356,11 @@ impl ArrayRoom for MpmcArrayClaim<'_> {
     }
 
     #[inline(always)]
-    fn queue(self, count: usize) -> Result<(), ShmSendError> {
-        self.queue(count)
+    fn finish(self, count: usize, publish: Publish) -> Result<(), ShmSendError> {
+        match publish {
+            Publish::Now => self.commit(count),
+            Publish::Later => self.queue(count),
+        }
     }
 }
 

@@ -200,7 +200,7 @@ impl ArrayRoom for NoArray {
         std::iter::empty()
     }
 
-    fn queue(self, _count: usize) -> Result<(), Self::Error> {
+    fn finish(self, _count: usize, _publish: Publish) -> Result<(), Self::Error> {
         match self {}
     }
 }

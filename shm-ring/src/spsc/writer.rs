@@ -6,8 +6,8 @@ use super::{Geometry, max_record};
 use crate::error::Fault;
 use crate::home::{Foreign, Homed, Homing};
 use crate::layout::{
-    ARRAY_OFFSET, RECORD_ARRAY, RECORD_HEADER, RECORD_MESSAGE, RECORD_PADDING, RUN_MAX,
-    RecordHeader, SEQUENCE_MASK,
+    ARRAY_OFFSET, ARRAY_SHAPE, ArrayShape, RECORD_ARRAY, RECORD_HEADER, RECORD_MESSAGE,
+    RECORD_PADDING, RUN_MAX, RecordHeader, SEQUENCE_MASK,
 };
 use crate::memory::{Access, Boundary, RingMemory};
 
@@ -213,6 +213,20 @@ impl<M: RingMemory> Writer<M> {
         }
     }
 
+    /// As [`Self::try_claim_array`], of room that is known of. `None` says nothing but that it has to be asked.
+    #[inline(always)]
+    pub fn claim_array_at_once(&mut self, len: usize, count: usize) -> Option<Claim> {
+        let total = (len as u64).checked_mul(count as u64)?;
+        if total == 0 || count as u64 > RUN_MAX {
+            return None;
+        }
+        let size = total.wrapping_add(self.round_behind(ARRAY_OFFSET)) & self.align;
+        if !self.fits_at_once(total, size) {
+            return None;
+        }
+        Some(self.grant(total, size))
+    }
+
     /// The slow path returns nothing but whether to go on, and the claim is made here in any case:
     /// made there, it would come back through memory, and a load that has to wait for stores to be
     /// assembled waits behind those to contested lines (a stream of 8-byte messages ran at a quarter
@@ -220,12 +234,22 @@ impl<M: RingMemory> Writer<M> {
     #[inline(always)]
     fn claim_record(&mut self, len: u64, round: u64) -> Result<Claim, ClaimError> {
         let size = (len.wrapping_add(round)) & self.align;
-        if len >= LEN_LIMIT || self.tail.front + size > self.tail.bound {
+        if !self.fits_at_once(len, size) {
             self.make_room(len, size)?;
         }
+        Ok(self.grant(len, size))
+    }
+
+    #[inline(always)]
+    fn fits_at_once(&self, len: u64, size: u64) -> bool {
+        len < LEN_LIMIT && self.tail.front + size <= self.tail.bound
+    }
+
+    #[inline(always)]
+    fn grant(&mut self, len: u64, size: u64) -> Claim {
         let at = self.tail.front;
         self.ask_ahead(at, len, size);
-        Ok(Claim { len, at, size, likely: (len, size) })
+        Claim { len, at, size, likely: (len, size) }
     }
 
     /// The longest run of free bytes in one piece at the tail, as known: for a serialiser that
@@ -320,7 +344,8 @@ impl<M: RingMemory> Writer<M> {
         self.commit(Claim { len, size, ..claim }, publish)
     }
 
-    /// Makes an array claim `count` messages of `len` bytes; `count` may be less than was claimed.
+    /// Makes an array claim `count` messages of `len` bytes; `count` may be less than was claimed. Published at once
+    /// it is a batch, as [`Self::flushes`] counts them.
     ///
     /// # Errors
     /// As [`Self::commit`].
@@ -337,7 +362,11 @@ impl<M: RingMemory> Writer<M> {
         }
         let (each, count) = (len as u64, count as u64);
         debug_assert!(each >= 1 && count >= 1 && each * count <= claim.len);
-        self.memory.word(claim.at + ARRAY_OFFSET - 8).store_relaxed(each | count << 32);
+        let shape = ArrayShape::new(each, count);
+        self.memory.word(claim.at + ARRAY_SHAPE).store_relaxed(shape.0);
+        if publish == Publish::Now && self.withheld == 0 {
+            self.flushes += 1;
+        }
         let len = each * count;
         let size = (len + self.round_behind(ARRAY_OFFSET)) & self.align;
         let claim = Claim { len, size, ..claim };
