@@ -165,17 +165,17 @@ impl MpmcSender {
         Ok(MpmcArrayClaim::new(self, len, count))
     }
 
-    /// As [`Self::try_claim_array`], for exactly `count` messages, if there is room, nothing is claimed and nobody is in
-    /// the way. `None` says nothing: another verb does.
+    /// As [`Self::try_claim_array`], if there is room, nothing is claimed and nobody is in the way. `None` says
+    /// nothing: another verb does.
     #[inline(always)]
     pub fn claim_array_at_once(&mut self, len: usize, count: usize) -> Option<MpmcArrayClaim<'_>> {
-        if len as u64 >= self.bound.below || self.sender.claimed() > 0 {
+        if len as u64 >= self.bound.below || count == 0 || self.sender.claimed() > 0 {
             return None;
         }
-        if self.party.sleeps_any(Side::Sends) || !self.sender.claim_run_at_once(count as u64) {
+        if self.party.sleeps_any(Side::Sends) || self.sender.try_claim(count as u64).is_err() {
             return None;
         }
-        Some(MpmcArrayClaim { sender: self, len, count })
+        Some(MpmcArrayClaim::new(self, len, count))
     }
 
     /// Claims up to `count` slots with one swap, as many as are free, for messages that are queued and

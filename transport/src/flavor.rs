@@ -76,7 +76,7 @@ pub(crate) trait BatchOutlet: Outlet {
         count: usize,
         patience: Patience,
     ) -> Result<Self::ArrayClaim<'_>, Self::Error>;
-    /// As [`Self::claim_array`], for exactly so many, where there is room without another look. `None`: ask that.
+    /// As [`Self::claim_array`], where nobody has to be waited for. `None`: ask that.
     #[inline(always)]
     fn claim_array_at_once(&mut self, _len: usize, _count: usize) -> Option<Self::ArrayClaim<'_>> {
         None

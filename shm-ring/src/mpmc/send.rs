@@ -115,18 +115,18 @@ impl<M: SlotMemory> Sender<M> {
         debug_assert!(self.run.len == 0 && most >= 1);
         let claimed = match most {
             1 => self.claim_one_at_once().is_some(),
-            _ => self.claim_run_at_once(most.min(self.geometry.run_max())),
+            _ => self.claim_run_at_once(most),
         };
         if claimed { Ok(()) } else { self.claim_in_doubt(most) }
     }
 
-    /// Claims `len` slots (at least 1), as it nearly always is: nobody else was here, and the slots are known to be
-    /// free. False, and nothing claimed: look closer. Call only with nothing claimed.
+    /// As [`Self::try_claim`], as it nearly always is: nobody else was here, and the slots are known to be
+    /// free. False, and nothing claimed: look closer.
     #[inline(always)]
-    pub fn claim_run_at_once(&mut self, len: u64) -> bool {
-        debug_assert!(self.run.len == 0);
+    fn claim_run_at_once(&mut self, most: u64) -> bool {
         let (first, lap) = (self.cursor.next(), self.cursor.lap());
-        if len > self.geometry.run_max() || first + len > self.clear {
+        let len = most.min(self.geometry.run_max());
+        if first + len > self.clear {
             return false;
         }
         // Relaxed: the swap acquires. And behind an Acquire all that this has read would be read again.
