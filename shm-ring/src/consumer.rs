@@ -169,8 +169,26 @@ impl Consumer {
         if let Some(found) = self.reader.ready() {
             return Ok(found);
         }
-        self.message_slowly(timeout)?;
+        if !self.comes_soon() {
+            self.message_slowly(timeout)?;
+        }
         Ok(self.reader.found())
+    }
+
+    /// Whether a message as the last one is there soon. If not, all is open: it may be there, and another one.
+    #[cold]
+    #[inline(never)]
+    fn comes_soon(&mut self) -> bool {
+        // To be looked at closely, or by who is no fork.
+        if self.current.is_none() || self.reader.is_foreign() || !self.reader.is_empty() {
+            return false;
+        }
+        self.tell_head();
+        let Some((pauses, courtesy)) = self.attendance.patience(self.reader.next_sequence()) else {
+            return false;
+        };
+        let reader = &self.reader;
+        wait::poll_first(pauses, courtesy, || reader.is_empty()) && reader.is_ready()
     }
 
     #[cold]
@@ -191,7 +209,7 @@ impl Consumer {
         if self.reader.is_foreign() {
             return Err(RecvError::Forked);
         }
-        if self.look()? { Ok(()) } else { self.wait_for_message(timeout) }
+        if self.look()? { Ok(()) } else { self.wait_further(timeout) }
     }
 
     /// Returns whether there is another ring to look at now.
@@ -199,6 +217,12 @@ impl Consumer {
         if self.current.is_none() {
             return self.look_for_producer();
         }
+        self.tell_head();
+        Ok(false)
+    }
+
+    /// Before a wait: a producer may be out of room.
+    fn tell_head(&mut self) {
         // A batch that was forgotten keeps the room of what it stepped over.
         if self.reader.holds_any() {
             self.reader.release();
@@ -206,7 +230,6 @@ impl Consumer {
         if self.reader.publish_head() {
             self.ring();
         }
-        Ok(false)
     }
 
     /// Starts reading the segment that was being written when this reader came.

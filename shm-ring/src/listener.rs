@@ -57,6 +57,15 @@ impl Attendance {
         }
     }
 
+    /// For an end that found nothing after `seen` messages in all: for how many pauses it looks away, and what
+    /// it knows of its core. `None`: it is to sleep at once.
+    pub fn patience(&mut self, seen: u64) -> Option<(u32, &Courtesy)> {
+        if self.wait == Wait::Park {
+            return None;
+        }
+        Some((self.burst.pauses(seen), &self.courtesy))
+    }
+
     /// Its page in every segment.
     fn page(&self) -> usize {
         match &self.end {
@@ -231,6 +240,17 @@ pub trait Listener {
         let attendance = self.parts().0;
         let (wait, pauses) = (attendance.wait, attendance.burst.pauses(seen));
         if wait::block(self, wait, deadline, pauses)? { Ok(()) } else { Err(RecvError::Timeout) }
+    }
+
+    /// The same for who has polled for a while, as long as [`Attendance::patience`] said.
+    #[cold]
+    fn wait_further(&mut self, timeout: Option<Duration>) -> Result<(), RecvError>
+    where
+        Self: Sized,
+    {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let wait = self.attendance().wait;
+        if wait::block_further(self, wait, deadline)? { Ok(()) } else { Err(RecvError::Timeout) }
     }
 }
 

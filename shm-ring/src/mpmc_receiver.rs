@@ -14,7 +14,7 @@ use crate::courtesy::Courtesy;
 use crate::error::{Error, Fault, Peer, RecvError};
 use crate::home::Homed;
 use crate::mpmc::{Message, Receiver, TakeError};
-use crate::options::{Options, Until};
+use crate::options::{Options, Until, Wait};
 use crate::party::{Departed, HeldUp, Party, Side};
 use crate::queue::{LenBound, QueueMemory};
 use crate::wait::{self, Burst, Nap, ProbeClock, Waiter};
@@ -78,7 +78,7 @@ impl MpmcReceiver {
     /// Never [`RecvError::Empty`].
     #[inline(always)]
     pub fn recv(&mut self) -> Result<MpmcReceived<'_>, RecvError> {
-        let message = match self.at_once() {
+        let message = match self.at_once_or_soon() {
             Some(message) => message,
             None => self.message_or_wait(None)?,
         };
@@ -91,7 +91,7 @@ impl MpmcReceiver {
     /// [`RecvError::Timeout`]; [`Self::held_up`] then tells whether somebody is in the way.
     #[inline(always)]
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<MpmcReceived<'_>, RecvError> {
-        let message = match self.at_once() {
+        let message = match self.at_once_or_soon() {
             Some(message) => message,
             None => self.message_or_wait(Some(timeout))?,
         };
@@ -104,6 +104,23 @@ impl MpmcReceiver {
     pub fn recv_at_once(&mut self) -> Option<MpmcReceived<'_>> {
         let message = self.at_once()?;
         Some(MpmcReceived { receiver: self, message })
+    }
+
+    /// Polls as a [`Self::recv`] does at first, for some 10 us. True: [`Self::recv_at_once`] may well find a message
+    /// now. False says nothing but that another verb does.
+    #[cold]
+    #[inline(never)]
+    pub fn comes_soon(&mut self) -> bool {
+        let sees_nothing = self.receiver.sees_nothing();
+        if self.party.birth.is_foreign() || self.receiver.held() > 0 || !sees_nothing {
+            return false;
+        }
+        if self.party.wait == Wait::Park {
+            return false;
+        }
+        let pauses = self.pauses();
+        let receiver = &self.receiver;
+        wait::poll_first(pauses, &self.party.courtesy, || receiver.sees_nothing())
     }
 
     /// Up to `limit` messages (and no more than 255, or half the queue) that are there, claimed with one
@@ -212,6 +229,20 @@ impl MpmcReceiver {
         self.receiver.take_one_at_once(self.bound.below)
     }
 
+    #[inline(always)]
+    fn at_once_or_soon(&mut self) -> Option<Message> {
+        match self.at_once() {
+            None if self.comes_soon() => self.at_once(),
+            message => message,
+        }
+    }
+
+    /// For how long an end that found nothing looks away.
+    fn pauses(&mut self) -> u32 {
+        let pauses = self.burst.pauses(self.receiver.seen());
+        if self.receiver.ends_streak() { pauses } else { 1 }
+    }
+
     #[cold]
     #[inline(never)]
     fn message_or_nothing(&mut self) -> Result<Message, RecvError> {
@@ -222,7 +253,10 @@ impl MpmcReceiver {
     #[cold]
     #[inline(never)]
     fn message_or_wait(&mut self, timeout: Option<Duration>) -> Result<Message, RecvError> {
-        self.take(1, timeout)?;
+        self.begin()?;
+        if !self.look(1)? {
+            self.wait_further(timeout)?;
+        }
         self.message()
     }
 
@@ -328,6 +362,18 @@ impl MpmcReceiver {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let wait = self.party.wait;
         if wait::block(&mut Waiting { receiver: self, most }, wait, deadline, 1)? {
+            Ok(())
+        } else {
+            Err(RecvError::Timeout)
+        }
+    }
+
+    /// The same for one, for who has polled for a while.
+    #[cold]
+    fn wait_further(&mut self, timeout: Option<Duration>) -> Result<(), RecvError> {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let wait = self.party.wait;
+        if wait::block_further(&mut Waiting { receiver: self, most: 1 }, wait, deadline)? {
             Ok(())
         } else {
             Err(RecvError::Timeout)

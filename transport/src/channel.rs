@@ -135,6 +135,11 @@ impl Limit {
         })
     }
 
+    /// Whether there is any time at all.
+    pub(crate) fn waits(self) -> bool {
+        self.0 != Self::NONE
+    }
+
     pub(crate) fn patience(self) -> Patience {
         match self.0 {
             Self::NONE => Patience::None,
