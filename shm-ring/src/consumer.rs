@@ -4,7 +4,7 @@
 //! The ring itself is `spsc`. Nothing here knows what the bytes mean.
 
 use std::ops::Deref;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::broadcast;
 use crate::control::{Control, Role};
@@ -169,17 +169,19 @@ impl Consumer {
         if let Some(found) = self.reader.ready() {
             return Ok(found);
         }
+        // First: the polls are a part of it.
+        let deadline = timeout.and_then(wait::deadline);
         if !self.comes_soon() {
-            self.message_slowly(timeout)?;
+            self.message_slowly(deadline)?;
         }
         Ok(self.reader.found())
     }
 
-    /// Whether a message as the last one is there soon. If not, all is open: it may be there, and another one.
+    /// Whether a message as the last one is there soon. False says nothing: [`Self::message_slowly`] does.
     #[cold]
     #[inline(never)]
     fn comes_soon(&mut self) -> bool {
-        // To be looked at closely, or by who is no fork.
+        // A fork, or one who has no ring, or something to look at closely.
         if self.current.is_none() || self.reader.is_foreign() || !self.reader.is_empty() {
             return false;
         }
@@ -205,11 +207,11 @@ impl Consumer {
 
     #[cold]
     #[inline(never)]
-    fn message_slowly(&mut self, timeout: Option<Duration>) -> Result<(), RecvError> {
+    fn message_slowly(&mut self, deadline: Option<Instant>) -> Result<(), RecvError> {
         if self.reader.is_foreign() {
             return Err(RecvError::Forked);
         }
-        if self.look()? { Ok(()) } else { self.wait_further(timeout) }
+        if self.look()? { Ok(()) } else { self.wait_further(deadline) }
     }
 
     /// Returns whether there is another ring to look at now.
@@ -224,10 +226,8 @@ impl Consumer {
     /// Before a wait: a producer may be out of room.
     fn tell_head(&mut self) {
         // A batch that was forgotten keeps the room of what it stepped over.
-        if self.reader.holds_any() {
-            self.reader.release();
-        }
-        if self.reader.publish_head() {
+        let told = self.reader.holds_any() && self.reader.release();
+        if self.reader.publish_head() || told {
             self.ring();
         }
     }

@@ -649,7 +649,7 @@ impl ArrayShape {
 
     /// Bytes of each message.
     #[inline(always)]
-    pub fn len(self) -> u64 {
+    pub fn each(self) -> u64 {
         self.0 & 0xffff_ffff
     }
 

@@ -4,9 +4,9 @@
 //! programs want. The path of a message:
 //!
 //! ```text
-//!   Producer::claim ── spsc::Writer::try_claim          Consumer::recv
-//!        │ full? wait::block (spin, sleep, probe)            │ empty? wait::block
-//!   Claim: the caller writes in place                   spsc::Reader::message
+//!   Producer::claim ── spsc::Writer::try_claim          Consumer::recv ── spsc::Reader::ready
+//!        │ full? wait::block (spin, sleep, probe)            │ empty? wait::poll_first, and
+//!   Claim: the caller writes in place                        │ wait::block_further (sleep, probe)
 //!        │                                                   │
 //!   Claim::commit ── Writer::commit ══ the ring ════════▶ Received: the caller reads in place
 //!        │            (R1: header, Release)  (A1)            │

@@ -235,20 +235,19 @@ pub trait Listener {
     where
         Self: Sized,
     {
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let deadline = timeout.and_then(wait::deadline);
         let seen = self.seen();
         let attendance = self.parts().0;
         let (wait, pauses) = (attendance.wait, attendance.burst.pauses(seen));
         if wait::block(self, wait, deadline, pauses)? { Ok(()) } else { Err(RecvError::Timeout) }
     }
 
-    /// The same for who has polled for a while, as long as [`Attendance::patience`] said.
+    /// The same for who has polled for a while, as [`Attendance::patience`] said.
     #[cold]
-    fn wait_further(&mut self, timeout: Option<Duration>) -> Result<(), RecvError>
+    fn wait_further(&mut self, deadline: Option<Instant>) -> Result<(), RecvError>
     where
         Self: Sized,
     {
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let wait = self.attendance().wait;
         if wait::block_further(self, wait, deadline)? { Ok(()) } else { Err(RecvError::Timeout) }
     }

@@ -78,9 +78,9 @@ impl MpmcReceiver {
     /// Never [`RecvError::Empty`].
     #[inline(always)]
     pub fn recv(&mut self) -> Result<MpmcReceived<'_>, RecvError> {
-        let message = match self.at_once_or_soon() {
+        let message = match self.at_once() {
             Some(message) => message,
-            None => self.message_or_wait(None)?,
+            None => self.soon_or_later(None)?,
         };
         Ok(MpmcReceived { receiver: self, message })
     }
@@ -91,9 +91,9 @@ impl MpmcReceiver {
     /// [`RecvError::Timeout`]; [`Self::held_up`] then tells whether somebody is in the way.
     #[inline(always)]
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<MpmcReceived<'_>, RecvError> {
-        let message = match self.at_once_or_soon() {
+        let message = match self.at_once() {
             Some(message) => message,
-            None => self.message_or_wait(Some(timeout))?,
+            None => self.soon_or_later(Some(timeout))?,
         };
         Ok(MpmcReceived { receiver: self, message })
     }
@@ -104,6 +104,15 @@ impl MpmcReceiver {
     pub fn recv_at_once(&mut self) -> Option<MpmcReceived<'_>> {
         let message = self.at_once()?;
         Some(MpmcReceived { receiver: self, message })
+    }
+
+    /// As [`Self::recv`], for callers to whom [`Self::comes_soon`] just said no: without its first polls.
+    ///
+    /// # Errors
+    /// As [`Self::recv`].
+    pub fn recv_later(&mut self) -> Result<MpmcReceived<'_>, RecvError> {
+        let message = self.message_or_wait(None)?;
+        Ok(MpmcReceived { receiver: self, message })
     }
 
     /// Polls as a [`Self::recv`] does at first, for some 10 us. True: [`Self::recv_at_once`] may well find a message
@@ -230,11 +239,15 @@ impl MpmcReceiver {
     }
 
     #[inline(always)]
-    fn at_once_or_soon(&mut self) -> Option<Message> {
-        match self.at_once() {
-            None if self.comes_soon() => self.at_once(),
-            message => message,
+    fn soon_or_later(&mut self, timeout: Option<Duration>) -> Result<Message, RecvError> {
+        // First: the polls are a part of it.
+        let deadline = timeout.and_then(wait::deadline);
+        if self.comes_soon()
+            && let Some(message) = self.at_once()
+        {
+            return Ok(message);
         }
+        self.message_or_wait(deadline)
     }
 
     /// For how long an end that found nothing looks away.
@@ -252,10 +265,10 @@ impl MpmcReceiver {
 
     #[cold]
     #[inline(never)]
-    fn message_or_wait(&mut self, timeout: Option<Duration>) -> Result<Message, RecvError> {
+    fn message_or_wait(&mut self, deadline: Option<Instant>) -> Result<Message, RecvError> {
         self.begin()?;
         if !self.look(1)? {
-            self.wait_further(timeout)?;
+            self.wait_further(deadline)?;
         }
         self.message()
     }
@@ -359,7 +372,7 @@ impl MpmcReceiver {
         most: usize,
         timeout: Option<Duration>,
     ) -> Result<(), RecvError> {
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let deadline = timeout.and_then(wait::deadline);
         let wait = self.party.wait;
         if wait::block(&mut Waiting { receiver: self, most }, wait, deadline, 1)? {
             Ok(())
@@ -370,8 +383,7 @@ impl MpmcReceiver {
 
     /// The same for one, for who has polled for a while.
     #[cold]
-    fn wait_further(&mut self, timeout: Option<Duration>) -> Result<(), RecvError> {
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    fn wait_further(&mut self, deadline: Option<Instant>) -> Result<(), RecvError> {
         let wait = self.party.wait;
         if wait::block_further(&mut Waiting { receiver: self, most: 1 }, wait, deadline)? {
             Ok(())

@@ -3,7 +3,7 @@
 //! The queue itself is `mpmc`, who takes part `party`. Nothing here knows what the bytes mean.
 
 use std::ops::{Deref, DerefMut};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::counters::Stats;
 use crate::courtesy::Courtesy;
@@ -167,15 +167,26 @@ impl MpmcSender {
 
     /// As [`Self::try_claim_array`], if there is room, nothing is claimed and nobody is in the way. `None` says
     /// nothing: another verb does.
+    ///
+    /// # Errors
+    /// [`SendError::Corrupt`].
     #[inline(always)]
-    pub fn claim_array_at_once(&mut self, len: usize, count: usize) -> Option<MpmcArrayClaim<'_>> {
+    pub fn claim_array_at_once(
+        &mut self,
+        len: usize,
+        count: usize,
+    ) -> Result<Option<MpmcArrayClaim<'_>>, SendError> {
         if len as u64 >= self.bound.below || count == 0 || self.sender.claimed() > 0 {
-            return None;
+            return Ok(None);
         }
-        if self.party.sleeps_any(Side::Sends) || self.sender.try_claim(count as u64).is_err() {
-            return None;
+        if self.party.sleeps_any(Side::Sends) {
+            return Ok(None);
         }
-        Some(MpmcArrayClaim::new(self, len, count))
+        match self.sender.try_claim(count as u64) {
+            Ok(()) => Ok(Some(MpmcArrayClaim::new(self, len, count))),
+            Err(ClaimError::Full(_)) => Ok(None),
+            Err(ClaimError::Corrupt(fault)) => Err(SendError::Corrupt(fault)),
+        }
     }
 
     /// Claims up to `count` slots with one swap, as many as are free, for messages that are queued and
@@ -223,7 +234,7 @@ impl MpmcSender {
         true
     }
 
-    /// Publications of batches so far: how often something queued was made visible.
+    /// Publications of batches so far: how often something queued, or an array, was made visible.
     pub fn publications(&self) -> u64 {
         self.publications
     }
@@ -362,7 +373,7 @@ impl MpmcSender {
     #[cold]
     fn wait_for_room(&mut self, timeout: Option<Duration>) -> Result<(), SendError> {
         self.party.counters.full_waits.bump(1);
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let deadline = timeout.and_then(wait::deadline);
         let wait = self.party.wait;
         if wait::block(self, wait, deadline, self.pauses)? {
             Ok(())

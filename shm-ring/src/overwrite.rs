@@ -375,7 +375,7 @@ impl<M: Posted> Follower<M> {
         }
         let (left, len) = if is_array {
             let shape = ArrayShape(self.memory.word(offset + ARRAY_SHAPE).load_relaxed());
-            let (element, count) = (shape.len(), shape.count());
+            let (element, count) = (shape.each(), shape.count());
             if element == 0 || count == 0 || count > RUN_MAX || element * count != len {
                 return Err(Fault::Array);
             }

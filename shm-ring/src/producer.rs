@@ -4,7 +4,7 @@
 //! `control` and `recover`. Nothing here knows what the bytes mean.
 
 use std::ops::{Deref, DerefMut};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::broadcast::{Crier, Laggard};
 use crate::control::{Control, Role};
@@ -213,7 +213,7 @@ impl Producer {
         Ok(())
     }
 
-    /// Publications of batches so far: how often something queued was made visible.
+    /// Publications of batches so far: how often something queued, or an array, was made visible.
     pub fn publications(&self) -> u64 {
         self.writer.flushes()
     }
@@ -295,7 +295,7 @@ impl Producer {
         }
         self.writer.memory().producer().counters.full_waits.bump(1);
         let wait = self.wait;
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let deadline = timeout.and_then(wait::deadline);
         let pauses = wait::PAUSES_WITHOUT_ROOM;
         if wait::block(&mut WaitForRoom::new(self, wanted), wait, deadline, pauses)? {
             Ok(())

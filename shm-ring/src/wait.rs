@@ -18,7 +18,7 @@
 //! the waker is on, once per sleep. It says so in `barrier` on its page; a waker that is registered
 //! for such barriers and finds that word set leaves its own fence out.
 //!
-//! Death is not found here but asked for: [`block`] calls `probe` at most 20 times a second.
+//! Death is not found here but asked for: [`block_further`] calls `probe` at most 20 times a second.
 
 use std::time::{Duration, Instant};
 
@@ -335,6 +335,12 @@ pub trait Waiter {
     fn probe_clock(&mut self) -> &mut ProbeClock;
     /// What the handle knows of its core.
     fn courtesy(&mut self) -> &mut Courtesy;
+}
+
+/// When a wait of at most so long ends that begins now; `None`: longer than the clock can count.
+#[cold]
+pub fn deadline(timeout: Duration) -> Option<Instant> {
+    Instant::now().checked_add(timeout)
 }
 
 /// The first polls of a wait, in which most waits end: whether there is something to look at. For ends whose

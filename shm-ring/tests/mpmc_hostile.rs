@@ -94,6 +94,48 @@ fn a_slot_word_that_nobody_writes_costs_one_message() {
     }
 }
 
+/// Who claims many at once is told as who claims them one way or another.
+#[test]
+fn a_claim_of_many_tells_of_a_word_that_nobody_writes() {
+    let told = |word: usize, garbage: u64, at_once: bool| {
+        let scratch = Scratch::new();
+        let sender = MpmcSender::open(&options(&scratch)).unwrap();
+        let mut receiver = MpmcReceiver::open(&options(&scratch)).unwrap();
+        poke(&scratch, word, garbage);
+        let mut told = 0;
+        for _ in 0..30 {
+            let mut other = sender.try_clone().unwrap();
+            let mut sent = Ok(false);
+            if at_once {
+                let claim = other.claim_array_at_once(1, 2);
+                sent = claim.map(|claim| claim.map(|claim| claim.commit(2).unwrap()).is_some());
+            }
+            if sent == Ok(false) {
+                let claim = other.try_claim_array(1, 2);
+                sent = claim.map(|claim| claim.commit(2).is_ok());
+            }
+            match sent {
+                Ok(_) | Err(SendError::Full { .. }) => {}
+                Err(error) => {
+                    assert_eq!(error, SendError::Corrupt(Fault::Slot));
+                    told += 1;
+                }
+            }
+            while receiver.try_recv().is_ok() {}
+        }
+        told
+    };
+    let mut often = 0;
+    for garbage in [15, u64::MAX, 1] {
+        for word in (0..SLOTS).flat_map(|at| [SENT + at * 8, TAKEN + at * 8]) {
+            let times = told(word, garbage, true);
+            assert_eq!(times, told(word, garbage, false), "{garbage:x} at {word}");
+            often += times;
+        }
+    }
+    assert!(often > 0);
+}
+
 /// What a sweep repairs counts, whatever else it comes by.
 #[test]
 fn a_word_that_nobody_writes_does_not_keep_what_was_repaired_from_being_counted() {

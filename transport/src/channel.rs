@@ -135,9 +135,9 @@ impl Limit {
         })
     }
 
-    /// Whether there is any time at all.
-    pub(crate) fn waits(self) -> bool {
-        self.0 != Self::NONE
+    /// Whether there is no end of it.
+    pub(crate) fn is_forever(self) -> bool {
+        self.0 == Self::FOREVER
     }
 
     pub(crate) fn patience(self) -> Patience {
@@ -459,48 +459,65 @@ fn put_batch<E: BatchOutlet, T: Message + ?Sized, M: Borrow<T>>(
     messages: &[M],
     patience: Patience,
 ) -> Result<Sent, BatchError> {
-    let sent = if E::HAS_ARRAYS { put_alike::<E, T, M>(end, scratch, messages) } else { 0 };
-    if sent > 0 && sent == messages.len() {
-        return Ok(Sent { messages: sent, publications: 1 });
+    let begun = put_alike::<E, T, M>(end, scratch, messages);
+    if begun.sent > 0 && begun.sent == messages.len() {
+        return Ok(Sent { messages: begun.sent, publications: 1 });
     }
-    put_rest(end, scratch, messages, sent, patience)
+    put_rest(end, scratch, messages, begun, patience)
 }
 
-/// Publishes all of them as one record, if they are of one length and there is room without another look: a
+/// How far a batch is that is not through.
+struct Begun {
+    /// Messages that were queued, or, if that is all, published.
+    sent: usize,
+    /// Whether there may be many of one length at the front of the others.
+    alike: bool,
+    result: Result<(), SendError>,
+}
+
+/// Publishes all of them at once, if they are of one length and there is room for which nobody has to be waited for: a
 /// straight line, which most batches go. Of a batch that turns out to be otherwise on the way, the front is queued.
-/// Returns how many were published or queued.
 #[inline(always)]
 fn put_alike<E: BatchOutlet, T: Message + ?Sized, M: Borrow<T>>(
     end: &mut E,
     scratch: &mut Scratch,
     messages: &[M],
-) -> usize {
+) -> Begun {
+    let mut begun = Begun { sent: 0, alike: E::HAS_ARRAYS, result: Ok(()) };
+    if !E::HAS_ARRAYS {
+        return begun;
+    }
     let (len, count) = alike::<E, T, M>(end, messages);
     if count < 2 || count < messages.len() {
-        return 0;
+        return begun;
     }
-    let Some(mut claim) = end.claim_array_at_once(len, count) else { return 0 };
-    let (written, _) = encode_alike(scratch, messages, claim.rooms(len), len);
+    let mut claim = match end.claim_array_at_once(len, count) {
+        Ok(Some(claim)) => claim,
+        Ok(None) => return begun,
+        Err(error) => return Begun { result: Err(error.into()), ..begun },
+    };
+    let (written, error) = encode_alike(scratch, messages, claim.rooms(len), len);
     if written == 0 {
-        return 0;
+        // No second claim of as many: of slots, each one that is given up takes room until receivers come by.
+        return Begun { alike: false, result: error.map_or(Ok(()), Err), ..begun };
     }
     let publish = if written == count { Publish::Now } else { Publish::Later };
-    // What is in the way is told by who goes on.
-    claim.finish(written, publish).map_or(0, |()| written)
+    begun.result = claim.finish(written, publish).map_err(Into::into);
+    begun.sent = if begun.result.is_ok() { written } else { 0 };
+    begun
 }
 
-/// Sends what is left behind the first `sent`, which were queued.
+/// Goes on with a batch.
 #[inline(never)]
 fn put_rest<E: BatchOutlet, T: Message + ?Sized, M: Borrow<T>>(
     end: &mut E,
     scratch: &mut Scratch,
     messages: &[M],
-    mut sent: usize,
+    begun: Begun,
     patience: Patience,
 ) -> Result<Sent, BatchError> {
     let before = end.publications();
-    let mut equal = E::HAS_ARRAYS;
-    let mut result = Ok(());
+    let Begun { mut sent, alike: mut equal, mut result } = begun;
     while sent < messages.len() && result.is_ok() {
         let rest = &messages[sent..];
         let queued =

@@ -300,7 +300,7 @@ impl<'a> Received<'a> {
             Receiving::Shared(end) => match take_at_once(end, &mut told) {
                 // Most waits end in their first polls, and a round trip waits for what follows on them: no more calls
                 // than these two.
-                none if none.at.is_null() && limit.waits() && end.comes_soon() => {
+                none if none.at.is_null() && limit.is_forever() && end.comes_soon() => {
                     take_at_once(end, &mut told)
                 }
                 found => found,
@@ -399,7 +399,7 @@ macro_rules! open {
 }
 
 macro_rules! inlet {
-    ($end:ty $(, $at_once:ident)?; $message:ident => $again:expr) => {
+    ($end:ty $(, $at_once:ident)?; $recv:ident, $message:ident => $again:expr) => {
         impl Inlet for $end {
             $(#[inline(always)]
             fn take_at_once(&mut self) -> Option<Message> {
@@ -410,7 +410,7 @@ macro_rules! inlet {
             fn take(&mut self, patience: Patience) -> Result<Message, RecvError> {
                 let $message = match patience {
                     Patience::None => self.try_recv()?,
-                    Patience::Forever => self.recv()?,
+                    Patience::Forever => self.$recv()?,
                     Patience::Within(timeout) => self.recv_timeout(timeout)?,
                     Patience::Until(deadline) => self.recv_timeout(Patience::left(deadline))?,
                 };
@@ -437,9 +437,10 @@ macro_rules! inlet {
         }
     };
 }
-inlet!(Subscriber; message => false);
-inlet!(MpmcReceiver, recv_at_once; message => message.redelivered());
-inlet!(NetReceiver, recv_at_once; message => message.redelivered());
+inlet!(Subscriber; recv, message => false);
+// `Received::take` has polled before.
+inlet!(MpmcReceiver, recv_at_once; recv_later, message => message.redelivered());
+inlet!(NetReceiver, recv_at_once; recv, message => message.redelivered());
 
 macro_rules! batch_inlet {
     ($end:ty; $next:ident => $next_again:expr) => {

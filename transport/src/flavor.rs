@@ -78,8 +78,12 @@ pub(crate) trait BatchOutlet: Outlet {
     ) -> Result<Self::ArrayClaim<'_>, Self::Error>;
     /// As [`Self::claim_array`], where nobody has to be waited for. `None`: ask that.
     #[inline(always)]
-    fn claim_array_at_once(&mut self, _len: usize, _count: usize) -> Option<Self::ArrayClaim<'_>> {
-        None
+    fn claim_array_at_once(
+        &mut self,
+        _len: usize,
+        _count: usize,
+    ) -> Result<Option<Self::ArrayClaim<'_>>, Self::Error> {
+        Ok(None)
     }
 
     fn flush(&mut self) -> Result<(), Self::Error>;
@@ -174,8 +178,12 @@ impl BatchOutlet for Producer {
     }
 
     #[inline(always)]
-    fn claim_array_at_once(&mut self, len: usize, count: usize) -> Option<ArrayClaim<'_>> {
-        self.claim_array_at_once(len, count)
+    fn claim_array_at_once(
+        &mut self,
+        len: usize,
+        count: usize,
+    ) -> Result<Option<ArrayClaim<'_>>, ShmSendError> {
+        Ok(self.claim_array_at_once(len, count))
     }
 
     #[inline(always)]
@@ -240,8 +248,12 @@ impl BatchOutlet for Publisher {
     }
 
     #[inline(always)]
-    fn claim_array_at_once(&mut self, len: usize, count: usize) -> Option<CopiedArray<'_>> {
-        self.claim_array(len, count).ok()
+    fn claim_array_at_once(
+        &mut self,
+        len: usize,
+        count: usize,
+    ) -> Result<Option<CopiedArray<'_>>, ShmSendError> {
+        self.claim_array(len, count).map(Some)
     }
 
     #[inline(always)]
@@ -328,7 +340,11 @@ impl BatchOutlet for MpmcSender {
     }
 
     #[inline(always)]
-    fn claim_array_at_once(&mut self, len: usize, count: usize) -> Option<MpmcArrayClaim<'_>> {
+    fn claim_array_at_once(
+        &mut self,
+        len: usize,
+        count: usize,
+    ) -> Result<Option<MpmcArrayClaim<'_>>, ShmSendError> {
         self.claim_array_at_once(len, count)
     }
 

@@ -504,7 +504,7 @@ impl<M: RingMemory> Reader<M> {
     #[inline(always)]
     fn enter_array(&mut self) {
         let front = self.first_element(self.array.at);
-        let len = self.array.shape.len();
+        let len = self.array.shape.each();
         self.head.expected = UNEXPECTED;
         (self.head.step, self.head.len) = (len, len);
         self.head.front = front;
@@ -560,7 +560,7 @@ impl<M: RingMemory> Reader<M> {
     /// Bytes of an element, and how many there are.
     fn look_array(&self, offset: u64, len: u64) -> Result<(u64, u64), Fault> {
         let shape = ArrayShape(self.memory.word(offset + ARRAY_SHAPE).load_relaxed());
-        let (element, count) = (shape.len(), shape.count());
+        let (element, count) = (shape.each(), shape.count());
         if element == 0 || count == 0 || count > RUN_MAX || element * count != len {
             return Err(Fault::Array);
         }

@@ -381,7 +381,7 @@ impl<M: RingMemory> Writer<M> {
         if self.withheld == 0 {
             return false;
         }
-        // R1, pairs with A1 in Reader::is_ready and Reader::look.
+        // R1, pairs with A1 in Reader::is_ready, Reader::enters_alike and Reader::look.
         self.memory.word(self.withheld_at).store_release(self.withheld);
         self.withheld = 0;
         self.flushes += 1;
@@ -539,7 +539,7 @@ impl<M: RingMemory> Writer<M> {
         // zero behind it.
         terminator.store_relaxed(0);
         match publish {
-            // R1, pairs with A1 in Reader::is_ready and Reader::look.
+            // R1, pairs with A1 in Reader::is_ready, Reader::enters_alike and Reader::look.
             Publish::Now => header.store_release(value),
             Publish::Later => {
                 header.store_relaxed(value);
@@ -585,7 +585,7 @@ impl<M: RingMemory> Writer<M> {
                 self.flush();
             }
         } else if publish == Publish::Now {
-            // R1, pairs with A1 in Reader::is_ready and Reader::look.
+            // R1, pairs with A1 in Reader::is_ready, Reader::enters_alike and Reader::look.
             self.memory.word(first_at).store_release(first);
         } else {
             self.withheld = first;
