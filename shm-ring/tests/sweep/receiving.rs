@@ -24,8 +24,8 @@ enum Handle {
 enum Form {
     /// One by one.
     Single,
-    /// As elements of one record.
-    Array,
+    /// As elements of records, so many in each.
+    Arrays(usize),
 }
 
 struct Receiving {
@@ -64,7 +64,7 @@ pub fn verbs() -> Vec<Box<dyn Verb>> {
         },
         Receiving {
             name: "recv in an array",
-            form: Form::Array,
+            form: Form::Arrays(5),
             lens: &[24; 5],
             taken: 2,
             verb: receive,
@@ -73,9 +73,19 @@ pub fn verbs() -> Vec<Box<dyn Verb>> {
         Receiving { name: "batch+drop", takes: 3, verb: receive_batch, ..base },
         Receiving {
             name: "batch in an array",
-            form: Form::Array,
+            form: Form::Arrays(6),
             lens: &[24; 6],
             takes: 3,
+            verb: receive_batch,
+            ..base
+        },
+        // The second is known by the first.
+        Receiving {
+            name: "batch in arrays alike",
+            form: Form::Arrays(3),
+            lens: &[24; 9],
+            taken: 3,
+            takes: 5,
             verb: receive_batch,
             ..base
         },
@@ -130,14 +140,15 @@ impl Verb for Receiving {
 
     fn prepare(&self, scene: &Scene) -> Survivors {
         let mut producer = scene.producer();
-        if self.form == Form::Array {
-            let (len, count) = (self.lens[0], self.lens.len());
-            let mut claim = producer.try_claim_array(len, count).unwrap();
-            for (number, element) in claim.bytes().chunks_exact_mut(len).enumerate() {
-                element.copy_from_slice(&body(number, len));
+        if let Form::Arrays(count) = self.form {
+            let len = self.lens[0];
+            for first in (0..self.lens.len()).step_by(count) {
+                let mut claim = producer.try_claim_array(len, count).unwrap();
+                for (number, element) in (first..).zip(claim.bytes().chunks_exact_mut(len)) {
+                    element.copy_from_slice(&body(number, len));
+                }
+                claim.commit(count).unwrap();
             }
-            claim.queue(count).unwrap();
-            producer.flush().unwrap();
         } else {
             self.send_from(&mut producer, 0);
         }
@@ -231,7 +242,7 @@ impl Receiving {
     /// lap.
     fn sent_at_first(&self) -> usize {
         let whole = self.lens.iter().map(|len| len + 80).sum::<usize>() < 4096;
-        if whole || self.form == Form::Array { self.lens.len() } else { self.taken }
+        if whole || self.form != Form::Single { self.lens.len() } else { self.taken }
     }
 
     fn send_from(&self, producer: &mut Producer, first: usize) {

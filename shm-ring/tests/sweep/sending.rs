@@ -1,6 +1,6 @@
 //! Verbs of a producer; the consumer survives.
 
-use ringway_shm::{Consumer, Peer, Producer, RecvError};
+use ringway_shm::{ArrayClaim, Consumer, Peer, Producer, RecvError};
 
 use crate::knife::Knife;
 use crate::scene::{Death, PATIENCE, Scene, Survivors, body, go_on, send, take, told, told_since};
@@ -45,6 +45,7 @@ pub fn verbs() -> Vec<Box<dyn Verb>> {
         Sending { name: "claim+commit", own: &[40], verb: commit, ..base },
         Sending { name: "flush of three", own: &[40, 0, 200], verb: queue_and_flush, ..base },
         Sending { name: "array of three", own: &[24, 24, 24], verb: array, ..base },
+        Sending { name: "array at once", own: &[24, 24, 24], verb: array_at_once, ..base },
         // 2048, 1024 and 64 bytes of records: 960 are left before the end of the ring.
         Sending {
             name: "commit that wraps",
@@ -100,14 +101,25 @@ fn queue_and_flush(_: &Scene, own: &[Vec<u8>], producer: Option<Producer>) -> Op
 
 fn array(_: &Scene, own: &[Vec<u8>], producer: Option<Producer>) -> Option<Producer> {
     let mut producer = producer?;
-    let len = own[0].len();
-    let mut claim = producer.try_claim_array(len, own.len()).unwrap();
-    for (element, bytes) in claim.bytes().chunks_exact_mut(len).zip(own) {
-        element.copy_from_slice(bytes);
-    }
+    let mut claim = producer.try_claim_array(own[0].len(), own.len()).unwrap();
+    write(&mut claim, own);
     claim.queue(own.len()).unwrap();
     producer.flush().unwrap();
     Some(producer)
+}
+
+fn array_at_once(_: &Scene, own: &[Vec<u8>], producer: Option<Producer>) -> Option<Producer> {
+    let mut producer = producer?;
+    let mut claim = producer.claim_array_at_once(own[0].len(), own.len()).unwrap();
+    write(&mut claim, own);
+    claim.commit(own.len()).unwrap();
+    Some(producer)
+}
+
+fn write(claim: &mut ArrayClaim<'_>, own: &[Vec<u8>]) {
+    for (element, bytes) in claim.bytes().chunks_exact_mut(own[0].len()).zip(own) {
+        element.copy_from_slice(bytes);
+    }
 }
 
 fn open(scene: &Scene, _: &[Vec<u8>], _: Option<Producer>) -> Option<Producer> {
