@@ -3,8 +3,6 @@
 
 #[path = "crowd/fan.rs"]
 mod fan;
-#[path = "processes/peer.rs"]
-mod peer;
 #[path = "crowd/spread.rs"]
 mod spread;
 #[path = "crowd/support.rs"]
@@ -13,7 +11,7 @@ mod support;
 /// The test harness runs this in a peer, which then plays its role.
 #[test]
 fn peer() {
-    let Some(words) = peer::role() else { return };
+    let Some(words) = ringway_testing::peer::role() else { return };
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     support::play(&words);
 }

@@ -1,7 +1,5 @@
 //! Both ends in processes of their own, whose calls move the bytes.
 
-#[path = "processes/peer.rs"]
-mod peer;
 #[path = "processes/suite.rs"]
 mod suite;
 

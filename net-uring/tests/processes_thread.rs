@@ -1,7 +1,5 @@
 //! Both ends in processes of their own, where a thread moves the bytes.
 
-#[path = "processes/peer.rs"]
-mod peer;
 #[path = "processes/suite.rs"]
 mod suite;
 

@@ -253,7 +253,7 @@ fn a_stopped_subscriber_is_waited_for() {
         next += 1;
     }
     stopped.expect("done");
-    stopped.finish();
+    stopped.wait_exited();
     assert_eq!(producer.stats().evicted, 0);
 }
 

@@ -133,7 +133,7 @@ fn soak(overflow: Overflow) {
         while let Some(line) = place.peer.next_line() {
             assert_eq!(line, "done", "place {at}; seed {seed}");
         }
-        place.peer.finish();
+        place.peer.wait_exited();
     }
     let sum = |word: usize| -> u64 {
         (0..SUBSCRIBERS).map(|at| side.word(PLACES + PER_PLACE * at + word).load_acquire()).sum()

@@ -130,7 +130,7 @@ impl Chaos {
             sleep(Duration::from_micros(self.rng.range(0, most)));
             if calm && self.rng.one_in(6) {
                 self.board.word(side.number, Note::Leave).store_release(1);
-                side.peer.finish();
+                side.peer.wait_exited();
             } else {
                 self.board.word(side.number, Note::Doomed).store_release(1);
                 side.peer.kill();
@@ -147,8 +147,8 @@ impl Chaos {
         }
         self.board.last().store_release(producer.number);
         self.board.word(producer.number, Note::Leave).store_release(1);
-        producer.peer.finish();
-        consumer.peer.finish();
+        producer.peer.wait_exited();
+        consumer.peer.wait_exited();
     }
 
     fn start(&mut self, role: &'static str, fault: Option<String>) -> Life {

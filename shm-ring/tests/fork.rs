@@ -54,7 +54,7 @@ fn handles_are_dead_in_the_child_and_alive_in_the_parent() {
         }
     }
     assert_eq!(receive(&mut consumer), Event::End(RecvError::Disconnected));
-    case.peer.finish();
+    case.peer.wait_exited();
     drop((consumer, producer));
     case.scratch.assert_no_channels();
 }
@@ -111,7 +111,7 @@ fn a_child_opens_a_queue_by_its_name_and_clones_nothing() {
         peer.expect("the child found all handles dead");
         peer.tell("go on");
     }
-    peer.finish();
+    peer.wait_exited();
     scratch.assert_no_channels();
 }
 

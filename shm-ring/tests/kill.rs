@@ -105,7 +105,7 @@ fn producer_dies_while_it_opens_a_new_channel() {
         close(&mut successor);
         survivor.expect_end(RecvError::Disconnected);
         survivor.finish();
-        successor.finish();
+        successor.wait_exited();
         scratch.assert_no_channels();
     }
 }
@@ -130,7 +130,7 @@ fn producer_dies_while_it_opens_and_a_consumer_waits() {
         close(&mut successor);
         survivor.expect_end(RecvError::Disconnected);
         survivor.finish();
-        successor.finish();
+        successor.wait_exited();
         scratch.assert_no_channels();
     }
 }
@@ -154,7 +154,7 @@ fn numbers_of_segments_do_not_come_again() {
     close(&mut third);
     survivor.expect_end(RecvError::Disconnected);
     survivor.finish();
-    third.finish();
+    third.wait_exited();
     scratch.assert_no_channels();
 }
 
@@ -202,7 +202,7 @@ fn succeed(scratch: &Scratch, options: &Options, survivor: Survivor) {
     close(&mut successor);
     survivor.expect_end(RecvError::Disconnected);
     survivor.finish();
-    successor.finish();
+    successor.wait_exited();
     scratch.assert_no_channels();
 }
 
@@ -452,7 +452,7 @@ impl ConsumerDies {
         let mut consumer = self.start(script, count, None);
         consumer.expect("ready");
         consumer.tell("leave");
-        consumer.finish();
+        consumer.wait_exited();
     }
 
     /// A successor gets exactly the messages of `rest`, those below `flagged` flagged, those from

@@ -523,7 +523,7 @@ fn the_end_comes_after_what_a_living_receiver_has() {
             assert_eq!(receiver.held_up(), None);
             assert_eq!(receiver.try_recv().unwrap_err(), RecvError::Empty);
             if !dies {
-                holder.finish();
+                holder.wait_exited();
             }
             drop(receiver);
             scratch.assert_no_channels();
@@ -553,5 +553,5 @@ fn a_stopped_claimant_is_never_repaired() {
     stopped.tell("go on");
     assert_eq!(take(&mut receiver), (66, false));
     assert_eq!(take(&mut receiver), (1, false));
-    stopped.finish();
+    stopped.wait_exited();
 }

@@ -268,7 +268,7 @@ fn soak(rng: &mut Rng, wait: Wait, length: Duration) {
     for (side, peers) in [(SENDERS, senders), (RECEIVERS, receivers)] {
         tally.0.word(STOP).store_release(side);
         for one in peers {
-            one.peer.finish();
+            one.peer.wait_exited();
         }
     }
     drop(living);

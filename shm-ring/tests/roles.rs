@@ -47,7 +47,7 @@ fn a_second_producer_is_refused() {
     assert_names(&Producer::open(&options).unwrap_err(), &holder);
     holder.tell("close");
     survivor.expect_end(RecvError::Disconnected);
-    holder.finish();
+    holder.wait_exited();
 
     let mut producer = Producer::open(&options).unwrap();
     // In the same process, too, there is but one.
@@ -70,7 +70,7 @@ fn a_second_consumer_is_refused() {
     holder.expect("ready");
     assert_names(&Consumer::open(&options).unwrap_err(), &holder);
     holder.tell("close");
-    holder.finish();
+    holder.wait_exited();
 
     let consumer = Consumer::open(&options).unwrap();
     let error = Consumer::open(&options).unwrap_err();
@@ -142,7 +142,7 @@ fn of_many_that_create_a_channel_one_of_each_kind_wins() {
         scratch.assert_no_channels();
     }
     for mut racer in racers {
-        racer.finish();
+        racer.wait_exited();
     }
 }
 
@@ -286,7 +286,7 @@ fn too_many_predecessors_that_nobody_drained() {
                 producer.kill();
             } else {
                 producer.tell("close");
-                producer.finish();
+                producer.wait_exited();
             }
             pid
         })

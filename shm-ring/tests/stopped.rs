@@ -60,7 +60,7 @@ fn producer_is_stopped() {
     survivor.expect_fresh(1, next, MESSAGES - next);
     survivor.expect_end(RecvError::Disconnected);
     survivor.finish();
-    peer.finish();
+    peer.wait_exited();
     scratch.assert_no_channels();
 }
 
@@ -93,7 +93,7 @@ fn consumer_is_stopped_and_the_ring_is_full() {
         send(&mut producer, index, PATIENCE).unwrap();
     }
     drop(producer);
-    peer.finish();
+    peer.wait_exited();
     assert_eq!(side.word(DONE).load_acquire(), MESSAGES);
     scratch.assert_no_channels();
 }

@@ -5,13 +5,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A package's folder, its name in Rust, and which of the others it may use.
-const HOUSE: [(&str, &str, &[&str]); 6] = [
+const HOUSE: [(&str, &str, &[&str]); 7] = [
     ("shm-ring", "ringway_shm", &[]),
     ("net-uring", "ringway_net", &[]),
     ("transport/derive", "ringway_derive", &[]),
     ("transport", "ringway", &["ringway_shm", "ringway_net", "ringway_derive"]),
     ("bench", "ringway_bench", &["ringway", "ringway_shm"]),
     ("tools", "ringway_tools", &["ringway"]),
+    // For tests, which may use it anywhere.
+    ("testing", "ringway_testing", &[]),
 ];
 
 /// Crates that a user who links a library would have to pay for.

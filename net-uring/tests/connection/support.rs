@@ -1,13 +1,9 @@
 //! What these tests share: options on a free port, messages whose every byte can be checked.
 
-use std::time::{Duration, Instant};
-
 use ringway_net::backend::Chosen;
 use ringway_net::session::Format;
 use ringway_net::{Backend, NetReceiver, NetSender, Options, Side, Wait};
-
-/// Far beyond what the slowest machine needs: only a hang runs into it.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub use ringway_testing::{PATIENCE, wait_until};
 
 pub const WAITS: [Wait; 3] = [Wait::Spin, Wait::Adaptive, Wait::Park];
 
@@ -103,13 +99,4 @@ pub fn expect(rx: &mut NetReceiver, index: u64, max: usize) {
     let message = rx.try_recv().unwrap();
     assert_eq!(check(&message), index);
     assert_eq!(message.len(), length(index, max));
-}
-
-/// Looks again and again until `done`.
-pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }

@@ -10,8 +10,9 @@ use ringway_net::{
     Trouble,
 };
 
-use super::peer::{PATIENCE, PeerProcess, wait_until};
 use super::support::{another, changes, drain, has_descriptors, next, one, send};
+use ringway_testing::peer::PeerProcess;
+use ringway_testing::{PATIENCE, wait_until};
 
 /// A bound receiver, and its port.
 fn bound(options: &Options) -> (NetReceiver, u16) {

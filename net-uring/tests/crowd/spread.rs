@@ -12,8 +12,9 @@ use ringway_net::{
     SendError, Side,
 };
 
-use super::peer::{PATIENCE, PeerProcess, wait_until};
 use super::support::{another, changes, next, one, read, send};
+use ringway_testing::peer::PeerProcess;
+use ringway_testing::{PATIENCE, wait_until};
 
 /// A bound sender, and its port.
 fn bound(options: &Options) -> (NetSender, u16) {

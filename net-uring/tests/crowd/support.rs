@@ -5,7 +5,8 @@ use std::time::Duration;
 use ringway_net::session::Format;
 use ringway_net::{Kind, NetReceiver, NetSender, Options, PeerChange, RecvError, SendError, Side};
 
-use super::peer::{PATIENCE, hear, say};
+use ringway_testing::PATIENCE;
+use ringway_testing::peer::{hear, say};
 
 /// A channel's end that has many on the other side.
 pub fn one() -> Options {

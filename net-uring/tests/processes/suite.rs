@@ -5,11 +5,12 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use super::peer::{PATIENCE, PeerProcess, hear, role, say, wait_until};
 use ringway_net::session::{Death, Format, RefuseCode, Unacknowledged};
 use ringway_net::{
     Io, NetReceiver, NetSender, NotClosed, Options, RecvError, SendError, Side, Stats,
 };
+use ringway_testing::peer::{PeerProcess, hear, role, say};
+use ringway_testing::{PATIENCE, wait_until};
 
 /// What the test harness runs in a peer, which then plays its role.
 pub fn play() {

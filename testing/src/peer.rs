@@ -1,5 +1,5 @@
 //! Other processes: the test's own binary, started again in a role. The peer talks in lines on its
-//! standard output.
+//! standard output, the test in lines on the peer's standard input.
 //!
 //! A peer dies with the test that started it, and a test ends no process but its own children.
 
@@ -8,20 +8,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
 
-/// How long a test waits for something that is bound to happen: far beyond what the slowest
-/// machine needs, so that only a hang runs into it.
-pub const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Looks again and again until `done`; `what` is for the message when it never is.
-pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
+use crate::{PATIENCE, wait_until};
 
 /// Role and arguments, separated by blanks.
 const ROLE: &str = "RINGWAY_TEST_PEER";
@@ -34,7 +22,6 @@ const MARK: &str = "@peer ";
 pub struct PeerProcess {
     role: String,
     child: Child,
-    /// Open until this is dropped: what a peer waits for.
     input: ChildStdin,
     lines: Receiver<String>,
     ended: Option<ExitStatus>,
@@ -43,6 +30,11 @@ pub struct PeerProcess {
 impl PeerProcess {
     /// Starts a peer. Call from the test's own thread: the peer dies with the thread.
     pub fn start(role: &str, arguments: &[&str]) -> Self {
+        Self::start_with_fault(role, arguments, None)
+    }
+
+    /// As [`Self::start`], and the peer kills itself at a named fault point, such as `MidBatch:3`.
+    pub fn start_with_fault(role: &str, arguments: &[&str], fault: Option<&str>) -> Self {
         let mut words = vec![role];
         words.extend(arguments);
         assert!(words.iter().all(|word| !word.contains(' ')), "{words:?}");
@@ -51,8 +43,12 @@ impl PeerProcess {
             .args(["--exact", "peer", "--nocapture", "--test-threads=1"])
             .env(ROLE, words.join(" "))
             .env(STARTER, std::process::id().to_string())
+            .env_remove("RINGWAY_FAULT")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
+        if let Some(fault) = fault {
+            command.env("RINGWAY_FAULT", fault);
+        }
         let mut child = command.spawn().unwrap();
         let input = child.stdin.take().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
@@ -75,12 +71,6 @@ impl PeerProcess {
         self.child.id()
     }
 
-    /// Says a line to it, for which it waits.
-    #[allow(dead_code, reason = "not every suite's peers wait for words")]
-    pub fn tell(&mut self, word: &str) {
-        writeln!(self.input, "{word}").unwrap();
-    }
-
     /// Its next line. `None`: it has ended.
     pub fn next_line(&mut self) -> Option<String> {
         match self.lines.recv_timeout(PATIENCE) {
@@ -88,12 +78,6 @@ impl PeerProcess {
             Err(RecvTimeoutError::Disconnected) => None,
             Err(RecvTimeoutError::Timeout) => panic!("{} said nothing for {PATIENCE:?}", self.role),
         }
-    }
-
-    /// Its next line, if it has said one.
-    #[allow(dead_code, reason = "not every suite does something else meanwhile")]
-    pub fn line_now(&mut self) -> Option<String> {
-        self.lines.try_recv().ok()
     }
 
     /// Its next line, which must be there.
@@ -104,9 +88,20 @@ impl PeerProcess {
         }
     }
 
+    /// Its next line, if it has said one.
+    pub fn line_now(&mut self) -> Option<String> {
+        self.lines.try_recv().ok()
+    }
+
     /// Waits for a line that must be `word`.
     pub fn expect(&mut self, word: &str) {
         assert_eq!(self.line(), word, "{}", self.role);
+    }
+
+    /// Sends it a line.
+    pub fn tell(&mut self, text: &str) {
+        // A peer that has died can't listen; whoever needs it to will find out.
+        let _ = writeln!(self.input, "{text}");
     }
 
     /// Sends it a signal. It is this process's own child and not reaped yet, so the id is its own.
@@ -141,7 +136,6 @@ impl PeerProcess {
     }
 
     /// Waits until it has ended by itself, and well.
-    #[allow(dead_code, reason = "not every suite's peers do")]
     pub fn wait_exited(&mut self) {
         let status = self.wait();
         assert!(status.success(), "{}: {status}", self.role);
@@ -198,7 +192,7 @@ pub fn say(text: impl Display) {
     println!("{MARK}{text}");
 }
 
-/// In a peer: waits until the test is through with it.
+/// In a peer: waits for a line from the test.
 pub fn hear() -> String {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).unwrap();
