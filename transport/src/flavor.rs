@@ -136,6 +136,33 @@ pub(crate) trait ArrayRoom {
     fn finish(self, count: usize, publish: Publish) -> Result<(), Self::Error>;
 }
 
+macro_rules! array_room {
+    ($($claim:ident: $this:ident, $len:ident => $rooms:expr;)*) => {$(
+        impl ArrayRoom for $claim<'_> {
+            type Error = ShmSendError;
+
+            #[inline(always)]
+            fn rooms(&mut self, $len: usize) -> impl Iterator<Item = &mut [u8]> {
+                let $this = self;
+                $rooms
+            }
+
+            #[inline(always)]
+            fn finish(self, count: usize, publish: Publish) -> Result<(), ShmSendError> {
+                match publish {
+                    Publish::Now => self.commit(count),
+                    Publish::Later => self.queue(count),
+                }
+            }
+        }
+    )*};
+}
+array_room! {
+    ArrayClaim: claim, len => claim.bytes().chunks_exact_mut(len);
+    CopiedArray: claim, len => claim.bytes().chunks_exact_mut(len);
+    MpmcArrayClaim: claim, _len => claim.rooms();
+}
+
 impl Outlet for Producer {
     type Error = ShmSendError;
     type Claim<'a> = Claim<'a>;
@@ -201,23 +228,6 @@ impl BatchOutlet for Producer {
     }
 }
 
-impl ArrayRoom for ArrayClaim<'_> {
-    type Error = ShmSendError;
-
-    #[inline(always)]
-    fn rooms(&mut self, len: usize) -> impl Iterator<Item = &mut [u8]> {
-        self.bytes().chunks_exact_mut(len)
-    }
-
-    #[inline(always)]
-    fn finish(self, count: usize, publish: Publish) -> Result<(), ShmSendError> {
-        match publish {
-            Publish::Now => self.commit(count),
-            Publish::Later => self.queue(count),
-        }
-    }
-}
-
 /// Never waits, so it needs no patience.
 impl Outlet for Publisher {
     type Error = ShmSendError;
@@ -268,23 +278,6 @@ impl BatchOutlet for Publisher {
 
     fn publications(&self) -> u64 {
         self.publications()
-    }
-}
-
-impl ArrayRoom for CopiedArray<'_> {
-    type Error = ShmSendError;
-
-    #[inline(always)]
-    fn rooms(&mut self, len: usize) -> impl Iterator<Item = &mut [u8]> {
-        self.bytes().chunks_exact_mut(len)
-    }
-
-    #[inline(always)]
-    fn finish(self, count: usize, publish: Publish) -> Result<(), ShmSendError> {
-        match publish {
-            Publish::Now => self.commit(count),
-            Publish::Later => self.queue(count),
-        }
     }
 }
 
@@ -360,23 +353,6 @@ impl BatchOutlet for MpmcSender {
 
     fn publications(&self) -> u64 {
         self.publications()
-    }
-}
-
-impl ArrayRoom for MpmcArrayClaim<'_> {
-    type Error = ShmSendError;
-
-    #[inline(always)]
-    fn rooms(&mut self, _len: usize) -> impl Iterator<Item = &mut [u8]> {
-        self.rooms()
-    }
-
-    #[inline(always)]
-    fn finish(self, count: usize, publish: Publish) -> Result<(), ShmSendError> {
-        match publish {
-            Publish::Now => self.commit(count),
-            Publish::Later => self.queue(count),
-        }
     }
 }
 
