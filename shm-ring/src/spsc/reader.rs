@@ -257,7 +257,7 @@ impl<M: RingMemory> Reader<M> {
         Ok(true)
     }
 
-    /// Whether there is an array as the last one was: of as many messages, as long. All that [`Self::look`] asks of
+    /// Whether there is an array as the last one was: of as many messages, as long. All that [`Self::look_closely`] asks of
     /// one was true of that, so two compares stand for it. For those who take batches; who takes single
     /// messages finds an array by looking closely, once for all that is in it.
     #[inline(always)]
