@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 
 use ringway_net::session::Format;
 use ringway_net::{Backend, NetSender, Options, Side};
+use ringway_testing::{PATIENCE, wait_until};
 use socket2::{Domain, Socket, Type};
 
-/// Far beyond what the slowest machine needs.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// An open waits no longer for its connection.
 const FIRST_DIAL: Duration = Duration::from_millis(1_500);
 /// On a machine on which it took longer, which is no fault: so often again.
@@ -60,11 +59,7 @@ fn leaves(backend: Backend) -> bool {
         request.commit().unwrap();
         (tx, opened_in)
     });
-    let start = Instant::now();
-    while !is_knocking(port) {
-        assert!(start.elapsed() < PATIENCE, "nobody knocks");
-        std::thread::yield_now();
-    }
+    wait_until("a knock", || is_knocking(port));
     let (taken, _) = door.accept().unwrap();
     drop((taken, waits));
     let (mut hears, _) = door.accept().unwrap();

@@ -87,6 +87,7 @@ mod flavor;
 mod message;
 mod options;
 mod peers;
+mod put;
 mod remote;
 pub mod watch;
 
