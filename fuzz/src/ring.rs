@@ -43,7 +43,9 @@ impl Ring {
             }
             2 => {
                 self.memory.consumer().progress.received.store_relaxed(input.word());
-                self.memory.producer().counters.sent.store_relaxed(input.word());
+                let counters = &self.memory.producer().counters;
+                counters.next.store_relaxed(input.word());
+                counters.sent_before.store_relaxed(input.word());
             }
             3 => self.memory.consumer().gate.head.store_relaxed(input.word()),
             4 => self.reader = Reader::attach(self.memory.clone(), self.geometry).ok(),

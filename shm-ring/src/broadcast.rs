@@ -30,9 +30,9 @@ use std::time::Instant;
 
 use crate::error::{Fault, Lag, Peer};
 use crate::layout::{
-    ARRAY_OFFSET, ARRAY_SHAPE, ATTACHED, ArrayShape, Board, ConsumerPage, FINISHED, MARKS,
-    MAX_PARTICIPANTS, Mark, RECORD_ARRAY, RECORD_MESSAGE, RECORD_PADDING, RUN_MAX, RecordHeader,
-    RoleRecord, Roster, SEQUENCE_MASK, SIDE_RECEIVES,
+    ARRAY_OFFSET, ARRAY_SHAPE, ATTACHED, ArrayShape, BELL_BARRIER, Board, ConsumerPage, FINISHED,
+    MARKS, MAX_PARTICIPANTS, Mark, RECORD_ARRAY, RECORD_MESSAGE, RECORD_PADDING, RUN_MAX,
+    RecordHeader, RoleRecord, Roster, SEQUENCE_MASK, SIDE_RECEIVES,
 };
 use crate::memory::{Boundary, RingMemory};
 use crate::spsc::Geometry;
@@ -197,18 +197,23 @@ impl Members {
     /// Looks who is there, if somebody has come. Returns whether somebody has.
     #[inline]
     fn follow(&mut self, roster: &Roster) -> bool {
-        // A12, pairs with R12 in Participants::join: whose join is counted, their entry is there.
-        let joins = roster.changes.joins.load_acquire();
-        if self.joins == Some(joins) {
-            return false;
+        let is_news = self.is_news(roster);
+        if is_news {
+            self.read(roster);
         }
-        self.read(roster, joins);
-        true
+        is_news
+    }
+
+    #[inline(always)]
+    fn is_news(&self, roster: &Roster) -> bool {
+        // A12, pairs with R12 in Participants::join: whose join is counted, their entry is there.
+        self.joins != Some(roster.changes.joins.load_acquire())
     }
 
     #[cold]
-    fn read(&mut self, roster: &Roster, joins: u64) {
-        self.joins = Some(joins);
+    fn read(&mut self, roster: &Roster) {
+        // A12, again: before the entries.
+        self.joins = Some(roster.changes.joins.load_acquire());
         self.list.clear();
         for (id, record) in roster.records.iter().enumerate() {
             if let Some(epoch) = reads(record) {
@@ -488,7 +493,27 @@ impl Crier {
     /// Returns whether a wake was given.
     #[inline(always)]
     pub fn ring(&mut self, hall: &impl Hall) -> bool {
-        let runs_barriers = |member: &Member| hall.seat(member.id).bell.barrier.load_relaxed() == 1;
+        if self.registered && self.is_quiet(hall) {
+            return false;
+        }
+        self.ring_closely(hall)
+    }
+
+    /// Whether there certainly is nobody to wake, if barriers reach this process.
+    #[inline(always)]
+    fn is_quiet(&self, hall: &impl Hall) -> bool {
+        // The sleepers' barriers are the fence.
+        compiler_fence();
+        let is_quiet = |member: &Member| wait::is_quiet(&hall.seat(member.id).bell.state);
+        // Who comes after this look is one that Crier::ring_closely would not have seen either.
+        !self.members.is_news(hall.roster()) && self.members.list.iter().all(is_quiet)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn ring_closely(&mut self, hall: &impl Hall) -> bool {
+        let runs_barriers =
+            |member: &Member| wait::state_of(&hall.seat(member.id).bell) & BELL_BARRIER != 0;
         if self.registered && self.members.list.iter().all(runs_barriers) {
             // The sleepers' barriers are the fence.
             compiler_fence();
@@ -502,7 +527,8 @@ impl Crier {
         }
         let mut anybody = false;
         for member in &self.members.list {
-            anybody |= wait::is_new(&hall.seat(member.id).bell, &mut self.woken[member.id]);
+            let state = wait::state_of(&hall.seat(member.id).bell);
+            anybody |= wait::is_new(state, &mut self.woken[member.id]);
         }
         if anybody {
             wait::wake_all(&hall.producer().bell);

@@ -5,7 +5,7 @@
 
 use crate::broadcast::Posted;
 use crate::layout::{QueuePage, SeatCounters};
-use crate::memory::RingMemory;
+use crate::memory::{RingMemory, sent_by};
 use crate::sync::Word;
 
 /// Counters of one segment, that is, of one incarnation of the producer; they start from 0 in each.
@@ -94,7 +94,7 @@ impl Stats {
         let consumer = &memory.consumer().progress;
         // Received first: what was received was sent before.
         let received = consumer.received.load_acquire();
-        let sent = producer.sent.load_relaxed();
+        let sent = sent_by(memory.producer());
         Self {
             sent,
             received,

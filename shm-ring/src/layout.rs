@@ -15,7 +15,7 @@ pub const SEGMENT_MAGIC: [u8; 8] = *b"RWAYSEG\0";
 /// First bytes of a channel's control file.
 pub const CONTROL_MAGIC: [u8; 8] = *b"RWAYCTL\0";
 /// Raised when an older reader would misread the memory.
-pub const ABI_MAJOR: u16 = 4;
+pub const ABI_MAJOR: u16 = 5;
 /// Raised when something is added that an older reader may ignore.
 pub const ABI_MINOR: u16 = 0;
 /// Reads back as another number on a machine of the other byte order.
@@ -285,14 +285,22 @@ pub const FINISHED: u64 = 2;
 #[repr(C, align(128))]
 #[derive(Debug)]
 pub struct Bell {
-    /// The owner of this page sleeps while this is odd; each sleep has a number of its own.
-    pub asleep: Word32,
+    /// [`BELL_BARRIER`] or 0; while the owner of this page sleeps also [`BELL_ASLEEP`], and from
+    /// [`BELL_NUMBER_SHIFT`] on the sleep's number. One word, so that a waker has one compare.
+    pub state: Word32,
     /// Counts the wakes that the owner of this page gave; the other side sleeps on it.
     pub rung: Word32,
-    /// 1: the owner of this page runs a membarrier before it sleeps, so that whoever wakes it needs
-    /// no fence of its own.
-    pub barrier: Word32,
+    /// Counts the sleeps of the owner of this page. Nobody else looks.
+    pub sleeps: Word32,
 }
+
+/// [`Bell::state`]: its owner sleeps, or is about to.
+pub const BELL_ASLEEP: u32 = 1;
+/// [`Bell::state`]: its owner runs a membarrier before it sleeps, so that whoever wakes it needs no fence of
+/// its own.
+pub const BELL_BARRIER: u32 = 2;
+/// [`Bell::state`]: bits below a sleep's number.
+pub const BELL_NUMBER_SHIFT: u32 = 2;
 
 /// How far the producer may write.
 #[repr(C, align(128))]
@@ -324,12 +332,13 @@ pub struct Progress {
     pub missed: Word,
 }
 
-/// What the producer did. `sent` counts from 0 in each segment.
+/// What the producer did.
 #[repr(C, align(128))]
 #[derive(Debug)]
 pub struct ProducerCounters {
-    /// Messages published or queued.
-    pub sent: Word,
+    /// The [`RecordHeader`] of the next message, as if that had no bytes. Its number counts the messages
+    /// that were published or queued, from 0 in each segment, modulo 2^24.
+    pub next: Word,
     /// Bytes of ring that went into them, headers and padding included.
     pub position: Word,
     /// Times a claim found no room even after a look at the gate.
@@ -340,6 +349,8 @@ pub struct ProducerCounters {
     pub wakes: Word,
     /// Most bytes ever in the ring, as seen when the gate was read.
     pub depth_max: Word,
+    /// All of that number, as it was fewer than 2^24 messages ago.
+    pub sent_before: Word,
 }
 
 /// The producer's page of `control`.
@@ -615,6 +626,24 @@ impl RecordHeader {
     #[inline(always)]
     pub const fn new(len: u32, kind: u8, sequence: u64) -> Self {
         Self(len as u64 | (kind as u64) << 32 | sequence << 40)
+    }
+
+    /// Of the message with that number, as if it had no bytes.
+    #[inline(always)]
+    pub const fn upcoming(sequence: u64) -> Self {
+        Self::new(0, RECORD_MESSAGE, sequence)
+    }
+
+    /// What an [`Self::upcoming`] one becomes when it is known what comes.
+    #[inline(always)]
+    pub const fn of(self, len: u32, kind: u8) -> Self {
+        Self(self.0.wrapping_add(Self::new(len, kind - RECORD_MESSAGE, 0).0))
+    }
+
+    /// The same, so many messages later.
+    #[inline(always)]
+    pub const fn later(self, messages: u64) -> Self {
+        Self(self.0.wrapping_add(messages << 40))
     }
 
     /// Bytes of the message, of all elements, or of the padding behind its header.

@@ -11,7 +11,7 @@ use crate::counters::Stats;
 use crate::error::Error;
 use crate::layout::SIDE_SENDS;
 use crate::liveness::Holder;
-use crate::memory::RingMemory;
+use crate::memory::{RingMemory, sent_by};
 use crate::options::Kind;
 use crate::queue;
 use crate::registry;
@@ -121,6 +121,6 @@ fn of_segment(control: &Control, segment: &Segment, kind: Kind) -> Stats {
         .others()
         .filter(|(_, other)| other.side != SIDE_SENDS && other.first <= number)
         .map(|(seat, _)| memory.seat(seat).progress.received.load_acquire());
-    let sent = memory.producer().counters.sent.load_relaxed();
+    let sent = sent_by(memory.producer());
     Stats::of_broadcast(&memory, readers.min().map(|received| received.min(sent)))
 }

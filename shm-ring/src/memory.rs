@@ -4,7 +4,7 @@
 //! here.
 
 use crate::error::Fault;
-use crate::layout::{ConsumerPage, ProducerPage};
+use crate::layout::{ConsumerPage, ProducerPage, RecordHeader, SEQUENCE_MASK};
 use crate::sync::Word;
 
 /// What an algorithm needs of the memory under it.
@@ -19,6 +19,19 @@ pub unsafe trait RingMemory {
     fn capacity(&self) -> u64;
     /// The word at `offset` bytes into the ring.
     fn word(&self, offset: u64) -> &Word;
+    /// The same by way of `payload(0)`, for those who have that in a register, while behind a store all that
+    /// this value knows would be looked up again.
+    #[inline(always)]
+    fn word_from(&self, ring: *mut u8, offset: u64) -> &Word {
+        let _ = ring;
+        self.word(offset)
+    }
+    /// The producer's page, likewise.
+    #[inline(always)]
+    fn producer_from(&self, ring: *mut u8) -> &ProducerPage {
+        let _ = ring;
+        self.producer()
+    }
     /// The bytes at `offset` into the ring. Writable for the side that writes the ring.
     fn payload(&self, offset: u64) -> *mut u8;
     /// The producer's page.
@@ -55,6 +68,26 @@ pub fn released_by(page: &ConsumerPage) -> Result<u64, Fault> {
     // A2, pairs with R2 in Reader::publish_head.
     Ok(page.gate.head.load_acquire())
 }
+
+/// Messages that the producer has published or queued in this segment.
+pub fn sent_by(page: &ProducerPage) -> u64 {
+    let counters = &page.counters;
+    // A13, pairs with R13 in Writer::settle_bound: the number that follows is no older.
+    let mut before = counters.sent_before.load_acquire();
+    for _ in 0..LOOKS {
+        let next = RecordHeader(counters.next.load_acquire());
+        let again = counters.sent_before.load_acquire();
+        if again == before {
+            let since = next.sequence().wrapping_sub(before) & SEQUENCE_MASK;
+            return before.wrapping_add(since);
+        }
+        before = again;
+    }
+    // Who is that often interrupted, for thousands of messages each time, tells what it knows.
+    before
+}
+
+const LOOKS: u32 = 8;
 
 /// A place between two records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -144,7 +177,7 @@ mod boxed {
 
     fn bell() -> Bell {
         let zero = || Word32::new(0);
-        Bell { asleep: zero(), rung: zero(), barrier: zero() }
+        Bell { state: zero(), rung: zero(), sleeps: zero() }
     }
 
     fn producer_page() -> ProducerPage {
@@ -152,12 +185,13 @@ mod boxed {
             end: end(),
             bell: bell(),
             counters: ProducerCounters {
-                sent: zero(),
+                next: zero(),
                 position: zero(),
                 full_waits: zero(),
                 parks: zero(),
                 wakes: zero(),
                 depth_max: zero(),
+                sent_before: zero(),
             },
         }
     }

@@ -18,7 +18,7 @@ use crate::memory::RingMemory;
 use crate::options::{Kind, Options, Overflow, Wait};
 use crate::recover::{self, End};
 use crate::registry::LockedDirectory;
-use crate::segment::{Segment, SegmentMemory};
+use crate::segment::{Segment, SegmentMemory, Watch};
 use crate::spsc::{self, ClaimError, Publish, Writer};
 use crate::subscription;
 use crate::wait::{self, Nap, ProbeClock, Ringer, Waiter};
@@ -27,8 +27,6 @@ use crate::wait::{self, Nap, ProbeClock, Ringer, Waiter};
 #[derive(Debug)]
 pub struct Producer {
     writer: Writer<SegmentMemory>,
-    /// Whether anybody on this channel ever sleeps.
-    sleepy: bool,
     wait: Wait,
     ringer: Ringer,
     /// In its place, where there are several consumers.
@@ -86,12 +84,19 @@ impl Producer {
         if sleepy {
             wait::attach(&segment.memory().producer().bell);
         }
+        let ringer = Ringer::new(sleepy);
+        let crier = segment.memory().gate().map(|_| Box::new(Crier::new(sleepy)));
+        let mut memory = segment.memory();
+        memory.watch(match crier {
+            _ if !sleepy => Watch::Nobody,
+            None if ringer.trusts_barriers() => Watch::Consumer,
+            _ => Watch::Everybody,
+        });
         Ok(Self {
-            writer: Writer::new(segment.memory(), segment.geometry()),
-            sleepy,
+            writer: Writer::new(memory, segment.geometry()),
             wait,
-            ringer: Ringer::new(sleepy),
-            crier: segment.memory().gate().map(|_| Box::new(Crier::new(sleepy))),
+            ringer,
+            crier,
             probe_clock: ProbeClock::start(),
             courtesy: Courtesy::default(),
             told,
@@ -363,7 +368,7 @@ impl Producer {
     /// After every publication.
     #[inline(always)]
     fn ring(&mut self) {
-        if self.sleepy {
+        if !wait::is_quiet(self.writer.memory().watched()) {
             self.ring_bell();
         }
     }

@@ -17,8 +17,8 @@ use crate::fault::{self, Point};
 use crate::file;
 use crate::fork::OwnFile;
 use crate::layout::{
-    BOARD_AT, Board, ConsumerPage, FileHeader, PAGE, ProducerPage, Roster, SECTION_CONSUMER,
-    SECTION_PRODUCER, SECTION_RING, SEGMENT_MAGIC, Section,
+    BELL_BARRIER, BOARD_AT, Board, ConsumerPage, FileHeader, PAGE, ProducerPage, Roster,
+    SECTION_CONSUMER, SECTION_PRODUCER, SECTION_RING, SEGMENT_MAGIC, Section,
 };
 use crate::liveness::{self, Identity};
 use crate::memory::{Boundary, RingMemory, released_by};
@@ -27,7 +27,7 @@ use crate::overwrite::Leash;
 use crate::participants::Table;
 use crate::prefetch::ask_to_write;
 use crate::spsc::Geometry;
-use crate::sync::Word;
+use crate::sync::{Word, Word32};
 
 /// The byte of the file whose lock the producer holds while it lives.
 const PRODUCER_LOCK: u64 = 0;
@@ -178,27 +178,44 @@ pub fn corrupt(directory: &Path, number: u32, fault: Fault) -> Error {
     )
 }
 
-/// A mapped ring with its two pages.
+/// A mapped ring with its two pages. The producer's is just before the ring, so that one register leads to
+/// both.
 #[derive(Clone, Debug)]
 pub struct SegmentMemory {
     ring: NonNull<u8>,
     capacity: u64,
-    producer: NonNull<ProducerPage>,
     /// The reader's; for others the first of all readers' pages, which follow each other.
     consumer: NonNull<ConsumerPage>,
     /// How many readers' pages are mapped.
     pages: usize,
+    /// What a producer looks at after each publication.
+    watched: NonNull<Word32>,
     /// Of a broadcast's producer: what it knows of its readers.
     audience: Option<Arc<Audience>>,
     /// What the pointers point into; nothing keeps `NOTHING`.
     _mappings: Option<Arc<[MmapRaw; 2]>>,
 }
 
-/// A ring of 64 zero bytes and two pages of zeros, all in one.
-#[repr(C, align(4096))]
-struct Nothing([Word; 512]);
+/// Whom a producer watches for sleepers, by a look at one word after each publication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// Nobody: nobody ever sleeps.
+    Nobody,
+    /// The one consumer, who may sleep, and whose barriers reach this process.
+    Consumer,
+    /// More than one word can tell.
+    Everybody,
+}
 
-static NOTHING: Nothing = Nothing([const { Word::new(0) }; 512]);
+/// The state of a bell that never needs ringing, and of one that always may.
+static QUIET: Word32 = Word32::new(BELL_BARRIER);
+static LOUD: Word32 = Word32::new(0);
+
+/// A producer's page of zeros, a ring of 64 zero bytes, and a consumer's page of zeros on the rest of its page.
+#[repr(C, align(4096))]
+struct Nothing([Word; 1024]);
+
+static NOTHING: Nothing = Nothing([const { Word::new(0) }; 1024]);
 
 // SAFETY: the pointers go into mappings that the Arc keeps; shared words are atomics, payload bytes
 // are handed from one side to the other by the ring's protocol, and nothing belongs to a thread.
@@ -243,23 +260,39 @@ impl SegmentMemory {
         Ok(Self {
             ring: at(&left, ring.offset)?,
             capacity: header.capacity,
-            producer: at(&left, producer.offset)?.cast(),
             consumer: at(&right, 0)?.cast(),
             pages,
+            watched: NonNull::from(&LOUD),
             audience: None,
             _mappings: Some(Arc::new([left, right])),
         })
+    }
+
+    /// Says what [`Self::watched`] is from now on.
+    pub fn watch(&mut self, whom: Watch) {
+        self.watched = match whom {
+            Watch::Nobody => NonNull::from(&QUIET),
+            Watch::Consumer => NonNull::from(&self.consumer().bell.state),
+            Watch::Everybody => NonNull::from(&LOUD),
+        };
+    }
+
+    /// What a producer is to look at after each publication, by [`wait::is_quiet`](crate::wait::is_quiet).
+    #[inline(always)]
+    pub fn watched(&self) -> &Word32 {
+        // SAFETY: in a static, or on the consumer's page, as for that.
+        unsafe { self.watched.as_ref() }
     }
 
     /// An empty ring that nobody writes.
     pub fn idle() -> Self {
         let at = |word: usize| NonNull::from(&NOTHING.0[word]);
         Self {
-            ring: at(0).cast(),
+            ring: at(512).cast(),
             capacity: 64,
-            producer: at(128).cast(),
-            consumer: at(256).cast(),
+            consumer: at(768).cast(),
             pages: 1,
+            watched: NonNull::from(&LOUD),
             audience: None,
             _mappings: None,
         }
@@ -268,7 +301,7 @@ impl SegmentMemory {
 
 // SAFETY: `map` checked that the ring's `capacity` bytes and both pages lie inside the mappings,
 // which the Arc keeps in place; they start on page boundaries, so alignment follows from offsets.
-// In `idle` they are 1024 bytes apart inside of a static that is made of atomics.
+// In `idle` they are inside of a static that is made of atomics, in the same order.
 unsafe impl RingMemory for SegmentMemory {
     #[inline(always)]
     fn capacity(&self) -> u64 {
@@ -283,6 +316,20 @@ unsafe impl RingMemory for SegmentMemory {
         // reader's are masked, or within a record that `look` checked, and before `Head::stop`. A Word is
         // an atomic, so other processes may write it.
         unsafe { &*self.ring.as_ptr().add(offset as usize).cast::<Word>() }
+    }
+
+    #[inline(always)]
+    fn word_from(&self, ring: *mut u8, offset: u64) -> &Word {
+        debug_assert!(ring == self.ring.as_ptr());
+        // SAFETY: as in `word`, since it is the same pointer.
+        unsafe { &*ring.add(offset as usize).cast::<Word>() }
+    }
+
+    #[inline(always)]
+    fn producer_from(&self, ring: *mut u8) -> &ProducerPage {
+        debug_assert!(ring == self.ring.as_ptr());
+        // SAFETY: as in `producer`, since it is the same pointer.
+        unsafe { &*ring.sub(PAGE as usize).cast::<ProducerPage>() }
     }
 
     #[inline(always)]
@@ -308,8 +355,9 @@ unsafe impl RingMemory for SegmentMemory {
 
     #[inline(always)]
     fn producer(&self) -> &ProducerPage {
-        // SAFETY: a whole page of the mapping, made of atomics; any bytes are valid.
-        unsafe { self.producer.as_ref() }
+        // SAFETY: a whole page of the mapping, which ends where the ring begins; made of atomics, so any
+        // bytes are valid.
+        unsafe { &*self.producer_page().cast::<ProducerPage>() }
     }
 
     #[inline(always)]
@@ -349,6 +397,11 @@ impl Audience {
 }
 
 impl SegmentMemory {
+    #[inline(always)]
+    fn producer_page(&self) -> *mut u8 {
+        self.ring.as_ptr().wrapping_sub(PAGE as usize)
+    }
+
     /// What it knows of its readers; `None` for all but a broadcast's producer.
     #[inline]
     pub fn audience(&self) -> Option<&Audience> {
@@ -369,7 +422,7 @@ impl Posted for SegmentMemory {
     fn board(&self) -> &Board {
         // SAFETY: inside the producer's page, which is mapped whole; a const assert in `layout` says
         // that it ends there; made of atomics, so any bytes are valid.
-        unsafe { &*self.producer.as_ptr().cast::<u8>().add(BOARD_AT as usize).cast::<Board>() }
+        unsafe { &*self.producer_page().add(BOARD_AT as usize).cast::<Board>() }
     }
 }
 

@@ -1,9 +1,9 @@
 //! Waiting for the other side: when to poll, when to sleep, and how nobody sleeps through a message.
 //!
-//! The doorbell. Each page has a [`Bell`]: `asleep`, odd while the owner of the page sleeps, and
+//! The doorbell. Each page has a [`Bell`]: `state`, which tells whether the owner of the page sleeps, and
 //! `rung`, which the owner counts up to wake the other side. The sleeper
 //!
-//! 1. notes the other side's `rung`, raises its own `asleep` flag ([`announce`]),
+//! 1. notes the other side's `rung`, raises its own flag in `state` ([`announce`]),
 //! 2. fence,
 //! 3. looks at the ring once more; if there is still nothing,
 //! 4. sleeps while `rung` is what it noted ([`sleep`]), for a bounded time.
@@ -15,8 +15,9 @@
 //!
 //! A fence per publication costs the waker more than the rest of a small message. So where the
 //! kernel has it, the sleeper runs both fences: its own, and by `membarrier` one on whatever core
-//! the waker is on, once per sleep. It says so in `barrier` on its page; a waker that is registered
-//! for such barriers and finds that word set leaves its own fence out.
+//! the waker is on, once per sleep. It says so in `state`, too; a waker that is registered for such
+//! barriers and finds that bit set leaves its own fence out. What a message costs that wakes nobody is
+//! then a load and a compare ([`is_quiet`]).
 //!
 //! Death is not found here but asked for: [`block_further`] calls `probe` at most 20 times a second.
 
@@ -25,7 +26,7 @@ use std::time::{Duration, Instant};
 use crate::clock;
 use crate::courtesy::Courtesy;
 use crate::futex;
-use crate::layout::Bell;
+use crate::layout::{BELL_ASLEEP, BELL_BARRIER, BELL_NUMBER_SHIFT, Bell};
 use crate::membarrier;
 use crate::options::Wait;
 use crate::sync::{Dekker, Word32, compiler_fence, fence_store_load};
@@ -35,7 +36,7 @@ use crate::sync::{Dekker, Word32, compiler_fence, fence_store_load};
 pub struct Nap {
     /// `rung` before the flag went up.
     seen: u32,
-    /// Odd number of this sleep; 0 if it was not announced.
+    /// What `state` is meanwhile; 0 if it was not announced.
     ticket: u32,
 }
 
@@ -55,9 +56,7 @@ impl Nap {
 /// Prepares the page of a side that may sleep and wake: takes down the flag of a predecessor that
 /// was killed in its sleep, and says who runs the fences.
 pub fn attach(own: &Bell) {
-    let asleep = own.asleep.load_relaxed();
-    own.asleep.store_relaxed(asleep.wrapping_add(asleep & 1));
-    own.barrier.store_release(membarrier::register().into());
+    own.state.store_release(if membarrier::register() { BELL_BARRIER } else { 0 });
 }
 
 /// Raises the flag. The caller then looks once more at what it waits for, and calls [`sleep`] or
@@ -66,15 +65,19 @@ pub fn announce(own: &Bell, peer: &Bell) -> Nap {
     // A11, pairs with R11 in Ringer::wake. Before the flag: a waker that sees the flag counts up
     // from here or later.
     let seen = peer.rung.load_acquire();
-    let ticket = own.asleep.load_relaxed().wrapping_add(1) | 1;
-    // R7, pairs with A7 in Ringer::ring: the waker's count comes after our look at it.
-    own.asleep.store_release(ticket);
-    // Pairs with the fence in Ringer::ring, or, by the barrier, takes its place.
+    let number = own.sleeps.load_relaxed().wrapping_add(1);
+    own.sleeps.store_relaxed(number);
+    let barrier = own.state.load_relaxed() & BELL_BARRIER;
+    let mut ticket = number << BELL_NUMBER_SHIFT | barrier | BELL_ASLEEP;
+    // R7, pairs with A7 in `state_of`: the waker's count comes after our look at it.
+    own.state.store_release(ticket);
+    // Pairs with the fence in `state_of`, or, by the barrier, takes its place.
     fence_store_load(Dekker::Sleeper);
-    if own.barrier.load_relaxed() == 1 && !membarrier::barrier() {
+    if barrier != 0 && !membarrier::barrier() {
         // It worked when this side attached. From now on the waker has to do it; the message that
         // it may have published without a fence just now is found when this sleep ends.
-        own.barrier.store_release(0);
+        ticket &= !BELL_BARRIER;
+        own.state.store_release(ticket);
     }
     Nap { seen, ticket }
 }
@@ -91,7 +94,7 @@ pub fn sleep_unannounced(nap: &Nap, number: &Word32, timeout: Duration) {
 
 /// Takes the flag down.
 pub fn awake(nap: &Nap, own: &Bell) {
-    own.asleep.store_relaxed(nap.ticket.wrapping_add(1));
+    own.state.store_relaxed(nap.ticket & BELL_BARRIER);
 }
 
 /// The waker's memory of whom it has woken: one wake per sleep, however many messages are published
@@ -112,21 +115,45 @@ impl Ringer {
 
     /// Wakes the other side if it sleeps. To be called after every publication on a channel where
     /// somebody may sleep. Returns whether a wake was given.
-    #[inline(always)]
+    #[cold]
+    #[inline(never)]
     pub fn ring(&mut self, own: &Bell, peer: &Bell) -> bool {
-        if self.registered && peer.barrier.load_relaxed() == 1 {
-            // The sleeper's barrier is the fence.
-            compiler_fence();
-        } else {
+        compiler_fence();
+        let mut state = state_of(peer);
+        if !self.registered || state & BELL_BARRIER == 0 {
             // Pairs with the fence in announce.
             fence_store_load(Dekker::Waker);
+            state = state_of(peer);
         }
-        if !is_new(peer, &mut self.woken) {
+        if !is_new(state, &mut self.woken) {
             return false;
         }
         wake_all(own);
         true
     }
+
+    /// Whether barriers of others reach this process, so that the peer's word alone may tell that there
+    /// is nobody to wake.
+    pub fn trusts_barriers(&self) -> bool {
+        self.registered
+    }
+}
+
+/// Whether there certainly is nobody to wake, for a waker that barriers reach. To be asked after every
+/// publication, before [`Ringer::ring`].
+#[inline(always)]
+pub fn is_quiet(state: &Word32) -> bool {
+    // The sleeper's barrier is the fence.
+    compiler_fence();
+    // A7, pairs with R7 in announce.
+    state.load_acquire() == BELL_BARRIER
+}
+
+/// A bell's, after a fence of whichever side runs it.
+#[inline(always)]
+pub fn state_of(bell: &Bell) -> u32 {
+    // A7, pairs with R7 in announce.
+    bell.state.load_acquire()
 }
 
 /// Whether other processes' barriers reach this one, from now on.
@@ -135,15 +162,12 @@ pub fn register(sleepy: bool) -> bool {
 }
 
 /// Whether the owner of the bell sleeps, and in another sleep than the one it was `woken` from last.
-/// After a fence.
 #[inline(always)]
-pub fn is_new(bell: &Bell, woken: &mut u32) -> bool {
-    // A7, pairs with R7 in announce.
-    let ticket = bell.asleep.load_acquire();
-    if ticket & 1 == 0 || ticket == *woken {
+pub fn is_new(state: u32, woken: &mut u32) -> bool {
+    if state & BELL_ASLEEP == 0 || state == *woken {
         return false;
     }
-    *woken = ticket;
+    *woken = state;
     true
 }
 

@@ -10,6 +10,9 @@ use std::collections::{HashSet, VecDeque};
 
 const MESSAGES: u8 = 3;
 
+/// In the place of a sleep's number.
+const AWAKE: u8 = 0;
+
 /// Who runs which fence.
 #[derive(Clone, Copy)]
 struct Fences {
@@ -29,6 +32,7 @@ enum Word {
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
 struct Memory {
     published: u8,
+    /// Number of the sleep, or [`AWAKE`].
     asleep: u8,
     rung: u8,
 }
@@ -161,7 +165,7 @@ fn waker(state: &State, fences: Fences) -> Option<State> {
         }
         WakerAt::Look => {
             let ticket = buffer.load(memory, Word::Asleep);
-            if ticket % 2 == 1 && ticket != *woken {
+            if ticket != AWAKE && ticket != *woken {
                 *woken = ticket;
                 *at = WakerAt::CountUp;
             } else {
@@ -206,7 +210,7 @@ fn sleeper(state: &State, fences: Fences) -> Option<State> {
             *at = SleeperAt::Raise;
         }
         SleeperAt::Raise => {
-            *ticket = (buffer.load(memory, Word::Asleep) + 1) | 1;
+            *ticket += 1;
             buffer.0.push((Word::Asleep, *ticket));
             *at = SleeperAt::Fence;
         }
@@ -232,7 +236,7 @@ fn sleeper(state: &State, fences: Fences) -> Option<State> {
         }
         SleeperAt::Sleeping => return None,
         SleeperAt::Lower => {
-            buffer.0.push((Word::Asleep, *ticket + 1));
+            buffer.0.push((Word::Asleep, AWAKE));
             *at = SleeperAt::Poll;
         }
     }

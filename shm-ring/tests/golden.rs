@@ -156,9 +156,9 @@ fn the_headers_of_a_channel() {
     let segment = scratch.segment(1);
     assert_eq!(segment.len(), SEGMENT_LEN);
     assert_eq!(&segment[..8], b"RWAYSEG\0");
-    assert_eq!(&segment[8..20], [4, 0, 0, 0, 0, 1, 0, 0, 4, 3, 2, 1]);
+    assert_eq!(&segment[8..20], [5, 0, 0, 0, 0, 1, 0, 0, 4, 3, 2, 1]);
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/SEGMENT.md");
-    assert!(std::fs::read_to_string(page).unwrap().contains("Version **4.0**."), "{page}");
+    assert!(std::fs::read_to_string(page).unwrap().contains("Version **5.0**."), "{page}");
     assert_eq!(half(&segment, 20), 1, "kind: SPSC");
     assert_eq!(half(&segment, 24), 2, "wait: park");
     assert_eq!(half(&segment, 28), 64 | 8 << 16, "record_align, payload_offset");
@@ -312,7 +312,8 @@ fn the_words_of_the_producers_page() {
     send(&mut producer, &[0; 700]);
     send(&mut producer, &[0; 701]);
     send(&mut producer, &[0; 702]);
-    assert_eq!(at(256), 3, "sent");
+    assert_eq!(at(256), 1 << 32 | 3 << 40, "next: kind 1, number 3");
+    assert_eq!(at(304), 2, "sent_before, as at the last claim that was not quick");
     assert_eq!(at(264), 0, "position before the producer ever looked");
 
     assert_eq!(at(296), 0, "depth_max before the producer ever looked");
@@ -320,15 +321,16 @@ fn the_words_of_the_producers_page() {
     assert_eq!(at(272), 1, "full_waits");
     assert_eq!(at(296), 3 * 768, "depth_max");
     assert_eq!(at(264), 3 * 768, "position");
+    assert_eq!(at(304), 3, "sent_before");
 
-    let asleep = || half(&scratch.segment(1), PRODUCER_PAGE + 128);
-    assert_eq!((asleep(), at(280)), (0, 0), "asleep, parks");
+    let state = || half(&scratch.segment(1), PRODUCER_PAGE + 128);
+    let sleeps = || half(&scratch.segment(1), PRODUCER_PAGE + 136);
+    let awake = 2 * has_membarrier();
+    assert_eq!((state(), sleeps(), at(280)), (awake, 0, 0), "state, sleeps, parks");
     let error = producer.claim_timeout(2000, Duration::from_millis(1)).unwrap_err();
     assert!(matches!(error, SendError::Timeout { .. }), "{error}");
-    assert_eq!(asleep() % 2, 0);
-    assert!(asleep() > 0 && at(280) > 0, "the flag went up and down, parks");
-
-    assert_eq!(half(&scratch.segment(1), PRODUCER_PAGE + 136), has_membarrier(), "barrier");
+    assert_eq!(state(), awake);
+    assert!(sleeps() > 0 && at(280) > 0, "the flag went up and down, parks");
     let rung = || half(&scratch.segment(1), PRODUCER_PAGE + 132);
     assert_eq!((rung(), at(288)), (0, 0), "rung, wakes");
     let mut consumer = scratch.consumer();
@@ -382,13 +384,13 @@ fn the_words_of_the_consumers_page() {
     assert_eq!(consumer.try_recv().unwrap_err(), RecvError::Empty);
     assert_eq!(at(0), 192, "an empty ring publishes the head");
 
-    let asleep = || half(&scratch.segment(1), CONSUMER_PAGE + 128);
-    assert_eq!((asleep(), at(280)), (0, 0), "asleep, parks");
+    let state = || half(&scratch.segment(1), CONSUMER_PAGE + 128);
+    let sleeps = || half(&scratch.segment(1), CONSUMER_PAGE + 136);
+    let awake = 2 * has_membarrier();
+    assert_eq!((state(), sleeps(), at(280)), (awake, 0, 0), "state, sleeps, parks");
     assert_eq!(consumer.recv_timeout(Duration::from_millis(1)).unwrap_err(), RecvError::Timeout);
-    assert_eq!(asleep() % 2, 0);
-    assert!(asleep() > 0 && at(280) > 0, "the flag went up and down, parks");
-
-    assert_eq!(half(&scratch.segment(1), CONSUMER_PAGE + 136), has_membarrier(), "barrier");
+    assert_eq!(state(), awake);
+    assert!(sleeps() > 0 && at(280) > 0, "the flag went up and down, parks");
     let rung = || half(&scratch.segment(1), CONSUMER_PAGE + 132);
     assert_eq!((rung(), at(288)), (0, 0), "rung, wakes");
     for _ in 0..1000 {

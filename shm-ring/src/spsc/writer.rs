@@ -9,7 +9,7 @@ use crate::layout::{
     ARRAY_OFFSET, ARRAY_SHAPE, ArrayShape, RECORD_ARRAY, RECORD_HEADER, RECORD_MESSAGE,
     RECORD_PADDING, RUN_MAX, RecordHeader, SEQUENCE_MASK,
 };
-use crate::memory::{Access, Boundary, RingMemory};
+use crate::memory::{Access, Boundary, RingMemory, sent_by};
 
 /// Positions are multiples of it.
 const POSITION_UNIT: u64 = 16;
@@ -33,11 +33,13 @@ pub enum ClaimError {
 pub struct Claim {
     /// Payload bytes claimed.
     len: u64,
+    /// The ring's first byte.
+    ring: *mut u8,
     /// Ring offset of the record.
     at: u64,
-    /// Bytes of the record.
-    size: u64,
-    /// Payload bytes that are probably committed, and the size of their record: what makes sizes of lengths
+    /// Where the next one begins.
+    end: u64,
+    /// Payload bytes that are probably committed, and the end of their record: what makes sizes of lengths
     /// would be looked up again behind the message's stores, and both lengths are mostly constants.
     likely: (u64, u64),
 }
@@ -113,6 +115,10 @@ const ALONE: u64 = 1;
 /// A batch has begun: what is to be published with it.
 const IN_BATCH: u64 = 2;
 
+/// Bytes between two counts of all messages, of which each takes one at least; and with those of a record that
+/// begins just before, fewer than the numbers in headers tell apart.
+const COUNTED_WITHIN: u64 = 8 << 20;
+
 /// No length that is asked for is above it; sums with it do not overflow.
 const LEN_LIMIT: u64 = 1 << 40;
 
@@ -136,6 +142,7 @@ impl<M: RingMemory> Writer<M> {
             broken: None,
             memory,
         };
+        writer.memory.producer().counters.next.store_relaxed(RecordHeader::upcoming(0).0);
         writer.settle_pace();
         writer.settle_bound();
         writer
@@ -164,12 +171,10 @@ impl<M: RingMemory> Writer<M> {
         (max_record(self.mask + 1) - ARRAY_OFFSET) as usize
     }
 
-    /// Messages committed so far, queued ones included, which is also the number of the next. It has
-    /// no private copy: a store is what costs most here, and the number only says which message this
-    /// is. Somebody who scribbles over the counter confuses the reader, who checks it.
-    #[inline(always)]
+    /// Messages committed so far, queued ones included, which is also the number of the next.
+    #[inline]
     pub fn sequence(&self) -> u64 {
-        self.memory.producer().counters.sent.load_relaxed()
+        sent_by(self.memory.producer())
     }
 
     /// Bytes between a head and the tail; 0 for a head that makes no sense.
@@ -249,7 +254,8 @@ impl<M: RingMemory> Writer<M> {
     fn grant(&mut self, len: u64, size: u64) -> Claim {
         let at = self.tail.front;
         self.ask_ahead(at, len, size);
-        Claim { len, at, size, likely: (len, size) }
+        let end = at + size;
+        Claim { len, ring: self.memory.payload(0), at, end, likely: (len, end) }
     }
 
     /// The longest run of free bytes in one piece at the tail, as known: for a serialiser that
@@ -262,8 +268,14 @@ impl<M: RingMemory> Writer<M> {
         let likely = likely as u64;
         let likely_size = likely.wrapping_add(self.round) & self.align;
         self.ask_ahead(at, likely, likely_size);
-        let size = len + self.payload_offset;
-        Some(Claim { len, at, size, likely: (likely, likely_size) })
+        let end = at + self.payload_offset + len;
+        Some(Claim {
+            len,
+            ring: self.memory.payload(0),
+            at,
+            end,
+            likely: (likely, at + likely_size),
+        })
     }
 
     #[inline(always)]
@@ -337,11 +349,11 @@ impl<M: RingMemory> Writer<M> {
     ) -> Result<(), Foreign> {
         let len = len as u64;
         debug_assert!(len <= claim.len);
-        let size = match claim.likely {
-            (likely, size) if likely == len => size,
-            _ => (len + self.round) & self.align,
+        let end = match claim.likely {
+            (likely, end) if likely == len => end,
+            _ => claim.at + ((len + self.round) & self.align),
         };
-        self.commit(Claim { len, size, ..claim }, publish)
+        self.commit(Claim { len, end, ..claim }, publish)
     }
 
     /// Makes an array claim `count` messages of `len` bytes; `count` may be less than was claimed. Published at once
@@ -369,7 +381,7 @@ impl<M: RingMemory> Writer<M> {
         }
         let len = each * count;
         let size = (len + self.round_behind(ARRAY_OFFSET)) & self.align;
-        let claim = Claim { len, size, ..claim };
+        let claim = Claim { len, end: claim.at + size, ..claim };
         self.touch_written(&claim, ARRAY_OFFSET);
         self.commit_record(claim, RECORD_ARRAY, count, publish)
     }
@@ -465,9 +477,11 @@ impl<M: RingMemory> Writer<M> {
         let lap_end = self.mask & self.align;
         // Never below the tail: that is a multiple of the alignment, and a terminator fits there.
         let free_end = ((self.limit - RECORD_HEADER) & self.align) - self.lap;
-        let longest = self.tail.front + max_record(self.mask + 1);
+        let longest = self.tail.front + max_record(self.mask + 1).min(COUNTED_WITHIN);
         let bound = lap_end.min(free_end).min(longest);
         self.tail.bound = if self.broken.is_some() { 0 } else { bound };
+        // R13, pairs with A13 in sent_by.
+        self.memory.producer().counters.sent_before.store_release(self.sequence());
     }
 
     /// Looks at the gate, and goes on to the start of the ring, if that is what it takes for a
@@ -525,16 +539,16 @@ impl<M: RingMemory> Writer<M> {
         };
         if self.tail.quick != quick {
             // In pieces: the claim itself would go by way of memory, and not only when it goes there.
-            return self.commit_slowly(claim.len, claim.at, claim.size, kind, count, publish);
+            return self.commit_slowly(claim.len, claim.at, claim.end, kind, count, publish);
         }
         debug_assert!(claim.at == self.tail.front, "a claim of another time, or another ring");
-        let end = claim.at + claim.size;
         // Where they are is known before the first store, after which it would be looked up again.
-        let (header, terminator) = (self.memory.word(claim.at), self.memory.word(end));
-        let sent = &self.memory.producer().counters.sent;
-        let sequence = sent.load_relaxed();
-        let value = RecordHeader::new(claim.len as u32, kind, sequence).0;
-        self.tail.front = end;
+        let word = |offset| self.memory.word_from(claim.ring, offset);
+        let (header, terminator) = (word(claim.at), word(claim.end));
+        let next = &self.memory.producer_from(claim.ring).counters.next;
+        let upcoming = RecordHeader(next.load_relaxed());
+        let value = upcoming.of(claim.len as u32, kind).0;
+        self.tail.front = claim.end;
         // The terminator goes before the header that leads to it: whoever sees the record finds a
         // zero behind it.
         terminator.store_relaxed(0);
@@ -546,7 +560,7 @@ impl<M: RingMemory> Writer<M> {
                 crate::fault::point(crate::fault::Point::MidBatch);
             }
         }
-        sent.store_relaxed(sequence.wrapping_add(count));
+        next.store_relaxed(upcoming.later(count).0);
         Ok(())
     }
 
@@ -558,7 +572,7 @@ impl<M: RingMemory> Writer<M> {
         &mut self,
         len: u64,
         at: u64,
-        size: u64,
+        end: u64,
         kind: u8,
         count: u64,
         publish: Publish,
@@ -567,14 +581,14 @@ impl<M: RingMemory> Writer<M> {
             return Err(Foreign);
         }
         debug_assert!(at == self.tail.front, "a claim of another time, or another ring");
-        let sequence = self.sequence();
-        let header = RecordHeader::new(len as u32, kind, sequence).0;
-        self.tail.front = at + size;
+        let upcoming = RecordHeader(self.memory.producer().counters.next.load_relaxed());
+        let header = upcoming.of(len as u32, kind).0;
+        self.tail.front = end;
         if self.tail.front > self.mask {
             self.next_lap();
             self.settle_bound();
         }
-        self.ahead.committed(at, size);
+        self.ahead.committed(at, end - at);
         // As in `commit_record`.
         self.memory.word(self.tail.front).store_relaxed(0);
         let (first_at, first) = if self.padding == 0 { (at, header) } else { self.pad(at, header) };
@@ -592,7 +606,7 @@ impl<M: RingMemory> Writer<M> {
             self.withheld_at = first_at;
         }
         self.settle_pace();
-        self.memory.producer().counters.sent.store_relaxed(sequence.wrapping_add(count));
+        self.memory.producer().counters.next.store_relaxed(upcoming.later(count).0);
         if publish == Publish::Now {
             self.ahead.published(&self.memory, self.tail.front);
         }

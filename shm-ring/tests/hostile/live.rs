@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ringway_shm::layout::RecordHeader;
+use ringway_shm::layout::{BELL_BARRIER, RecordHeader};
 use ringway_shm::{Consumer, ErrorKind, Fault, Producer, RecvError, SendError};
 
 use crate::scratch::{
@@ -296,10 +296,15 @@ fn a_position_off_the_record_alignment() {
     drop(producer);
 }
 
-/// The producer's counter is also the number of its next message: the consumer sees what is wrong.
+/// The producer's counter is also the header of its next message: the consumer sees what is wrong.
 #[test]
 fn a_count_of_messages_sent_that_somebody_scribbles_over() {
-    for value in [2_u64, u64::MAX] {
+    for (value, fault) in [
+        (RecordHeader::upcoming(2).0, Fault::Sequence),
+        (RecordHeader::upcoming(u64::MAX).0, Fault::Sequence),
+        (2, Fault::Kind),
+        (u64::MAX, Fault::Kind),
+    ] {
         let scratch = Scratch::new();
         let mut producer = scratch.producer();
         let mut consumer = scratch.consumer();
@@ -308,7 +313,7 @@ fn a_count_of_messages_sent_that_somebody_scribbles_over() {
         poke(&scratch.segment(1), PRODUCER_PAGE + 256, &value.to_le_bytes());
         send(&mut producer, b"two");
         let error = consumer.try_recv().map(|message| message.len()).unwrap_err();
-        assert_eq!(error, RecvError::Corrupt(Fault::Sequence));
+        assert_eq!(error, RecvError::Corrupt(fault));
     }
 }
 
@@ -346,8 +351,8 @@ fn counters_at_their_limits() {
         poke(&segment, CONSUMER_PAGE, &position.to_le_bytes());
         poke(&segment, CONSUMER_PAGE + 256, &received.to_le_bytes());
         poke(&segment, CONSUMER_PAGE + 272, &1_u64.to_le_bytes());
-        // The consumer's flag of sleep, which counts up for ever.
-        poke(&segment, CONSUMER_PAGE + 128, &u32::MAX.to_le_bytes());
+        // The consumer's bell, which counts up for ever.
+        poke(&segment, CONSUMER_PAGE + 128, &[u8::MAX; 12]);
         assert_error(Consumer::open(&scratch.options()), ErrorKind::Damaged, &["make no sense"]);
         let consumer = scratch.consumer();
         drop(producer);
@@ -355,16 +360,24 @@ fn counters_at_their_limits() {
     }
 }
 
-/// A consumer that slept 2^31 times has a flag about to wrap; its successor takes it down.
+/// A consumer died in its sleep, and the count of sleeps is about to wrap; its successor takes the flag down, and
+/// sleeps and wakes as others do.
 #[test]
 fn a_flag_about_to_wrap() {
     let scratch = Scratch::new();
     let mut producer = scratch.producer();
-    poke(&scratch.segment(1), CONSUMER_PAGE + 128, &u32::MAX.to_le_bytes());
+    let bell = || {
+        let page = fs::read(scratch.segment(1)).unwrap();
+        page[CONSUMER_PAGE + 128..][..4].try_into().map(u32::from_le_bytes).unwrap()
+    };
+    poke(&scratch.segment(1), CONSUMER_PAGE + 128, &[u8::MAX; 12]);
     let mut consumer = scratch.consumer();
+    assert_eq!(bell() & !BELL_BARRIER, 0);
+    let timeout = Duration::from_millis(1);
+    assert_eq!(consumer.recv_timeout(timeout).unwrap_err(), RecvError::Timeout);
+    assert_eq!(bell() & !BELL_BARRIER, 0);
     send(&mut producer, b"x");
     assert_eq!(*consumer.try_recv().unwrap(), *b"x");
-    assert_eq!(fs::read(scratch.segment(1)).unwrap()[CONSUMER_PAGE + 128..][..4], [0; 4]);
 }
 
 #[test]
