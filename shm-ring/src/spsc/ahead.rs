@@ -59,11 +59,8 @@ impl Ahead {
     /// as long (`ringway-bench pingpong --size 48`).
     #[inline(always)]
     pub(super) fn claimed(memory: &impl RingMemory, at: u64, size: u64) {
-        let end = at.wrapping_add(size);
-        if at ^ end >= LINE {
-            memory.prefetch_write::<0>(end);
-            memory.prefetch_write::<DISTANCE>(at);
-        }
+        memory.prefetch_write::<0>(at.wrapping_add(size));
+        memory.prefetch_write::<DISTANCE>(at);
     }
 
     /// Whether that is not enough, and [`Self::claimed_more`] is to be told. Asks for the length of the message,

@@ -55,13 +55,10 @@ struct Head {
     front: u64,
     /// Bytes of one message; 0 when nothing is expected.
     len: u64,
-    /// The header that the next record has if it is as long as the last one. One compare then stands
-    /// for all checks, and the record's size is known without waiting for the load: a predicted branch
-    /// instead of a dependent address. [`UNEXPECTED`], but for its number: nothing is expected, or an
-    /// array is being read.
-    ///
-    /// Not beside `front`, where the two would be stepped on as one vector: what one message stores of them
-    /// the next one loads, and a vector takes longer through memory.
+    /// The header that the next record has if it is as long as the last one, but for its number, which is
+    /// `next`. One compare then stands for all checks, and the record's size is known without waiting for
+    /// the load: a predicted branch instead of a dependent address. [`UNEXPECTED`]: nothing is expected,
+    /// or an array is being read.
     expected: u64,
     /// From this `front` on there is more to do than to go on to the next message: the ring ends, or
     /// what is expected would run past its end, or the head is to be published, or the array ends. One
@@ -237,9 +234,9 @@ impl<M: RingMemory> Reader<M> {
     /// Whether there certainly is a message: one as long as the last.
     #[inline(always)]
     pub fn is_ready(&self) -> bool {
-        let Head { front, expected, in_array, .. } = *self.head;
+        let Head { front, expected, in_array, next, .. } = *self.head;
         // A1, pairs with R1 in Writer::commit_record and Writer::flush. No header begins within an array.
-        in_array || self.memory.word(front).load_acquire() == expected
+        in_array || self.memory.word(front).load_acquire() == expected + NEXT.wrapping_mul(next)
     }
 
     /// Whether there is a message, by all its header says.
@@ -353,7 +350,6 @@ impl<M: RingMemory> Reader<M> {
         // tenth of the time of a message of 8 bytes.
         let next = self.head.next.wrapping_add(1);
         self.head.front = front;
-        self.head.expected = self.head.expected.wrapping_add(NEXT);
         self.head.next = next;
         // R3, pairs with A3 in Reader::attach: the bytes were read before.
         self.memory.consumer().progress.received.store_release(next);
@@ -369,7 +365,6 @@ impl<M: RingMemory> Reader<M> {
         self.held += count;
         self.head.next = self.head.next.wrapping_add(count);
         self.head.front += self.head.step * count;
-        self.head.expected = self.head.expected.wrapping_add(NEXT.wrapping_mul(count));
         if self.head.front >= self.head.stop {
             self.turn();
         }
@@ -491,7 +486,7 @@ impl<M: RingMemory> Reader<M> {
             self.array = Array { at: offset, size: record.size, header, shape };
             self.enter_array();
         } else {
-            self.head.expected = record.header;
+            self.head.expected = record.header - NEXT.wrapping_mul(record.sequence);
             self.head.len = record.len;
             self.head.step = record.size;
             self.head.front = offset;
