@@ -19,7 +19,7 @@ use crate::options::{Kind, Options, Overflow};
 use crate::recover::{self, End};
 use crate::registry::LockedDirectory;
 use crate::segment::{self, Segment, SegmentMemory};
-use crate::spsc::{Found, Reader, Run};
+use crate::spsc::{Found, Reader, Run, Step};
 use crate::subscription::{self, Entrance, Subscription};
 use crate::wait::{self, Ringer};
 
@@ -140,6 +140,46 @@ impl Consumer {
             self.message(timeout)?;
         }
         Ok(Batch::new(self, limit))
+    }
+
+    /// Gives back the message that was [left open](Received::leave_open).
+    ///
+    /// # Safety
+    /// It is the last one that this consumer received, and was not given back.
+    #[inline(always)]
+    pub unsafe fn give_back(&mut self, step: Step) {
+        if self.reader.consume(step) {
+            self.ring();
+        }
+    }
+
+    /// The same, if that [is short](Step::is_short).
+    ///
+    /// # Safety
+    /// As for [`Self::give_back`].
+    #[inline(always)]
+    pub unsafe fn step(&mut self, step: Step) {
+        self.reader.step(step);
+    }
+
+    /// The number of the message that is left open, or of the next one, from 0 in each segment.
+    #[inline(always)]
+    pub fn sequence(&self) -> u64 {
+        self.reader.next_sequence()
+    }
+
+    /// Whether a consumer that died may have seen that message before.
+    pub fn redelivered(&self) -> bool {
+        let current = self.current.as_ref();
+        current.is_some_and(|current| self.sequence() < current.redelivered_below)
+    }
+
+    /// Copies that message out: see [`Received::copy_to`].
+    pub fn copy_open(&self, to: &mut [u8]) {
+        let found = self.reader.found();
+        let len = to.len().min(found.len);
+        // SAFETY: the message's bytes stay mapped while it is open, and `len` of them are its own.
+        unsafe { copy_out(found.payload, &mut to[..len]) };
     }
 
     /// The producer of the segment that is being read, if there is one.
@@ -370,16 +410,22 @@ unsafe impl Sync for Received<'_> {}
 impl Received<'_> {
     /// Whether a consumer that died may have seen this message before.
     pub fn redelivered(&self) -> bool {
-        self.consumer
-            .current
-            .as_ref()
-            .is_some_and(|current| self.sequence() < current.redelivered_below)
+        self.consumer.redelivered()
     }
 
     /// Number of the message in its segment, from 0.
     #[inline(always)]
     pub fn sequence(&self) -> u64 {
-        self.consumer.reader.next_sequence()
+        self.consumer.sequence()
+    }
+
+    /// Leaves it to the caller to give the message back, by [`Consumer::give_back`], before anything else is asked
+    /// of the consumer.
+    #[inline(always)]
+    pub fn leave_open(self) -> Found {
+        let found = self.found;
+        std::mem::forget(self);
+        found
     }
 
     /// Bytes of the message.
@@ -397,9 +443,7 @@ impl Received<'_> {
     /// the producer: other than through `Deref`, the bytes may change meanwhile. Whatever the copy
     /// holds then, it keeps.
     pub fn copy_to(&self, to: &mut [u8]) {
-        let len = to.len().min(self.found.len);
-        // SAFETY: the message's bytes stay mapped while `self` lives, and `len` of them are its own.
-        unsafe { copy_out(self.found.payload, &mut to[..len]) };
+        self.consumer.copy_open(to);
     }
 }
 
@@ -418,9 +462,8 @@ impl Deref for Received<'_> {
 impl Drop for Received<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.consumer.reader.consume(self.found) {
-            self.consumer.ring();
-        }
+        // SAFETY: nothing can be received while this borrows the consumer.
+        unsafe { self.consumer.give_back(self.found.step) };
     }
 }
 

@@ -45,6 +45,12 @@ impl<T: Homing> Homed<T> {
         }
     }
 
+    /// Where the data is, for as long as this lives.
+    #[inline(always)]
+    pub fn place(&self) -> NonNull<T> {
+        self.at
+    }
+
     /// Whether this process is a fork of the one that has the data.
     #[inline(always)]
     pub fn is_foreign(&self) -> bool {

@@ -17,7 +17,7 @@ mod reader;
 mod writer;
 
 pub use crate::home::Foreign;
-pub use reader::{Found, Reader, Run};
+pub use reader::{Found, Reader, Run, Step};
 pub use writer::{Claim, ClaimError, Publish, Writer};
 
 /// How the records of a ring are laid out.

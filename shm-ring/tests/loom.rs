@@ -59,7 +59,7 @@ fn take(reader: &mut Reader<BoxedMemory>, len: usize, fill: u8) {
             // SAFETY: peeked and not released.
             let bytes = unsafe { std::slice::from_raw_parts(message.payload, message.len) };
             assert_eq!(bytes, vec![fill; len]);
-            reader.consume(message);
+            reader.consume(message.step);
             return;
         }
         reader.publish_head();

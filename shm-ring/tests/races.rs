@@ -127,7 +127,7 @@ fn receive(mut reader: Reader<BoxedMemory>) {
                 check(unsafe { slice::from_raw_parts(message.payload, message.len) }, next);
                 // Three one by one, then three at once.
                 if next % 6 < 3 {
-                    reader.consume(message);
+                    reader.consume(message.step);
                 } else {
                     reader.advance(1);
                     if next % 6 == 5 {

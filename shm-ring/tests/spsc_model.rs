@@ -114,7 +114,7 @@ impl Pair {
                     if count.is_multiple_of(2) {
                         self.reader.advance(1);
                     } else {
-                        self.reader.consume(message);
+                        self.reader.consume(message.step);
                     }
                 }
                 None => {

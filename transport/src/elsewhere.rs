@@ -60,10 +60,10 @@ macro_rules! whichever {
 
 /// The bytes that a call found, or made room for.
 #[derive(Clone, Copy, Debug)]
-struct Bytes {
+pub(crate) struct Bytes {
     /// Null: there are none.
-    at: *mut u8,
-    len: usize,
+    pub(crate) at: *mut u8,
+    pub(crate) len: usize,
 }
 
 impl Bytes {
@@ -255,18 +255,10 @@ fn abort(end: &mut Sending, room: usize) {
     }
 }
 
-/// A message, in place or copied. The end has it open; dropping this gives it back.
-#[derive(Debug)]
-pub(crate) struct Received<'a> {
-    end: &'a mut Receiving,
-    message: Bytes,
-    told: Told,
-}
-
 /// What a call tells of a message beside where it is, in one word: a guard with a flag of its own in it
 /// would go through memory, as the compiler puts there which kind of guard it is.
 #[derive(Clone, Copy, Debug, Default)]
-struct Told(u64);
+pub(crate) struct Told(u64);
 
 impl Told {
     /// Messages are not so many.
@@ -278,81 +270,47 @@ impl Told {
     }
 
     #[inline(always)]
-    fn sequence(self) -> u64 {
+    pub(crate) fn sequence(self) -> u64 {
         self.0 & !Self::REDELIVERED
     }
 
     #[inline(always)]
-    fn redelivered(self) -> bool {
+    pub(crate) fn redelivered(self) -> bool {
         self.0 & Self::REDELIVERED != 0
     }
 }
 
-// SAFETY: the pointer goes into memory that the borrowed end, itself Send, keeps.
-unsafe impl Send for Received<'_> {}
-
-impl<'a> Received<'a> {
-    #[inline(always)]
-    pub(crate) fn take(end: &'a mut Receiving, limit: Limit) -> Result<Self, RecvError> {
-        let mut told = Told::default();
-        let mut message = match end {
-            Receiving::Copied(_) => Bytes::NONE,
-            Receiving::Shared(end) => match take_at_once(end, &mut told) {
-                // Most waits end in their first polls, and a round trip waits for what follows on them: no more calls
-                // than these two.
-                none if none.at.is_null() && limit.is_forever() && end.comes_soon() => {
-                    take_at_once(end, &mut told)
-                }
-                found => found,
-            },
-            Receiving::Remote(end) => take_at_once(end.as_mut(), &mut told),
-        };
-        if message.at.is_null() {
-            message = take(end, limit, &mut told)?;
-        }
-        Ok(Self { end, message, told })
+/// Receives a message, in place or copied, and leaves it open: until [`give_back`].
+#[inline(always)]
+pub(crate) fn receive(end: &mut Receiving, limit: Limit) -> Result<(Bytes, Told), RecvError> {
+    let mut told = Told::default();
+    let mut message = match end {
+        Receiving::Copied(_) => Bytes::NONE,
+        Receiving::Shared(end) => match take_at_once(end, &mut told) {
+            // Most waits end in their first polls, and a round trip waits for what follows on them: no more calls
+            // than these two.
+            none if none.at.is_null() && limit.is_forever() && end.comes_soon() => {
+                take_at_once(end, &mut told)
+            }
+            found => found,
+        },
+        Receiving::Remote(end) => take_at_once(end.as_mut(), &mut told),
+    };
+    if message.at.is_null() {
+        message = take(end, limit, &mut told)?;
     }
-
-    pub(crate) fn redelivered(&self) -> bool {
-        self.told.redelivered()
-    }
-
-    #[inline(always)]
-    pub(crate) fn sequence(&self) -> u64 {
-        self.told.sequence()
-    }
-
-    /// See [`ringway_shm::Received::copy_to`]; what is a copy already is copied as it is.
-    #[inline(never)]
-    pub(crate) fn copy_to(&mut self, to: &mut [u8]) {
-        if let Receiving::Shared(end) = self.end
-            && let Ok(message) = end.try_recv()
-        {
-            message.copy_to(to);
-            forget(message);
-            return;
-        }
-        let len = to.len().min(self.len());
-        to[..len].copy_from_slice(&self[..len]);
-    }
+    Ok((message, told))
 }
 
-impl Deref for Received<'_> {
-    type Target = [u8];
-
-    #[inline(always)]
-    fn deref(&self) -> &[u8] {
-        // SAFETY: the bytes of the message that the end has open, which it leaves as they are until it
-        // is given back: when this is dropped.
-        unsafe { std::slice::from_raw_parts(self.message.at, self.message.len) }
-    }
-}
-
-impl Drop for Received<'_> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        give_back(self.end);
-    }
+/// Copies the front of the message that is open, if it is where others may write it. What is a copy already may be
+/// copied as it is.
+#[inline(never)]
+pub(crate) fn copies_open(end: &mut Receiving, to: &mut [u8]) -> bool {
+    let Receiving::Shared(end) = end else { return false };
+    let Ok(message) = end.try_recv() else { return false };
+    message.copy_to(to);
+    forget(message);
+    true
 }
 
 /// The verbs of a receiving end, each of which leaves open what it received.
@@ -438,7 +396,7 @@ macro_rules! inlet {
     };
 }
 inlet!(Subscriber; recv, message => false);
-// `Received::take` has polled before.
+// `receive` has polled before.
 inlet!(MpmcReceiver, recv_at_once; recv_later, message => message.redelivered());
 inlet!(NetReceiver, recv_at_once; recv, message => message.redelivered());
 
@@ -491,10 +449,9 @@ fn take_one<E: Inlet>(end: &mut E, limit: Limit, told: &mut Told) -> Result<Byte
     Ok(end.take(limit.patience())?.tell(told))
 }
 
-/// A call for all of them, which jumps on: with three calls, what drops a guard is so long that the
-/// compiler leaves that out of the caller's line, for the ring's messages too: 13 instructions of 53.
-#[inline(never)]
-fn give_back(end: &mut Receiving) {
+/// Gives back the message that is open.
+#[inline(always)]
+pub(crate) fn give_back(end: &mut Receiving) {
     whichever!(Receiving, end, end => give_back_one(end));
 }
 
@@ -575,7 +532,7 @@ impl Open<'_> {
         };
         let Some(Message { at, len, told }) = next else { return Ok(None) };
         self.left -= 1;
-        // SAFETY: as in Received::deref: the message is the batch's until its next one, a copy, or until
+        // SAFETY: as in Guard::deref: the message is the batch's until its next one, a copy, or until
         // its end, and either needs `self`, which the result borrows.
         let payload = unsafe { std::slice::from_raw_parts(at, len) };
         let (sequence, redelivered) = (told.sequence(), told.redelivered());

@@ -7,7 +7,7 @@
 use ringway_shm::layout::RUN_MAX;
 use ringway_shm::{
     ArrayClaim, BatchMessage, BatchRun, Claim, Consumer, Copied, CopiedArray, MpmcArrayClaim,
-    MpmcClaim, MpmcSender, Producer, Publisher, Received, SendError as ShmSendError,
+    MpmcClaim, MpmcSender, Producer, Publisher, SendError as ShmSendError,
 };
 use std::ops::{Deref, DerefMut};
 
@@ -426,65 +426,6 @@ impl DerefMut for AnyClaim<'_> {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `deref`; what is claimed is to be written.
         unsafe { std::slice::from_raw_parts_mut(self.room, self.len) }
-    }
-}
-
-/// A received message, in the ring or elsewhere.
-#[derive(Debug)]
-pub(crate) enum Guard<'a> {
-    InPlace(Received<'a>),
-    Elsewhere(elsewhere::Received<'a>),
-}
-
-impl<'a> Guard<'a> {
-    #[inline(always)]
-    pub(crate) fn receive(end: &'a mut Receiving, patience: Patience) -> Result<Self, RecvError> {
-        Ok(match end {
-            Receiving::InPlace(end) => Self::InPlace(match patience {
-                Patience::None => end.try_recv()?,
-                Patience::Forever => end.recv()?,
-                Patience::Within(timeout) => end.recv_timeout(timeout)?,
-                Patience::Until(deadline) => end.recv_timeout(Patience::left(deadline))?,
-            }),
-            Receiving::Elsewhere(end) => {
-                Self::Elsewhere(elsewhere::Received::take(end, Limit::of(patience))?)
-            }
-        })
-    }
-
-    pub(crate) fn redelivered(&self) -> bool {
-        match self {
-            Self::InPlace(guard) => guard.redelivered(),
-            Self::Elsewhere(guard) => guard.redelivered(),
-        }
-    }
-
-    #[inline(always)]
-    pub(crate) fn sequence(&self) -> u64 {
-        match self {
-            Self::InPlace(guard) => guard.sequence(),
-            Self::Elsewhere(guard) => guard.sequence(),
-        }
-    }
-
-    /// See [`Received::copy_to`]; what is a copy already is copied as it is.
-    pub(crate) fn copy_to(&mut self, to: &mut [u8]) {
-        match self {
-            Self::InPlace(guard) => guard.copy_to(to),
-            Self::Elsewhere(guard) => guard.copy_to(to),
-        }
-    }
-}
-
-impl Deref for Guard<'_> {
-    type Target = [u8];
-
-    #[inline(always)]
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::InPlace(guard) => guard,
-            Self::Elsewhere(guard) => guard,
-        }
     }
 }
 

@@ -84,6 +84,7 @@ mod describe;
 mod elsewhere;
 mod error;
 mod flavor;
+mod guard;
 mod message;
 mod options;
 mod peers;

@@ -21,7 +21,8 @@ use rkyv::{Archive, Portable, Serialize};
 use crate::channel::Publish;
 use crate::describe::Describe;
 use crate::error::{RecvError, SendError};
-use crate::flavor::{AnyBatch, AnyClaim, Guard};
+use crate::flavor::{AnyBatch, AnyClaim};
+use crate::guard::Guard;
 
 /// What can be sent: `[u8]`, and every type that derives rkyv's `Archive` and `Serialize` and
 /// [`Describe`]. Its archived form must not need an alignment above 16. What it points to may point on:
@@ -43,6 +44,14 @@ pub trait Message: Describe {
     /// Validates received bytes and reads them in place.
     #[doc(hidden)]
     fn view(bytes: &[u8]) -> Option<&Self::View>;
+
+    /// Whether [`Self::view`] has an answer: in a register, where a reference that may be none would be looked at
+    /// once more.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn is_valid(bytes: &[u8]) -> bool {
+        Self::view(bytes).is_some()
+    }
 
     /// Validates `count` messages of equal length side by side, none of which has parts out of line.
     #[doc(hidden)]
@@ -94,15 +103,21 @@ where
 
     #[inline(always)]
     fn view(bytes: &[u8]) -> Option<&T::Archived> {
+        // SAFETY: just validated.
+        Self::is_valid(bytes).then(|| unsafe { Self::view_again(bytes) })
+    }
+
+    #[inline(always)]
+    fn is_valid(bytes: &[u8]) -> bool {
         let root = bytes.as_ptr().cast::<T::Archived>();
         if bytes.len() != size_of::<T::Archived>() || !root.is_aligned() {
             let validator = ArchiveValidator::with_max_depth(bytes, Some(MAX_DEPTH));
             let mut validator = Validator::new(validator, ());
-            return access_with_context::<T::Archived, _, Failure>(bytes, &mut validator).ok();
+            return access_with_context::<T::Archived, _, Failure>(bytes, &mut validator).is_ok();
         }
         // The root is all there is: no need to find out where it begins, and where its parts may lie.
-        // SAFETY: in bounds and aligned, and valid if it is said to be.
-        unsafe { is_valid_alone(root).then(|| &*root) }
+        // SAFETY: in bounds and aligned.
+        unsafe { is_valid_alone(root) }
     }
 
     #[inline(always)]
@@ -343,10 +358,10 @@ pub struct Received<'a, T: Message + ?Sized> {
 impl<'a, T: Message + ?Sized> Received<'a, T> {
     #[inline(always)]
     pub(crate) fn new(guard: Guard<'a>) -> Result<Self, RecvError> {
-        match T::view(&guard) {
-            Some(_) => Ok(Self { guard, _view: PhantomData }),
-            None => Err(RecvError::Invalid { sequence: guard.sequence() }),
+        if !T::is_valid(&guard) {
+            return Err(guard.refuse());
         }
+        Ok(Self { guard, _view: PhantomData })
     }
 
     /// Whether a receiver that died may have seen this message before.

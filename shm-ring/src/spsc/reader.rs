@@ -1,6 +1,8 @@
 //! The reader's half of the SPSC ring: is there a record, what is in it, and what the writer is told of
 //! how far it was read.
 
+use std::ptr::NonNull;
+
 use super::{Geometry, max_record};
 use crate::error::Fault;
 use crate::home::{Homed, Homing};
@@ -22,8 +24,35 @@ pub struct Found {
     pub payload: *const u8,
     /// How many.
     pub len: usize,
-    /// Where the reader is when it has stepped over it.
+    /// What leads over it.
+    pub step: Step,
+}
+
+/// What leads over a message that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Where the reader is then.
     next: u64,
+    /// Whose `stop` decides whether there is more to do.
+    head: NonNull<Head>,
+}
+
+impl Step {
+    /// Of a message that is in no ring, for those who have both kinds: never [`Self::is_short`].
+    #[inline(always)]
+    pub fn nowhere() -> Self {
+        Self { next: 0, head: NonNull::from(const { &Head::GONE }) }
+    }
+
+    /// Whether [`Reader::step`] is all there is to do: a load and a compare, wherever the message is.
+    ///
+    /// # Safety
+    /// The reader that found it lives.
+    #[inline(always)]
+    pub unsafe fn is_short(self) -> bool {
+        // SAFETY: what a living reader keeps at the same place all the time, or a static.
+        self.next < unsafe { self.head.as_ref() }.stop
+    }
 }
 
 /// The consumer's half of the algorithm.
@@ -283,7 +312,7 @@ impl<M: RingMemory> Reader<M> {
         Found {
             payload: self.memory.payload(front + self.payload_offset).cast_const(),
             len: len as usize,
-            next: front + step,
+            step: Step { next: front + step, head: self.head.place() },
         }
     }
 
@@ -326,12 +355,19 @@ impl<M: RingMemory> Reader<M> {
     /// Steps over the message that was found last and gives its room back. Returns true when the head was
     /// published for the writer, who may be asleep waiting for it. In a forked child: does nothing.
     #[inline(always)]
-    pub fn consume(&mut self, found: Found) -> bool {
-        if found.next >= self.head.stop {
+    pub fn consume(&mut self, step: Step) -> bool {
+        if step.next >= self.head.stop {
             return self.consume_and_turn();
         }
-        self.step_to(found.next);
+        self.step_to(step.next);
         false
+    }
+
+    /// The same, if that [is short](Step::is_short).
+    #[inline(always)]
+    pub fn step(&mut self, step: Step) {
+        debug_assert!(step.next < self.head.stop);
+        self.step_to(step.next);
     }
 
     #[cold]
@@ -348,9 +384,10 @@ impl<M: RingMemory> Reader<M> {
     fn step_to(&mut self, front: u64) {
         // Read before the store to shared memory, which might, for all the compiler knows, change it: a
         // tenth of the time of a message of 8 bytes.
-        let next = self.head.next.wrapping_add(1);
-        self.head.front = front;
-        self.head.next = next;
+        let head = &mut *self.head;
+        let next = head.next.wrapping_add(1);
+        head.front = front;
+        head.next = next;
         // R3, pairs with A3 in Reader::attach: the bytes were read before.
         self.memory.consumer().progress.received.store_release(next);
         crate::fault::point(crate::fault::Point::MidRelease);
