@@ -204,6 +204,14 @@ impl Members {
         is_news
     }
 
+    /// Those who left or were given up, whose bells stay as they were.
+    fn forget_the_gone(&mut self, hall: &impl Hall) {
+        self.list.retain(|&Member { id, epoch }| {
+            reads(&hall.roster().records[id]) == Some(epoch)
+                && hall.board().expelled[id].load_relaxed() < epoch
+        });
+    }
+
     #[inline(always)]
     fn is_news(&self, roster: &Roster) -> bool {
         // A12, pairs with R12 in Participants::join: whose join is counted, their entry is there.
@@ -525,6 +533,7 @@ impl Crier {
             // Whether the new ones run barriers was not known above.
             fence_store_load(Dekker::Waker);
         }
+        self.members.forget_the_gone(hall);
         let mut anybody = false;
         for member in &self.members.list {
             let state = wait::state_of(&hall.seat(member.id).bell);

@@ -156,10 +156,11 @@ impl Consumer {
     /// The same, if that [is short](Step::is_short).
     ///
     /// # Safety
-    /// As for [`Self::give_back`].
+    /// As for [`Self::give_back`], and it is short.
     #[inline(always)]
     pub unsafe fn step(&mut self, step: Step) {
-        self.reader.step(step);
+        // SAFETY: the caller's promise.
+        unsafe { self.reader.step(step) };
     }
 
     /// The number of the message that is left open, or of the next one, from 0 in each segment.
@@ -172,14 +173,6 @@ impl Consumer {
     pub fn redelivered(&self) -> bool {
         let current = self.current.as_ref();
         current.is_some_and(|current| self.sequence() < current.redelivered_below)
-    }
-
-    /// Copies that message out: see [`Received::copy_to`].
-    pub fn copy_open(&self, to: &mut [u8]) {
-        let found = self.reader.found();
-        let len = to.len().min(found.len);
-        // SAFETY: the message's bytes stay mapped while it is open, and `len` of them are its own.
-        unsafe { copy_out(found.payload, &mut to[..len]) };
     }
 
     /// The producer of the segment that is being read, if there is one.
@@ -443,7 +436,9 @@ impl Received<'_> {
     /// the producer: other than through `Deref`, the bytes may change meanwhile. Whatever the copy
     /// holds then, it keeps.
     pub fn copy_to(&self, to: &mut [u8]) {
-        self.consumer.copy_open(to);
+        let len = to.len().min(self.found.len);
+        // SAFETY: the message's bytes stay mapped while `self` lives, and `len` of them are its own.
+        unsafe { copy_out(self.found.payload, &mut to[..len]) };
     }
 }
 

@@ -640,6 +640,12 @@ impl RecordHeader {
         Self(self.0.wrapping_add(Self::new(len, kind - RECORD_MESSAGE, 0).0))
     }
 
+    /// Its number in full: the first one with those bits from `before` on.
+    #[inline(always)]
+    pub const fn count_from(self, before: u64) -> u64 {
+        before.wrapping_add((self.0 >> 40).wrapping_sub(before) & SEQUENCE_MASK)
+    }
+
     /// The same, so many messages later.
     #[inline(always)]
     pub const fn later(self, messages: u64) -> Self {

@@ -95,6 +95,8 @@ pub use broadcast::Laggard;
 #[cfg(not(loom))]
 pub use consumer::{Batch, BatchMessage, BatchRun, Consumer, Received};
 #[cfg(not(loom))]
+pub use copy::copy_out;
+#[cfg(not(loom))]
 pub use counters::Stats;
 #[cfg(not(loom))]
 pub use listing::{Listed, ListedEnd, channels};

@@ -4,7 +4,7 @@
 //! here.
 
 use crate::error::Fault;
-use crate::layout::{ConsumerPage, ProducerPage, RecordHeader, SEQUENCE_MASK};
+use crate::layout::{ConsumerPage, ProducerPage, RecordHeader};
 use crate::sync::Word;
 
 /// What an algorithm needs of the memory under it.
@@ -21,14 +21,20 @@ pub unsafe trait RingMemory {
     fn word(&self, offset: u64) -> &Word;
     /// The same by way of `payload(0)`, for those who have that in a register, while behind a store all that
     /// this value knows would be looked up again.
+    ///
+    /// # Safety
+    /// That is what `ring` is.
     #[inline(always)]
-    fn word_from(&self, ring: *mut u8, offset: u64) -> &Word {
+    unsafe fn word_from(&self, ring: *mut u8, offset: u64) -> &Word {
         let _ = ring;
         self.word(offset)
     }
     /// The producer's page, likewise.
+    ///
+    /// # Safety
+    /// As for [`Self::word_from`].
     #[inline(always)]
-    fn producer_from(&self, ring: *mut u8) -> &ProducerPage {
+    unsafe fn producer_from(&self, ring: *mut u8) -> &ProducerPage {
         let _ = ring;
         self.producer()
     }
@@ -78,8 +84,7 @@ pub fn sent_by(page: &ProducerPage) -> u64 {
         let next = RecordHeader(counters.next.load_acquire());
         let again = counters.sent_before.load_acquire();
         if again == before {
-            let since = next.sequence().wrapping_sub(before) & SEQUENCE_MASK;
-            return before.wrapping_add(since);
+            return next.count_from(before);
         }
         before = again;
     }

@@ -705,3 +705,11 @@ impl Waiter for WaitForRoom<'_> {
 // SAFETY: everything but the raw `payload` pointer is Send, and that points into the mapping which
 // the borrowed producer, itself Send, keeps.
 unsafe impl Send for Claim<'_> {}
+
+const _: () = {
+    const fn is_send<T: Send>() {}
+    const fn is_sync<T: Sync>() {}
+    is_send::<Claim<'_>>();
+    is_send::<ArrayClaim<'_>>();
+    is_sync::<ArrayClaim<'_>>();
+};

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use crossbeam_utils::CachePadded;
 use memmap2::MmapRaw;
 
 use crate::broadcast::{Gate, Hall, Posted};
@@ -207,9 +208,10 @@ pub enum Watch {
     Everybody,
 }
 
-/// The state of a bell that never needs ringing, and of one that always may.
-static QUIET: Word32 = Word32::new(BELL_BARRIER);
-static LOUD: Word32 = Word32::new(0);
+/// The state of a bell that never needs ringing, and of one that always may. On lines of their own: they are looked
+/// at with every message.
+static QUIET: CachePadded<Word32> = CachePadded::new(Word32::new(BELL_BARRIER));
+static LOUD: CachePadded<Word32> = CachePadded::new(Word32::new(0));
 
 /// A producer's page of zeros, a ring of 64 zero bytes, and a consumer's page of zeros on the rest of its page.
 #[repr(C, align(4096))]
@@ -262,7 +264,7 @@ impl SegmentMemory {
             capacity: header.capacity,
             consumer: at(&right, 0)?.cast(),
             pages,
-            watched: NonNull::from(&LOUD),
+            watched: NonNull::from(&*LOUD),
             audience: None,
             _mappings: Some(Arc::new([left, right])),
         })
@@ -271,9 +273,9 @@ impl SegmentMemory {
     /// Says what [`Self::watched`] is from now on.
     pub fn watch(&mut self, whom: Watch) {
         self.watched = match whom {
-            Watch::Nobody => NonNull::from(&QUIET),
+            Watch::Nobody => NonNull::from(&*QUIET),
             Watch::Consumer => NonNull::from(&self.consumer().bell.state),
-            Watch::Everybody => NonNull::from(&LOUD),
+            Watch::Everybody => NonNull::from(&*LOUD),
         };
     }
 
@@ -286,13 +288,15 @@ impl SegmentMemory {
 
     /// An empty ring that nobody writes.
     pub fn idle() -> Self {
-        let at = |word: usize| NonNull::from(&NOTHING.0[word]);
+        let nothing = NonNull::from(&NOTHING).cast::<Word>();
+        let at =
+            |word: usize| nothing.map_addr(|addr| addr.saturating_add(word * size_of::<Word>()));
         Self {
             ring: at(512).cast(),
             capacity: 64,
             consumer: at(768).cast(),
             pages: 1,
-            watched: NonNull::from(&LOUD),
+            watched: NonNull::from(&*LOUD),
             audience: None,
             _mappings: None,
         }
@@ -319,14 +323,15 @@ unsafe impl RingMemory for SegmentMemory {
     }
 
     #[inline(always)]
-    fn word_from(&self, ring: *mut u8, offset: u64) -> &Word {
+    unsafe fn word_from(&self, ring: *mut u8, offset: u64) -> &Word {
         debug_assert!(ring == self.ring.as_ptr());
+        debug_assert!(offset.is_multiple_of(8) && offset < self.capacity);
         // SAFETY: as in `word`, since it is the same pointer.
         unsafe { &*ring.add(offset as usize).cast::<Word>() }
     }
 
     #[inline(always)]
-    fn producer_from(&self, ring: *mut u8) -> &ProducerPage {
+    unsafe fn producer_from(&self, ring: *mut u8) -> &ProducerPage {
         debug_assert!(ring == self.ring.as_ptr());
         // SAFETY: as in `producer`, since it is the same pointer.
         unsafe { &*ring.sub(PAGE as usize).cast::<ProducerPage>() }

@@ -11,7 +11,7 @@
 //! The waker publishes, then fence, then looks at the flag ([`Ringer::ring`]). With both fences at
 //! least one of the two sees the other; without either a wake-up can get lost, which the models in
 //! `tests/loom.rs` show by taking them away. On channels opened with [`Wait::Spin`] nobody ever
-//! sleeps, and the waker pays nothing.
+//! sleeps, and the waker looks at a word that always says so.
 //!
 //! A fence per publication costs the waker more than the rest of a small message. So where the
 //! kernel has it, the sleeper runs both fences: its own, and by `membarrier` one on whatever core
@@ -54,7 +54,8 @@ impl Nap {
 }
 
 /// Prepares the page of a side that may sleep and wake: takes down the flag of a predecessor that
-/// was killed in its sleep, and says who runs the fences.
+/// was killed in its sleep, and says who runs the fences. The count of sleeps goes on: who rang for one of
+/// the predecessor's remembers its number.
 pub fn attach(own: &Bell) {
     own.state.store_release(if membarrier::register() { BELL_BARRIER } else { 0 });
 }
@@ -62,7 +63,7 @@ pub fn attach(own: &Bell) {
 /// Raises the flag. The caller then looks once more at what it waits for, and calls [`sleep`] or
 /// not, and [`awake`] in any case.
 pub fn announce(own: &Bell, peer: &Bell) -> Nap {
-    // A11, pairs with R11 in Ringer::wake. Before the flag: a waker that sees the flag counts up
+    // A11, pairs with R11 in wake_all. Before the flag: a waker that sees the flag counts up
     // from here or later.
     let seen = peer.rung.load_acquire();
     let number = own.sleeps.load_relaxed().wrapping_add(1);
@@ -71,7 +72,7 @@ pub fn announce(own: &Bell, peer: &Bell) -> Nap {
     let mut ticket = number << BELL_NUMBER_SHIFT | barrier | BELL_ASLEEP;
     // R7, pairs with A7 in `state_of`: the waker's count comes after our look at it.
     own.state.store_release(ticket);
-    // Pairs with the fence in `state_of`, or, by the barrier, takes its place.
+    // Pairs with the fence in Ringer::ring and Crier::ring, or, by the barrier, takes its place.
     fence_store_load(Dekker::Sleeper);
     if barrier != 0 && !membarrier::barrier() {
         // It worked when this side attached. From now on the waker has to do it; the message that
@@ -114,7 +115,7 @@ impl Ringer {
     }
 
     /// Wakes the other side if it sleeps. To be called after every publication on a channel where
-    /// somebody may sleep. Returns whether a wake was given.
+    /// somebody may sleep, unless [`is_quiet`] says that nobody does. Returns whether a wake was given.
     #[cold]
     #[inline(never)]
     pub fn ring(&mut self, own: &Bell, peer: &Bell) -> bool {

@@ -239,6 +239,9 @@ fn forks(mut producer: Producer, mut consumer: Consumer, out: &Options, back: &O
     if fork() == 0 {
         let mut child = Checks::default();
         child.check(claim.commit() == Err(SendForked));
+        let mut copy = vec![0; received.len()];
+        received.copy_to(&mut copy);
+        child.check(copy == *received && body::read(&copy) == Ok((1, 0)));
         drop(received);
         child.check_handles(producer, consumer);
         // What the error tells to do; the parent is still there.

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 use ringway_shm::error::Fault;
 use ringway_shm::layout::{ARRAY_SHAPE, ArrayShape, RUN_MAX, RecordHeader};
-use ringway_shm::memory::{BoxedMemory, RingMemory};
+use ringway_shm::memory::{BoxedMemory, RingMemory, sent_by};
 use ringway_shm::spsc::{ClaimError, Geometry, Publish, Reader, Writer};
 
 /// As most channels are.
@@ -315,6 +315,45 @@ fn too_large_is_one_byte_more_than_promised() {
     for (len, count) in [(usize::MAX, 2), (0, 2), (2, 0), (1, RUN_MAX as usize + 1), (1017, 2)] {
         too_large(len, count);
     }
+}
+
+/// Headers number messages modulo 2^24; who counts all of them sees it as often as it takes, whatever they are.
+#[test]
+fn more_messages_than_headers_tell_apart() {
+    const COUNT: usize = 1 << 20;
+    // Large enough that a writer need not look for room in between.
+    let memory = BoxedMemory::new(64 << 20);
+    let mut writer = Writer::new(memory.clone(), PACKED);
+    let mut reader = Reader::attach(memory.clone(), PACKED).unwrap();
+    let mut sent = 0;
+    let mut send = |count: usize, publish| {
+        let claim = if count == 1 {
+            writer.try_claim(0).unwrap()
+        } else {
+            writer.try_claim_array(1, count).unwrap()
+        };
+        match count {
+            1 => writer.commit(claim, publish).unwrap(),
+            _ => writer.commit_array(claim, 1, count, publish).unwrap(),
+        }
+        let published = writer.published().sequence;
+        assert_eq!(published, if publish == Publish::Now { sent + count as u64 } else { sent });
+        writer.flush();
+        sent += count as u64;
+        assert_eq!((writer.sequence(), sent_by(memory.producer())), (sent, sent));
+        while reader.look_closely().unwrap() {
+            reader.advance(reader.run().count);
+        }
+        reader.release();
+        reader.publish_head();
+        assert_eq!(reader.next_sequence(), sent);
+    };
+    for round in 0..40 {
+        send(COUNT, if round % 2 == 0 { Publish::Now } else { Publish::Later });
+        send(1, Publish::Now);
+        send(COUNT - 1, Publish::Later);
+    }
+    assert!(sent > 4 << 24);
 }
 
 /// An array as the one before is known by its first two words, and by no less.

@@ -674,7 +674,7 @@ fn one_only(end: &str) -> Error {
 }
 
 fn copy_out<'a, T: Message + ?Sized>(
-    mut guard: Guard<'_>,
+    guard: Guard<'_>,
     copy: &'a mut AlignedVec,
 ) -> Result<Borrowed<'a, T>, RecvError> {
     let (sequence, redelivered) = (guard.sequence(), guard.redelivered());

@@ -302,17 +302,6 @@ pub(crate) fn receive(end: &mut Receiving, limit: Limit) -> Result<(Bytes, Told)
     Ok((message, told))
 }
 
-/// Copies the front of the message that is open, if it is where others may write it. What is a copy already may be
-/// copied as it is.
-#[inline(never)]
-pub(crate) fn copies_open(end: &mut Receiving, to: &mut [u8]) -> bool {
-    let Receiving::Shared(end) = end else { return false };
-    let Ok(message) = end.try_recv() else { return false };
-    message.copy_to(to);
-    forget(message);
-    true
-}
-
 /// The verbs of a receiving end, each of which leaves open what it received.
 trait Inlet {
     /// The next message, if it is there and nothing else is to be said; `None`: ask [`Self::take`].

@@ -7,8 +7,8 @@ use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::ptr::NonNull;
 
-use ringway_shm::Consumer;
 use ringway_shm::spsc::{Found, Step};
+use ringway_shm::{Consumer, copy_out};
 
 use crate::channel::{Limit, Patience};
 use crate::elsewhere::{self, Told};
@@ -74,17 +74,11 @@ impl<'a> Guard<'a> {
         sequence(self.end, self.told)
     }
 
-    /// See [`ringway_shm::Received::copy_to`]; what is a copy already is copied as it is.
-    pub(crate) fn copy_to(&mut self, to: &mut [u8]) {
-        match &mut *self.end {
-            Receiving::InPlace(end) => end.copy_open(to),
-            Receiving::Elsewhere(end) => {
-                if !elsewhere::copies_open(end, to) {
-                    let len = to.len().min(self.len());
-                    to[..len].copy_from_slice(&self[..len]);
-                }
-            }
-        }
+    /// See [`ringway_shm::Received::copy_to`].
+    pub(crate) fn copy_to(&self, to: &mut [u8]) {
+        let len = to.len().min(self.len);
+        // SAFETY: as in `deref`, but for others who may be writing these bytes.
+        unsafe { copy_out(self.at.as_ptr(), &mut to[..len]) };
     }
 }
 
@@ -107,7 +101,7 @@ impl Drop for Guard<'_> {
             return give_back(self.end, self.step);
         }
         match &mut *self.end {
-            // SAFETY: the message that the end has open.
+            // SAFETY: the message that the end has open, and a short step.
             Receiving::InPlace(end) => unsafe { end.step(self.step) },
             // SAFETY: no step of theirs is short.
             Receiving::Elsewhere(_) => unsafe { unreachable_unchecked() },

@@ -10,8 +10,8 @@ use crate::error::{BatchError, SendError};
 use crate::flavor::{ArrayRoom, BatchOutlet, Outlet, Room};
 use crate::message::{Message, Scratch};
 
-/// Serialises straight into the free run at the tail. Only when that is too short, once a lap and when the
-/// ring is full, room is claimed for the length that came out, and the message serialised again.
+/// Serialises straight into the free run at the tail. Only when that is too short, now and then in a lap and when
+/// the ring is full, room is claimed for the length that came out, and the message serialised again.
 ///
 /// The message goes nowhere but there: to be handed to a call, one that was just put together would have
 /// to be whole in memory first, whether the call comes or not, which is as much to write again as the ring

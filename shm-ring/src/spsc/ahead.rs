@@ -53,8 +53,9 @@ impl Ahead {
     }
 
     /// A record of `size` bytes is about to be written at `at`. Asks for two lines: the terminator's, so that
-    /// it comes from the reader's cache at the same time as the payload's and not after it, and one ahead. A
-    /// record that ends in the line it began in needs neither. The terminator's is not asked for any sooner:
+    /// it comes from the reader's cache at the same time as the payload's and not after it, and one ahead.
+    /// Whether a record ends in the line it began in, and needs neither, would take longer to find out. The
+    /// terminator's is not asked for any sooner:
     /// who polls the record before it draws that line away again, and a round trip of 48 bytes takes twice
     /// as long (`ringway-bench pingpong --size 48`).
     #[inline(always)]

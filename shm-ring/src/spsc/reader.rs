@@ -364,8 +364,11 @@ impl<M: RingMemory> Reader<M> {
     }
 
     /// The same, if that [is short](Step::is_short).
+    ///
+    /// # Safety
+    /// It is, and of what was found last.
     #[inline(always)]
-    pub fn step(&mut self, step: Step) {
+    pub unsafe fn step(&mut self, step: Step) {
         debug_assert!(step.next < self.head.stop);
         self.step_to(step.next);
     }

@@ -9,7 +9,7 @@ use crate::layout::{
     ARRAY_OFFSET, ARRAY_SHAPE, ArrayShape, RECORD_ARRAY, RECORD_HEADER, RECORD_MESSAGE,
     RECORD_PADDING, RUN_MAX, RecordHeader, SEQUENCE_MASK,
 };
-use crate::memory::{Access, Boundary, RingMemory, sent_by};
+use crate::memory::{Access, Boundary, RingMemory};
 
 /// Positions are multiples of it.
 const POSITION_UNIT: u64 = 16;
@@ -28,7 +28,8 @@ pub enum ClaimError {
 }
 
 /// Room for one record at the tail, not published yet. Forgetting it is aborting it: nothing was
-/// written that a reader could see.
+/// written that a reader could see. It is for the writer that granted it, and for nothing once that granted
+/// another one or is gone.
 #[derive(Debug)]
 pub struct Claim {
     /// Payload bytes claimed.
@@ -43,6 +44,11 @@ pub struct Claim {
     /// would be looked up again behind the message's stores, and both lengths are mostly constants.
     likely: (u64, u64),
 }
+
+// SAFETY: the pointer is only followed by the writer that it came from.
+unsafe impl Send for Claim {}
+// SAFETY: as for Send.
+unsafe impl Sync for Claim {}
 
 impl Claim {
     /// Payload bytes that may be written.
@@ -84,7 +90,11 @@ pub struct Writer<M> {
     withheld: u64,
     /// Where in the ring it belongs.
     withheld_at: u64,
+    /// Number of the first message behind it.
+    withheld_sequence: u64,
     flushes: u64,
+    /// All messages, as the producer's page tells them: fewer than 2^24 messages ago.
+    counted: u64,
     ahead: Ahead,
     /// Sticky: a ring that made no sense once is not written any more.
     broken: Option<Fault>,
@@ -98,7 +108,7 @@ struct Tail {
     front: u64,
     /// Ring offset at which a record may end at most: before the lap does, so that its terminator is
     /// behind it; where that terminator is below `limit`; and where the longest record would end if it
-    /// began where this was set. One compare stands for all three.
+    /// began where this was set, or so far from there that it is time to count. One compare stands for all.
     bound: u64,
     /// What can be committed with nothing but its own header.
     quick: u64,
@@ -115,9 +125,10 @@ const ALONE: u64 = 1;
 /// A batch has begun: what is to be published with it.
 const IN_BATCH: u64 = 2;
 
-/// Bytes between two counts of all messages, of which each takes one at least; and with those of a record that
-/// begins just before, fewer than the numbers in headers tell apart.
-const COUNTED_WITHIN: u64 = 8 << 20;
+/// Most bytes that are written between two counts: single messages, which take 16 at least, and no more than
+/// one array, after which it is counted. Together they are fewer than the numbers in headers tell apart.
+const COUNTED_WITHIN: u64 = 128 << 20;
+const _: () = assert!(COUNTED_WITHIN / POSITION_UNIT + RUN_MAX < SEQUENCE_MASK);
 
 /// No length that is asked for is above it; sums with it do not overflow.
 const LEN_LIMIT: u64 = 1 << 40;
@@ -137,7 +148,9 @@ impl<M: RingMemory> Writer<M> {
             padding: 0,
             withheld: 0,
             withheld_at: 0,
+            withheld_sequence: 0,
             flushes: 0,
+            counted: 0,
             ahead: Ahead::new(capacity),
             broken: None,
             memory,
@@ -174,7 +187,12 @@ impl<M: RingMemory> Writer<M> {
     /// Messages committed so far, queued ones included, which is also the number of the next.
     #[inline]
     pub fn sequence(&self) -> u64 {
-        sent_by(self.memory.producer())
+        self.upcoming().count_from(self.counted)
+    }
+
+    #[inline(always)]
+    fn upcoming(&self) -> RecordHeader {
+        RecordHeader(self.memory.producer().counters.next.load_relaxed())
     }
 
     /// Bytes between a head and the tail; 0 for a head that makes no sense.
@@ -383,7 +401,9 @@ impl<M: RingMemory> Writer<M> {
         let size = (len + self.round_behind(ARRAY_OFFSET)) & self.align;
         let claim = Claim { len, end: claim.at + size, ..claim };
         self.touch_written(&claim, ARRAY_OFFSET);
-        self.commit_record(claim, RECORD_ARRAY, count, publish)
+        self.commit_record(claim, RECORD_ARRAY, count, publish)?;
+        self.count();
+        Ok(())
     }
 
     /// Publishes what was queued: one Release of the first header, so a reader, and a crash, see
@@ -431,12 +451,7 @@ impl<M: RingMemory> Writer<M> {
                 sequence: self.sequence(),
             };
         }
-        let withheld = RecordHeader(self.withheld).sequence();
-        let queued = self.sequence().wrapping_sub(withheld) & SEQUENCE_MASK;
-        Boundary {
-            position: self.oldest_withheld(),
-            sequence: self.sequence().wrapping_sub(queued),
-        }
+        Boundary { position: self.oldest_withheld(), sequence: self.withheld_sequence }
     }
 
     /// Position of the next record.
@@ -480,8 +495,18 @@ impl<M: RingMemory> Writer<M> {
         let longest = self.tail.front + max_record(self.mask + 1).min(COUNTED_WITHIN);
         let bound = lap_end.min(free_end).min(longest);
         self.tail.bound = if self.broken.is_some() { 0 } else { bound };
-        // R13, pairs with A13 in sent_by.
-        self.memory.producer().counters.sent_before.store_release(self.sequence());
+        self.count();
+    }
+
+    /// Tells the number of all messages, of which the next header has but the low bits.
+    #[inline(always)]
+    fn count(&mut self) {
+        let sequence = self.sequence();
+        if sequence != self.counted {
+            self.counted = sequence;
+            // R13, pairs with A13 in sent_by.
+            self.memory.producer().counters.sent_before.store_release(sequence);
+        }
     }
 
     /// Looks at the gate, and goes on to the start of the ring, if that is what it takes for a
@@ -543,9 +568,11 @@ impl<M: RingMemory> Writer<M> {
         }
         debug_assert!(claim.at == self.tail.front, "a claim of another time, or another ring");
         // Where they are is known before the first store, after which it would be looked up again.
-        let word = |offset| self.memory.word_from(claim.ring, offset);
+        // SAFETY: where this memory's ring begins, as it was asked for the claim.
+        let word = |offset| unsafe { self.memory.word_from(claim.ring, offset) };
         let (header, terminator) = (word(claim.at), word(claim.end));
-        let next = &self.memory.producer_from(claim.ring).counters.next;
+        // SAFETY: likewise.
+        let next = unsafe { &self.memory.producer_from(claim.ring).counters.next };
         let upcoming = RecordHeader(next.load_relaxed());
         let value = upcoming.of(claim.len as u32, kind).0;
         self.tail.front = claim.end;
@@ -581,7 +608,7 @@ impl<M: RingMemory> Writer<M> {
             return Err(Foreign);
         }
         debug_assert!(at == self.tail.front, "a claim of another time, or another ring");
-        let upcoming = RecordHeader(self.memory.producer().counters.next.load_relaxed());
+        let (upcoming, sequence) = (self.upcoming(), self.sequence());
         let header = upcoming.of(len as u32, kind).0;
         self.tail.front = end;
         if self.tail.front > self.mask {
@@ -604,6 +631,7 @@ impl<M: RingMemory> Writer<M> {
         } else {
             self.withheld = first;
             self.withheld_at = first_at;
+            self.withheld_sequence = sequence;
         }
         self.settle_pace();
         self.memory.producer().counters.next.store_relaxed(upcoming.later(count).0);
