@@ -3,8 +3,13 @@
 //! The ring itself is `spsc`; which process may be here, and what remains of it, is the business of
 //! `control` and `recover`. Nothing here knows what the bytes mean.
 
-use std::ops::{Deref, DerefMut};
+mod claims;
+mod room;
+
 use std::time::Duration;
+
+pub use claims::{ArrayClaim, Claim};
+use room::{WaitForRoom, Wanted};
 
 use crate::broadcast::{Crier, Laggard};
 use crate::control::{Control, Role};
@@ -12,16 +17,16 @@ use crate::counters::Stats;
 use crate::courtesy::Courtesy;
 use crate::error::{Error, Fault, Lag, Peer, SendError};
 use crate::futex;
-use crate::layout::{CLOSED, ConsumerPage, DETACHED};
+use crate::layout::CLOSED;
 use crate::liveness::{self, Identity};
 use crate::memory::RingMemory;
 use crate::options::{Kind, Options, Overflow, Wait};
 use crate::recover::{self, End};
 use crate::registry::LockedDirectory;
 use crate::segment::{Segment, SegmentMemory, Watch};
-use crate::spsc::{self, ClaimError, Publish, Writer};
+use crate::spsc::{self, ClaimError, Writer};
 use crate::subscription;
-use crate::wait::{self, Nap, ProbeClock, Ringer, Waiter};
+use crate::wait::{self, ProbeClock, Ringer, Waiter};
 
 /// The sending end. One per channel; every method needs `&mut self`, so one thread at a time.
 #[derive(Debug)]
@@ -428,288 +433,3 @@ pub(crate) fn leave(control: &Control, directory: LockedDirectory) {
     drop(directory);
     recover::clear_if_last(control, &End::Role(Role::Producer));
 }
-
-/// Room for one message. Write it through `DerefMut`, then commit or queue; dropping it aborts, and
-/// nobody sees that it was. The bytes hold whatever was there before.
-#[derive(Debug)]
-#[must_use = "a claim that is dropped is aborted"]
-pub struct Claim<'a> {
-    producer: &'a mut Producer,
-    claim: spsc::Claim,
-    payload: *mut u8,
-}
-
-impl<'a> Claim<'a> {
-    #[inline(always)]
-    fn new(producer: &'a mut Producer, claim: spsc::Claim) -> Self {
-        let payload = producer.writer.payload(&claim);
-        Self { producer, claim, payload }
-    }
-
-    /// Publishes the message, with everything queued before it.
-    ///
-    /// # Errors
-    /// [`SendError::Forked`]: the room is the parent's.
-    #[inline(always)]
-    pub fn commit(self) -> Result<(), SendError> {
-        self.finish(None, Publish::Now)
-    }
-
-    /// Publishes the first `len` bytes; more than claimed counts as all.
-    ///
-    /// # Errors
-    /// As [`Self::commit`].
-    #[inline(always)]
-    pub fn commit_len(self, len: usize) -> Result<(), SendError> {
-        let len = len.min(self.claim.room());
-        self.finish(Some(len), Publish::Now)
-    }
-
-    /// Keeps the message back until [`Producer::flush`] or the next commit.
-    ///
-    /// # Errors
-    /// As [`Self::commit`].
-    #[inline(always)]
-    pub fn queue(self) -> Result<(), SendError> {
-        self.finish(None, Publish::Later)
-    }
-
-    /// As [`Self::queue`], with the first `len` bytes only.
-    ///
-    /// # Errors
-    /// As [`Self::commit`].
-    #[inline(always)]
-    pub fn queue_len(self, len: usize) -> Result<(), SendError> {
-        let len = len.min(self.claim.room());
-        self.finish(Some(len), Publish::Later)
-    }
-
-    #[inline(always)]
-    fn finish(self, len: Option<usize>, publish: Publish) -> Result<(), SendError> {
-        match len {
-            None => self.producer.writer.commit(self.claim, publish)?,
-            Some(len) => self.producer.writer.commit_len(self.claim, len, publish)?,
-        }
-        if publish == Publish::Now {
-            self.producer.ring();
-        }
-        Ok(())
-    }
-}
-
-impl Deref for Claim<'_> {
-    type Target = [u8];
-
-    #[inline(always)]
-    fn deref(&self) -> &[u8] {
-        // SAFETY: the writer granted these bytes to this claim; the consumer does not look at them
-        // before the commit, and `producer` is borrowed mutably, so nobody here does either.
-        unsafe { std::slice::from_raw_parts(self.payload, self.claim.room()) }
-    }
-}
-
-impl DerefMut for Claim<'_> {
-    #[inline(always)]
-    fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `deref`, and the producer's side maps the ring for writing.
-        unsafe { std::slice::from_raw_parts_mut(self.payload, self.claim.room()) }
-    }
-}
-
-/// Room for several messages of one length, side by side. Dropping it aborts them all.
-#[derive(Debug)]
-#[must_use = "a claim that is dropped is aborted"]
-pub struct ArrayClaim<'a> {
-    producer: &'a mut Producer,
-    claim: spsc::Claim,
-    len: usize,
-    count: usize,
-}
-
-impl ArrayClaim<'_> {
-    /// All elements' bytes, without gaps; the first starts on 16 bytes.
-    #[inline(always)]
-    pub fn bytes(&mut self) -> &mut [u8] {
-        let payload = self.producer.writer.array_payload(&self.claim);
-        // SAFETY: the claim is `len * count` bytes behind an array header, granted to it alone; as
-        // in Claim::deref_mut.
-        unsafe { std::slice::from_raw_parts_mut(payload, self.len * self.count) }
-    }
-
-    /// Publishes the first `count` messages (at least 1), with everything queued before them.
-    ///
-    /// # Errors
-    /// As [`Claim::commit`].
-    #[inline(always)]
-    pub fn commit(self, count: usize) -> Result<(), SendError> {
-        let count = count.clamp(1, self.count);
-        self.producer.writer.commit_array(self.claim, self.len, count, Publish::Now)?;
-        self.producer.ring();
-        Ok(())
-    }
-
-    /// Keeps the first `count` messages (at least 1) back until the next publication.
-    ///
-    /// # Errors
-    /// As [`Claim::commit`].
-    #[inline(always)]
-    pub fn queue(self, count: usize) -> Result<(), SendError> {
-        let count = count.clamp(1, self.count);
-        self.producer.writer.commit_array(self.claim, self.len, count, Publish::Later)?;
-        Ok(())
-    }
-}
-
-/// What room is wanted for. Two words, so that it goes to the slow paths in registers: a store per
-/// message less.
-#[derive(Clone, Copy)]
-struct Wanted {
-    len: usize,
-    /// Elements of an array; 0 for a message by itself.
-    count: usize,
-}
-
-impl Wanted {
-    #[inline(always)]
-    fn message(len: usize) -> Self {
-        Self { len, count: 0 }
-    }
-
-    #[inline(always)]
-    fn array(len: usize, count: usize) -> Self {
-        // The writer refuses an array without bytes.
-        if count == 0 { Self { len: 0, count: 1 } } else { Self { len, count } }
-    }
-
-    #[inline(always)]
-    fn claim(self, writer: &mut Writer<SegmentMemory>) -> Result<spsc::Claim, ClaimError> {
-        match self.count {
-            0 => writer.try_claim(self.len),
-            count => writer.try_claim_array(self.len, count),
-        }
-    }
-
-    fn bytes(self) -> usize {
-        self.len.saturating_mul(self.count.max(1))
-    }
-
-    fn max_len(self, writer: &Writer<SegmentMemory>) -> usize {
-        if self.count == 0 { writer.max_len() } else { writer.max_array_len() }
-    }
-}
-
-struct WaitForRoom<'a> {
-    producer: &'a mut Producer,
-    wanted: Wanted,
-    /// Page of the consumer whose bell the announced sleep is on: its address.
-    sleeps_on: usize,
-}
-
-impl<'a> WaitForRoom<'a> {
-    fn new(producer: &'a mut Producer, wanted: Wanted) -> Self {
-        Self { producer, wanted, sleeps_on: 0 }
-    }
-
-    /// Who has to make room: the consumer, or the slowest of many.
-    fn debtor(&self) -> &ConsumerPage {
-        let memory = self.producer.writer.memory();
-        let slowest = memory.gate().and_then(|gate| gate.slowest(memory));
-        slowest.unwrap_or_else(|| memory.consumer())
-    }
-}
-
-impl Waiter for WaitForRoom<'_> {
-    type Error = SendError;
-
-    fn poll(&mut self) -> Result<bool, SendError> {
-        match self.wanted.claim(&mut self.producer.writer) {
-            Ok(_) => Ok(true),
-            // What a reader took since is history, and nobody else would end a wait for that.
-            Err(ClaimError::Full) => self.producer.make_way(self.wanted),
-            Err(error) => self.producer.after_failed_claim(self.wanted, error),
-        }
-    }
-
-    fn glance(&mut self) -> Result<(), SendError> {
-        let producer = &mut *self.producer;
-        if producer.crier.is_some() {
-            // One of many that comes or goes is no news.
-            return Ok(());
-        }
-        let role = producer.control.consumer();
-        // A6, pairs with R6 in Control::note_dead_consumer.
-        let dead = role.dead.epoch.load_acquire();
-        if dead > producer.told {
-            producer.told = dead;
-            let pid = u32::try_from(role.dead.pid.load_relaxed()).unwrap_or(0);
-            return Err(SendError::PeerDied { peer: Peer { pid } });
-        }
-        let epoch = role.record.epoch.load_acquire();
-        if epoch > producer.told && role.record.state.load_acquire() == DETACHED {
-            producer.told = epoch;
-            return Err(SendError::Disconnected);
-        }
-        Ok(())
-    }
-
-    fn probe(&mut self) -> Result<(), SendError> {
-        let producer = &mut *self.producer;
-        let memory = producer.writer.memory();
-        if let Some((gate, participants)) = memory.gate().zip(producer.control.participants()) {
-            gate.evict(memory, |id| participants.dead(id).map(|(epoch, _)| epoch));
-            return Ok(());
-        }
-        let record = &producer.control.consumer().record;
-        let Some((epoch, pid)) = liveness::attached(record) else { return Ok(()) };
-        if epoch <= producer.told || producer.control.is_held(Role::Consumer) {
-            return Ok(());
-        }
-        // The lock is free, but the record may be from before a clean leave just now.
-        if liveness::attached(record) == Some((epoch, pid)) {
-            producer.told = epoch;
-            return Err(SendError::PeerDied { peer: Peer { pid } });
-        }
-        Ok(())
-    }
-
-    fn announce(&mut self) -> Nap {
-        let memory = self.producer.writer.memory();
-        memory.producer().counters.parks.bump(1);
-        let debtor = self.debtor();
-        let nap = wait::announce(&memory.producer().bell, &debtor.bell);
-        self.sleeps_on = std::ptr::from_ref(debtor).addr();
-        nap
-    }
-
-    fn sleep(&mut self, nap: &Nap, timeout: Duration) {
-        let debtor = self.debtor();
-        // Another is the slowest since the announcement: whoever was would not ring.
-        if std::ptr::from_ref(debtor).addr() == self.sleeps_on {
-            wait::sleep(nap, &debtor.bell, timeout);
-        }
-    }
-
-    fn awake(&mut self, nap: &Nap) {
-        wait::awake(nap, &self.producer.writer.memory().producer().bell);
-    }
-
-    fn probe_clock(&mut self) -> &mut ProbeClock {
-        &mut self.producer.probe_clock
-    }
-
-    fn courtesy(&mut self) -> &mut Courtesy {
-        &mut self.producer.courtesy
-    }
-}
-
-// SAFETY: everything but the raw `payload` pointer is Send, and that points into the mapping which
-// the borrowed producer, itself Send, keeps.
-unsafe impl Send for Claim<'_> {}
-
-const _: () = {
-    const fn is_send<T: Send>() {}
-    const fn is_sync<T: Sync>() {}
-    is_send::<Claim<'_>>();
-    is_send::<ArrayClaim<'_>>();
-    is_sync::<ArrayClaim<'_>>();
-};
