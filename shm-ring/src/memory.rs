@@ -78,9 +78,10 @@ pub fn released_by(page: &ConsumerPage) -> Result<u64, Fault> {
 /// Messages that the producer has published or queued in this segment.
 pub fn sent_by(page: &ProducerPage) -> u64 {
     let counters = &page.counters;
-    // A13, pairs with R13 in Writer::settle_bound: the number that follows is no older.
+    // A13, pairs with R13 in Writer::count: the number that follows is no older.
     let mut before = counters.sent_before.load_acquire();
     for _ in 0..LOOKS {
+        // Acquire for what comes behind it, a second look that is not to be taken before.
         let next = RecordHeader(counters.next.load_acquire());
         let again = counters.sent_before.load_acquire();
         if again == before {

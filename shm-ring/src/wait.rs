@@ -70,7 +70,7 @@ pub fn announce(own: &Bell, peer: &Bell) -> Nap {
     own.sleeps.store_relaxed(number);
     let barrier = own.state.load_relaxed() & BELL_BARRIER;
     let mut ticket = number << BELL_NUMBER_SHIFT | barrier | BELL_ASLEEP;
-    // R7, pairs with A7 in `state_of`: the waker's count comes after our look at it.
+    // R7, pairs with A7 in `state_of` and `is_quiet`: the waker's count comes after our look at it.
     own.state.store_release(ticket);
     // Pairs with the fence in Ringer::ring and Crier::ring, or, by the barrier, takes its place.
     fence_store_load(Dekker::Sleeper);

@@ -112,7 +112,8 @@ impl Drop for Guard<'_> {
 /// Said like this, nothing asks again whether the message is there.
 #[inline(always)]
 fn somewhere(at: *const u8) -> NonNull<u8> {
-    // SAFETY: a message is.
+    // SAFETY: in place it is an offset into a mapping; elsewhere the pointer of a slice, and `receive` has asked
+    // again where a first call found nothing, which is what null would say.
     NonNull::new(at.cast_mut()).unwrap_or_else(|| unsafe { unreachable_unchecked() })
 }
 
