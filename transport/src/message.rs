@@ -41,6 +41,11 @@ pub trait Message: Describe {
     #[doc(hidden)]
     fn encode(&self, room: &mut [u8], scratch: &mut Scratch) -> Result<usize, SendError>;
 
+    /// The encoded message, if it is short and nothing of it lies out of line. Of a type without such parts the
+    /// compiler knows that there is one, and that is what this is for.
+    #[doc(hidden)]
+    fn flat<'a>(&'a self, room: &'a mut [u8; FLAT_MAX], scratch: &mut Scratch) -> Option<&'a [u8]>;
+
     /// Validates received bytes and reads them in place.
     #[doc(hidden)]
     fn view(bytes: &[u8]) -> Option<&Self::View>;
@@ -102,6 +107,16 @@ where
     }
 
     #[inline(always)]
+    fn flat<'a>(&'a self, room: &'a mut [u8; FLAT_MAX], scratch: &mut Scratch) -> Option<&'a [u8]> {
+        let room = room.get_mut(..size_of::<T::Archived>())?;
+        match scratch.encode(self, room) {
+            Ok(len) if len == room.len() => Some(room),
+            // Too long, or it fails: whoever encodes it again is told how.
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
     fn view(bytes: &[u8]) -> Option<&T::Archived> {
         // SAFETY: just validated.
         Self::is_valid(bytes).then(|| unsafe { Self::view_again(bytes) })
@@ -144,6 +159,10 @@ where
     }
 }
 
+/// Longest message that is flat: longer ones may stay in memory, where the writing again is not what they cost.
+#[doc(hidden)]
+pub const FLAT_MAX: usize = 256;
+
 /// How deep a message may point. Validation goes down with it, a few hundred bytes of stack for each
 /// step, and who sends may not be trusted: a chain of boxes in a message of a mebibyte would run out of
 /// an ordinary thread's stack. One more than may be: rkyv stops before it would be at 0.
@@ -180,6 +199,11 @@ impl Message for [u8] {
             room.copy_from_slice(self);
         }
         Ok(self.len())
+    }
+
+    #[inline(always)]
+    fn flat<'a>(&'a self, _: &'a mut [u8; FLAT_MAX], _: &mut Scratch) -> Option<&'a [u8]> {
+        Some(self)
     }
 
     #[inline(always)]
@@ -484,5 +508,47 @@ where
             Some(views) => Ok(Some(views)),
             None => Err(RecvError::Invalid { sequence: run.sequence }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rkyv::{Archive, Serialize};
+
+    use super::*;
+
+    #[derive(Archive, Serialize, Describe)]
+    struct Flat {
+        number: u64,
+        yes: bool,
+    }
+
+    #[derive(Archive, Serialize, Describe)]
+    struct Named {
+        name: String,
+    }
+
+    #[derive(Archive, Serialize, Describe)]
+    struct Long {
+        words: [u64; FLAT_MAX / 8 + 1],
+    }
+
+    fn flat<T: Message + ?Sized>(message: &T) -> Option<Vec<u8>> {
+        message.flat(&mut [0; FLAT_MAX], &mut Scratch::default()).map(<[u8]>::to_vec)
+    }
+
+    #[test]
+    fn what_is_short_and_in_line_is_flat_and_is_what_is_sent_otherwise() {
+        let message = Flat { number: 7, yes: true };
+        let mut room = [0; size_of::<ArchivedFlat>()];
+        assert_eq!(Scratch::default().encode(&message, &mut room), Ok(room.len()));
+        assert_eq!(flat(&message), Some(room.to_vec()));
+        assert_eq!(flat(&[1_u8, 2, 3][..]), Some(vec![1, 2, 3]));
+    }
+
+    #[test]
+    fn what_points_elsewhere_or_is_long_is_not_flat() {
+        assert_eq!(flat(&Named { name: "longer than what fits in line".into() }), None);
+        assert_eq!(flat(&Long { words: [0; FLAT_MAX / 8 + 1] }), None);
     }
 }
