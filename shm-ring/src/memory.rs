@@ -57,6 +57,11 @@ pub unsafe trait RingMemory {
     fn prefetch_write<const AHEAD: usize>(&self, offset: u64) {
         let _ = offset;
     }
+    /// The same, to be read soon.
+    #[inline(always)]
+    fn prefetch_read(&self, offset: u64) {
+        let _ = offset;
+    }
     /// Tells a model that the bytes are written or read between now and the next atomic operation.
     #[inline(always)]
     fn touch(&self, offset: u64, len: u64, access: Access) {

@@ -22,11 +22,11 @@ use crate::layout::{
     SECTION_CONSUMER, SECTION_PRODUCER, SECTION_RING, SEGMENT_MAGIC, Section,
 };
 use crate::liveness::{self, Identity};
-use crate::memory::{Boundary, RingMemory, released_by};
+use crate::memory::{Access, Boundary, RingMemory, released_by};
 use crate::options::Overflow;
 use crate::overwrite::Leash;
 use crate::participants::Table;
-use crate::prefetch::ask_to_write;
+use crate::prefetch::{ask_for, ask_to_write};
 use crate::spsc::Geometry;
 use crate::sync::{Word, Word32};
 
@@ -345,6 +345,11 @@ unsafe impl RingMemory for SegmentMemory {
     #[inline(always)]
     fn prefetch_write<const AHEAD: usize>(&self, offset: u64) {
         ask_to_write::<AHEAD>(self.ring.as_ptr(), offset);
+    }
+
+    #[inline(always)]
+    fn prefetch_read(&self, offset: u64) {
+        ask_for(self.payload(offset), Access::Read);
     }
 
     #[inline]

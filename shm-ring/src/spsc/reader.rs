@@ -3,7 +3,7 @@
 
 use std::ptr::NonNull;
 
-use super::{Geometry, max_record};
+use super::{Geometry, ahead, max_record};
 use crate::error::Fault;
 use crate::home::{Homed, Homing};
 use crate::layout::{
@@ -98,13 +98,23 @@ struct Head {
     /// From one message to the next: bytes of the expected record, or of an element; 0 when nothing is
     /// expected.
     step: u64,
+    /// How far beyond `front` a line is asked for with each message: 0, or [`ahead::FOR_READER`] in a stream.
+    ahead: u64,
     /// Whether an array is being read.
     in_array: bool,
 }
 
 impl Homing for Head {
-    const GONE: Self =
-        Self { front: 0, len: 0, expected: u64::MAX, stop: 0, next: 0, step: 0, in_array: false };
+    const GONE: Self = Self {
+        front: 0,
+        len: 0,
+        expected: u64::MAX,
+        stop: 0,
+        next: 0,
+        step: 0,
+        ahead: 0,
+        in_array: false,
+    };
 }
 
 /// A header that no record has. Memory that holds it all the same, with the right number, shows one empty
@@ -194,6 +204,7 @@ impl<M: RingMemory> Reader<M> {
                 stop: 0,
                 next: 0,
                 step: 0,
+                ahead: 0,
                 in_array: false,
             }),
             mask,
@@ -251,6 +262,7 @@ impl<M: RingMemory> Reader<M> {
     pub fn ready(&self) -> Option<Found> {
         // All but the header is read before it, since behind its fence all would be read again.
         let found = self.found();
+        self.memory.prefetch_read(self.head.front.wrapping_add(self.head.ahead));
         self.is_ready().then_some(found)
     }
 
@@ -425,6 +437,7 @@ impl<M: RingMemory> Reader<M> {
     /// empty and before sleeping: else a writer with a large record may wait for ever.
     #[inline]
     pub fn publish_head(&mut self) -> bool {
+        self.head.ahead = 0;
         let head = self.position();
         if self.published == head || self.held != 0 {
             return false;
@@ -476,7 +489,13 @@ impl<M: RingMemory> Reader<M> {
         self.held = 0;
         // Rarely enough that the writer's line moves seldom, often enough that a writer of large
         // records does not run dry.
-        self.position() - self.published >= self.publish_every && self.publish_head()
+        let is_due = self.position() - self.published >= self.publish_every;
+        let told = is_due && self.publish_head();
+        if is_due {
+            // The ring was not found empty since the last time, or this would not be due yet.
+            self.head.ahead = ahead::FOR_READER;
+        }
+        told
     }
 
     /// Not within an array, where its end is all there is to stop at.
