@@ -354,6 +354,30 @@ unsafe impl SlotMemory for QueueMemory {
     fn prefetch_taken_ahead<const SLOTS: u64>(&self, taken: &Word) {
         ask_for(std::ptr::from_ref(taken).wrapping_add(SLOTS as usize).cast(), Access::Write);
     }
+
+    #[inline(always)]
+    fn prefetch_run(&self, index: u64, count: u64, access: Access) {
+        let count = count.min(self.count - index) as usize;
+        ask_for_all(self.slot(index), count * self.size, access);
+    }
+
+    #[inline(always)]
+    fn prefetch_taken_run(&self, index: u64, count: u64, access: Access) {
+        let count = count.min(self.count - index) as usize;
+        let first = self.taken.as_ptr().wrapping_add(index as usize);
+        ask_for_all(first.cast(), count * size_of::<Word>(), access);
+    }
+}
+
+/// Most lines that are asked for at once: a page.
+const MOST_LINES: usize = 64;
+
+/// Asks for the lines of so many bytes.
+#[inline(always)]
+fn ask_for_all(first: *const u8, len: usize, access: Access) {
+    for line in 0..len.div_ceil(LINE).min(MOST_LINES) {
+        ask_for(first.wrapping_add(line * LINE), access);
+    }
 }
 
 /// The lines of a slot that are asked for in advance.

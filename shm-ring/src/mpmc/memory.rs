@@ -114,6 +114,16 @@ pub unsafe trait SlotMemory {
     fn prefetch_taken_ahead<const SLOTS: u64>(&self, taken: &Self::Word) {
         let _ = taken;
     }
+    /// Asks for the lines of `count` slots from that one on, as far as the queue's end: a hint, too.
+    #[inline(always)]
+    fn prefetch_run(&self, index: u64, count: u64, access: Access) {
+        let _ = (index, count, access);
+    }
+    /// The same for their receivers' words.
+    #[inline(always)]
+    fn prefetch_taken_run(&self, index: u64, count: u64, access: Access) {
+        let _ = (index, count, access);
+    }
     /// Tells a model that, of what the running call has read so far, nothing matters from here on but what
     /// is in the handle and in `kept`.
     #[inline(always)]

@@ -466,6 +466,11 @@ impl<M: SlotMemory> Sender<M> {
             }
         }
         self.free = free;
+        if free == first + len {
+            // There is much room, so receivers are through with these. A look that waited for its eight lines was
+            // what bounded batches, and 7 % of single messages.
+            self.memory.prefetch_taken_run(self.geometry.index(free), LOOK_AHEAD, Access::Read);
+        }
         Ok(true)
     }
 

@@ -23,7 +23,7 @@ pub(super) const FOR_READER: u64 = 2048;
 /// 2 KiB through a ring of 4 MiB at 1.2 times the rate that they had with half of it.
 const LONG_DISTANCE: u64 = 4096;
 
-/// Most lines that are asked for behind one record: a page. With 256 a round trip of 64 KiB took 0.86 instead of
+/// Most lines that either side asks for behind one record: a page. With 256 a round trip of 64 KiB took 0.86 instead of
 /// 0.97 of what it took without, in the same loop, but a stream of them in 4 MiB went at 0.90 instead of 0.98.
 const MOST: u64 = 64;
 
@@ -110,5 +110,15 @@ impl Ahead {
         for line in 0..lines {
             memory.prefetch_write::<0>((from + line * LINE) & self.mask);
         }
+    }
+}
+
+/// A reader in a stream begins an array of `size` bytes, which ends at `end`: asks for as many lines behind it, where
+/// the next one will be. Measured as [`FOR_READER`], in arrays of 32: with 64 bytes 4.0 instead of 4.5 ns, with 8
+/// 1.15 instead of 1.2.
+#[inline(always)]
+pub(super) fn entered_array(memory: &impl RingMemory, end: u64, size: u64) {
+    for line in 0..(size / LINE).min(MOST) {
+        memory.prefetch_read(end + line * LINE);
     }
 }

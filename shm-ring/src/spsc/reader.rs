@@ -564,6 +564,9 @@ impl<M: RingMemory> Reader<M> {
         self.head.front = front;
         self.head.stop = front + len * self.array.shape.count();
         self.head.in_array = true;
+        if self.head.ahead != 0 {
+            ahead::entered_array(&self.memory, self.array.at + self.array.size, self.array.size);
+        }
     }
 
     /// What `front` is at the first message of an array.
