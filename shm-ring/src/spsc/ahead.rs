@@ -5,18 +5,21 @@
 use crate::layout::RECORD_HEADER;
 use crate::memory::RingMemory;
 
-/// How far ahead lines are asked for, in bytes. Who writes a record asks for as many lines as it fills, so
-/// that each is asked for once. On a Sapphire Rapids, with 512, 1024 and 2048, a message of 64 bytes took 6.2, 5.3 and
-/// 5.2 ns in a ring of 1 MiB, 7.1, 6.1 and 4.9 in one of 16 MiB; one of a type 14.0, 14.0 and 14.6 to 15.6 in one of
-/// 64 KiB, where the lines so far ahead of a writer that waits for room are those that the reader is at. In a loop that
-/// is not in the tree; `ringway-bench stream --size 64 --capacity 1MiB --systems ringway-shm-raw` measures the same. On
-/// a Cascade Lake 256 to 4096 made no difference beyond 7 %.
-const DISTANCE: usize = 2048;
+/// How far ahead of a short message lines are asked for, in bytes. Who writes a record asks for as many lines as it
+/// fills, so that each is asked for once. On a Sapphire Rapids, with 512, 1024 and 2048, a message of 64 bytes took 6.2,
+/// 5.3 and 5.2 ns in a ring of 1 MiB, 7.1, 6.1 and 4.9 in one of 16 MiB; one of a type 14.0, 14.0 and 14.6 to 15.6 in
+/// one of 64 KiB, where the lines so far ahead of a writer that waits for room are those that the reader is at. In a
+/// loop that is not in the tree; `ringway-bench stream --size 64 --capacity 1MiB --systems ringway-shm-raw` measures the
+/// same. On a Cascade Lake 256 to 4096 made no difference beyond 7 %.
+const SHORT_DISTANCE: usize = 2048;
 
-/// How far ahead a reader asks for lines in a stream, in bytes. Its instructions for one message are too many for
-/// the processor to find the loads of the next lines among them by itself. Measured as above, of 8 bytes: without
-/// 3.4 ns, with 256 the same, with 512 and 1024 2.85, with 2048 and 4096 2.75. Only in a stream: who has found the
-/// ring empty would take lines from a writer that is about to write them.
+/// The same of longer ones, of which some begin here.
+const DISTANCE: usize = 512;
+
+/// How far ahead a reader asks for lines in a stream of short messages, in bytes. Its instructions for one message are
+/// too many for the processor to find the loads of the next lines among them by itself. Measured as above, of 8 bytes:
+/// without 3.4 ns, with 256 the same, with 512 and 1024 2.85, with 2048 and 4096 2.75; of 1 KiB, without 54.7, with
+/// 2048 57. Only in a stream: who has found the ring empty would take lines from a writer that is about to write them.
 pub(super) const FOR_READER: u64 = 2048;
 
 /// Behind long records, if a quarter of the ring is not less: a loop that is not in the tree sent batches of
@@ -30,14 +33,22 @@ const MOST: u64 = 64;
 /// Bytes that caches hand around together.
 const LINE: u64 = 64;
 
-/// For messages of up to so many bytes one line ahead is enough.
+/// Messages of up to so many bytes are short: one line ahead is enough.
 const SHORT: u64 = 2 * LINE - RECORD_HEADER;
 
-/// Records of more bytes are long: lines are asked for when they were published.
-const MIDDLING: u64 = 512;
+/// Records of more bytes are long: lines are asked for when they were published. Measured as above, of 1 KiB: long, a
+/// round trip takes 965 and 992 ns, and not long 927 and 916, and a message of a stream 53 either way.
+const MIDDLING: u64 = 1536;
 
 /// [`Ahead::long_at`]: there is none.
 const NOWHERE: u64 = u64::MAX;
+
+/// Whether so many bytes are a short message. Of the message, whose length is mostly a constant, where the size of its
+/// record is not.
+#[inline(always)]
+pub(super) fn is_short(len: u64) -> bool {
+    len <= SHORT
+}
 
 /// What was asked for, and what is still to be.
 #[derive(Debug)]
@@ -66,19 +77,17 @@ impl Ahead {
     /// who polls the record before it draws that line away again, and a round trip of 48 bytes takes twice
     /// as long (`ringway-bench pingpong --size 48`).
     #[inline(always)]
-    pub(super) fn claimed(memory: &impl RingMemory, at: u64, size: u64) {
+    pub(super) fn claimed(memory: &impl RingMemory, at: u64, size: u64, len: u64) {
         memory.prefetch_write::<0>(at.wrapping_add(size));
-        memory.prefetch_write::<DISTANCE>(at);
+        if is_short(len) {
+            memory.prefetch_write::<SHORT_DISTANCE>(at);
+        } else {
+            memory.prefetch_write::<DISTANCE>(at);
+        }
     }
 
-    /// Whether that is not enough, and [`Self::claimed_more`] is to be told. Asks for the length of the message,
-    /// which is mostly a constant, where the size of its record is not.
-    #[inline(always)]
-    pub(super) fn wants_more(len: u64) -> bool {
-        len > SHORT
-    }
-
-    /// The same record has several lines. Returns whether it is long, so that its commit is to be told, too.
+    /// Unless that is enough, as for a message that [is short](is_short): the same record has several lines.
+    /// Returns whether it is long, so that its commit is to be told, too.
     pub(super) fn claimed_more(&self, memory: &impl RingMemory, at: u64, size: u64) -> bool {
         if size <= MIDDLING {
             self.ask(memory, at + DISTANCE as u64 + LINE, (size / LINE).saturating_sub(1));

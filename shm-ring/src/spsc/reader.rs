@@ -484,6 +484,7 @@ impl<M: RingMemory> Reader<M> {
     #[cold]
     #[inline(never)]
     fn turn_and_publish(&mut self) -> bool {
+        let last = self.head.len;
         self.turn();
         // A batch that was forgotten went along.
         self.held = 0;
@@ -491,7 +492,7 @@ impl<M: RingMemory> Reader<M> {
         // records does not run dry.
         let is_due = self.position() - self.published >= self.publish_every;
         let told = is_due && self.publish_head();
-        if is_due {
+        if is_due && ahead::is_short(last) {
             // The ring was not found empty since the last time, or this would not be due yet.
             self.head.ahead = ahead::FOR_READER;
         }

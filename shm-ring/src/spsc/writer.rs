@@ -1,7 +1,7 @@
 //! The writer's half of the SPSC ring: where the next record goes, whether there is room, and how it is
 //! published.
 
-use super::ahead::Ahead;
+use super::ahead::{self, Ahead};
 use super::{Geometry, max_record};
 use crate::error::Fault;
 use crate::home::{Foreign, Homed, Homing};
@@ -298,8 +298,8 @@ impl<M: RingMemory> Writer<M> {
 
     #[inline(always)]
     fn ask_ahead(&mut self, at: u64, len: u64, size: u64) {
-        Ahead::claimed(&self.memory, at, size);
-        if Ahead::wants_more(len) {
+        Ahead::claimed(&self.memory, at, size, len);
+        if !ahead::is_short(len) {
             self.ask_for_more(at, size);
         }
     }
