@@ -300,14 +300,14 @@ impl<M: RingMemory> Writer<M> {
     fn ask_ahead(&mut self, at: u64, len: u64, size: u64) {
         Ahead::claimed(&self.memory, at, size, len);
         if !ahead::is_short(len) {
-            self.ask_for_more(at, size);
+            self.ask_for_more(at, len, size);
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn ask_for_more(&mut self, at: u64, size: u64) {
-        if self.ahead.claimed_more(&self.memory, at, size) {
+    fn ask_for_more(&mut self, at: u64, len: u64, size: u64) {
+        if self.ahead.claimed_more(&self.memory, at, size, len) {
             // A look at its size in every quick commit would cost streams of short messages 4 %.
             self.tail.quick = NOTHING;
         }
