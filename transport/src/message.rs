@@ -41,8 +41,8 @@ pub trait Message: Describe {
     #[doc(hidden)]
     fn encode(&self, room: &mut [u8], scratch: &mut Scratch) -> Result<usize, SendError>;
 
-    /// The encoded message, if it is short and nothing of it lies out of line. Of a type without such parts the
-    /// compiler knows that there is one, and that is what this is for.
+    /// The encoded message, if it is no longer than `room` and nothing of it lies out of line, or it is bytes anyway. Of
+    /// a type without such parts the compiler knows that there is one, and that is what this is for.
     #[doc(hidden)]
     fn flat<'a>(&'a self, room: &'a mut [u8; FLAT_MAX], scratch: &mut Scratch) -> Option<&'a [u8]>;
 
@@ -111,7 +111,7 @@ where
         let room = room.get_mut(..size_of::<T::Archived>())?;
         match scratch.encode(self, room) {
             Ok(len) if len == room.len() => Some(room),
-            // Too long, or it fails: whoever encodes it again is told how.
+            // It has parts out of line, or fails: whoever encodes it again is told how.
             _ => None,
         }
     }
@@ -159,7 +159,8 @@ where
     }
 }
 
-/// Longest message that is flat: longer ones may stay in memory, where the writing again is not what they cost.
+/// Longest message of a type that is flat: longer ones may stay in memory, where the writing again is not what they
+/// cost.
 #[doc(hidden)]
 pub const FLAT_MAX: usize = 256;
 

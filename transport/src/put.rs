@@ -15,7 +15,8 @@ use crate::message::{FLAT_MAX, Message, Scratch};
 ///
 /// A message that was just put together goes nowhere but there: to be handed to a call it would have to be whole in
 /// memory first, whether the call comes or not, which is as much to write again as the ring gets. With 64 bytes
-/// a send took twice as long. So what is called when there is no room gets bytes: see [`Message::flat`].
+/// a send took half as long again. So what is called when there is no room gets bytes, if the message
+/// [is flat](Message::flat).
 #[inline(always)]
 pub(crate) fn put<E: Outlet, T: Message + ?Sized>(
     end: &mut E,
@@ -28,18 +29,24 @@ pub(crate) fn put<E: Outlet, T: Message + ?Sized>(
     if let Publish::Later = publish {
         end.expect(queued).map_err(Into::into)?;
     }
-    if let Some(mut run) = end.claim_run(message.inline_len()).map_err(Into::into)? {
-        let len = scratch.encode(message, &mut run)?;
-        if len <= run.len() {
-            return run.finish(len, publish).map_err(Into::into);
+    let inline = message.inline_len();
+    let len = match end.claim_run(inline).map_err(Into::into)? {
+        Some(mut run) => {
+            let len = scratch.encode(message, &mut run)?;
+            if len <= run.len() {
+                return run.finish(len, publish).map_err(Into::into);
+            }
+            Some(len)
+        }
+        None => None,
+    };
+    if len.is_none_or(|len| len == inline) {
+        let mut room = [0; FLAT_MAX];
+        if let Some(bytes) = message.flat(&mut room, scratch) {
+            return put_bytes(end, bytes, Limit::of(patience), publish);
         }
     }
-    let limit = Limit::of(patience);
-    let mut room = [0; FLAT_MAX];
-    match message.flat(&mut room, scratch) {
-        Some(bytes) => put_bytes(end, bytes, limit, publish),
-        None => put_slowly(end, scratch, message, limit, publish),
-    }
+    put_slowly(end, scratch, message, len, Limit::of(patience), publish)
 }
 
 /// Puts an encoded message where there is room for it.
@@ -56,17 +63,21 @@ fn put_bytes<E: Outlet>(
     claim.finish(bytes.len(), publish).map_err(Into::into)
 }
 
-/// Encodes a message where there is room for it, once it is known how much that takes.
+/// Encodes a message where there is room for it, once it is known how much that takes: `len`, or it is encoded twice.
 #[cold]
 #[inline(never)]
 fn put_slowly<E: Outlet, T: Message + ?Sized>(
     end: &mut E,
     scratch: &mut Scratch,
     message: &T,
+    len: Option<usize>,
     limit: Limit,
     publish: Publish,
 ) -> Result<(), SendError> {
-    let len = scratch.encode(message, &mut [])?;
+    let len = match len {
+        Some(len) => len,
+        None => scratch.encode(message, &mut [])?,
+    };
     let mut claim = end.claim(len, limit.patience()).map_err(Into::into)?;
     if scratch.encode(message, &mut claim)? != len {
         // A Serialize that writes another length each time; the claim is aborted.
