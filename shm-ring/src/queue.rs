@@ -356,9 +356,16 @@ unsafe impl SlotMemory for QueueMemory {
     }
 
     #[inline(always)]
-    fn prefetch_run(&self, index: u64, count: u64, access: Access) {
+    fn prefetch_run(&self, index: u64, count: u64, bytes: u64, access: Access) {
         let count = count.min(self.count - index) as usize;
-        ask_for_all(self.slot(index), count * self.size, access);
+        let (first, used) = (self.slot(index), self.payload_offset + bytes as usize);
+        if self.size < used + LINE {
+            // No line between them is without a part of a message.
+            return ask_for_all(first, count * self.size, access);
+        }
+        for slot in 0..count {
+            ask_for_all(first.wrapping_add(slot * self.size), used.min(PREFETCHED), access);
+        }
     }
 
     #[inline(always)]
@@ -375,8 +382,9 @@ const MOST_LINES: usize = 64;
 /// Asks for the lines of so many bytes.
 #[inline(always)]
 fn ask_for_all(first: *const u8, len: usize, access: Access) {
-    for line in 0..len.div_ceil(LINE).min(MOST_LINES) {
-        ask_for(first.wrapping_add(line * LINE), access);
+    let before = first as usize % LINE;
+    for line in 0..(before + len).div_ceil(LINE).min(MOST_LINES) {
+        ask_for(first.wrapping_sub(before).wrapping_add(line * LINE), access);
     }
 }
 

@@ -114,12 +114,13 @@ pub unsafe trait SlotMemory {
     fn prefetch_taken_ahead<const SLOTS: u64>(&self, taken: &Self::Word) {
         let _ = taken;
     }
-    /// Asks for the lines of `count` slots from that one on, as far as the queue's end: a hint, too.
+    /// Asks for the lines of messages of so many bytes in `count` slots from that one on, as far as the queue's end: a
+    /// hint, too.
     #[inline(always)]
-    fn prefetch_run(&self, index: u64, count: u64, access: Access) {
-        let _ = (index, count, access);
+    fn prefetch_run(&self, index: u64, count: u64, bytes: u64, access: Access) {
+        let _ = (index, count, bytes, access);
     }
-    /// The same for their receivers' words.
+    /// The same for the receivers' words.
     #[inline(always)]
     fn prefetch_taken_run(&self, index: u64, count: u64, access: Access) {
         let _ = (index, count, access);

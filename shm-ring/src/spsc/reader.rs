@@ -71,6 +71,8 @@ pub struct Reader<M> {
     published: u64,
     /// Bytes released before the head is published.
     publish_every: u64,
+    /// Bytes of one message, as they were when there was last more to do than to go on to the next.
+    last_len: u64,
     /// Messages stepped over and not released, those apart that a release behind them took along.
     held: u64,
 }
@@ -98,7 +100,8 @@ struct Head {
     /// From one message to the next: bytes of the expected record, or of an element; 0 when nothing is
     /// expected.
     step: u64,
-    /// How far beyond `front` a line is asked for with each message: 0, or [`ahead::FOR_READER`] in a stream.
+    /// How far beyond `front` a line is asked for with each message that is received by itself, and in a stream, as
+    /// [`ahead::for_reader`] says; else 0.
     ahead: u64,
     /// Whether an array is being read.
     in_array: bool,
@@ -214,6 +217,7 @@ impl<M: RingMemory> Reader<M> {
             lap: head & !mask,
             published: head,
             publish_every: (capacity / 8).min(PUBLISH_MAX),
+            last_len: 0,
             held: 0,
             memory,
         };
@@ -466,6 +470,9 @@ impl<M: RingMemory> Reader<M> {
     #[inline(never)]
     fn turn(&mut self) {
         let was_array = self.head.in_array;
+        if self.head.len != 0 {
+            self.last_len = self.head.len;
+        }
         if was_array {
             self.head.front = self.array.at + self.array.size;
             self.head.in_array = false;
@@ -484,7 +491,6 @@ impl<M: RingMemory> Reader<M> {
     #[cold]
     #[inline(never)]
     fn turn_and_publish(&mut self) -> bool {
-        let last = self.head.len;
         self.turn();
         // A batch that was forgotten went along.
         self.held = 0;
@@ -492,9 +498,9 @@ impl<M: RingMemory> Reader<M> {
         // records does not run dry.
         let is_due = self.position() - self.published >= self.publish_every;
         let told = is_due && self.publish_head();
-        if is_due && ahead::is_short(last) {
-            // The ring was not found empty since the last time, or this would not be due yet.
-            self.head.ahead = ahead::FOR_READER;
+        if is_due {
+            // No call found the ring empty since the last time, or this would not be due yet.
+            self.head.ahead = ahead::for_reader(self.last_len, self.mask + 1);
         }
         told
     }
@@ -623,5 +629,60 @@ impl<M: RingMemory> Reader<M> {
             return Err(Fault::Array);
         }
         Ok((element, count))
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::memory::BoxedMemory;
+    use crate::spsc::{Publish, Writer};
+
+    /// How far ahead a reader asks after it received messages of `len` bytes, one by one or as arrays of `count`, for
+    /// a quarter of a lap.
+    fn ahead_after(capacity: u64, len: usize, count: usize) -> (Reader<BoxedMemory>, u64) {
+        let memory = BoxedMemory::new(capacity);
+        let geometry = Geometry { record_align: 16, payload_offset: 8 };
+        let mut writer = Writer::new(memory.clone(), geometry);
+        let mut reader = Reader::attach(memory, geometry).expect("it is new");
+        let mut messages = 0;
+        while writer.depth_beyond(0) < capacity / 4 {
+            if count == 1 {
+                let claim = writer.try_claim(len).expect("there is room");
+                writer.commit(claim, Publish::Now).expect("no fork");
+            } else {
+                let claim = writer.try_claim_array(len, count).expect("there is room");
+                writer.commit_array(claim, len, count, Publish::Now).expect("no fork");
+            }
+            messages += count;
+        }
+        while messages > 0 {
+            assert!(reader.peek().expect("it makes sense").is_some());
+            let run = reader.run();
+            reader.advance(run.count);
+            reader.release();
+            messages -= run.count;
+        }
+        let ahead = reader.head.ahead;
+        (reader, ahead)
+    }
+
+    #[test]
+    fn it_asks_ahead_in_a_stream_until_it_finds_nothing() {
+        for (len, count) in [(8, 1), (8, 32), (64, 1), (64, 8)] {
+            let (mut reader, ahead) = ahead_after(64 << 10, len, count);
+            assert!(ahead > 0, "{count} messages of {len} bytes");
+            assert_eq!(reader.peek(), Ok(None));
+            reader.publish_head();
+            assert_eq!(reader.head.ahead, 0);
+        }
+    }
+
+    #[test]
+    fn it_does_not_for_long_messages_or_in_a_small_ring() {
+        for (capacity, len, count) in [(64 << 10, 1024, 1), (64 << 10, 256, 4), (8 << 10, 8, 1)] {
+            let (_, ahead) = ahead_after(capacity, len, count);
+            assert_eq!(ahead, 0, "{count} messages of {len} bytes in {capacity}");
+        }
     }
 }
