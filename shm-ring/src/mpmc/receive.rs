@@ -10,16 +10,16 @@ use crate::memory::Access;
 /// How many slots ahead a receiver in a stream asks for what it will read.
 const TAKE_AHEAD: u64 = 8;
 
-/// How many slots ahead one that takes single messages asks for the receivers' words that it will swap: senders look at those of a lap
-/// before they use it again, and a swap waits for its line. Measured with one sender and one receiver, with
-/// and without: 34 and 20 M messages of 8 bytes a second, 35 and 22 M of 64; two and two 35 and 25 M, 37 and
+/// How many slots ahead one that takes single messages asks for the receivers' words that it will swap: senders look at
+/// those of a lap before they use it again, and a swap waits for its line. Measured with one sender and one receiver,
+/// with and without: 34 and 20 M messages of 8 bytes a second, 35 and 22 M of 64; two and two 35 and 25 M, 37 and
 /// 25 M.
 const SWAP_AHEAD: u64 = 32;
 
 /// How many runs ahead a receiver in a stream of batches asks for both, all the lines of as long a run. Measured with
 /// batches of 32, one sender and one receiver, in a loop that is not in the tree: without, 6.5 ns a message of 8 bytes
-/// and 8.8 of 64, with 1, 2 and 3 4.1, 4.0 and 4.1, and 7.6, 7.7 and 7.8. A request with each message that is shown
-/// instead, 64 slots ahead, takes 4.2 to 5.2, and 6.4.
+/// and 8.8 of 64, with 1, 2 and 3 4.1, 4.0 and 4.1, and 7.6, 7.7 and 7.8; with 2, and the last line of each run asked for
+/// as well, 4.2 and 6.5. A request with each message that is shown instead, 64 slots ahead: 4.2 to 5.2, and 6.4.
 const RUNS_AHEAD: u64 = 2;
 
 /// So many takes in a row are a stream.

@@ -71,8 +71,6 @@ pub struct Reader<M> {
     published: u64,
     /// Bytes released before the head is published.
     publish_every: u64,
-    /// Bytes of one message, as they were when there was last more to do than to go on to the next.
-    last_len: u64,
     /// Messages stepped over and not released, those apart that a release behind them took along.
     held: u64,
 }
@@ -217,7 +215,6 @@ impl<M: RingMemory> Reader<M> {
             lap: head & !mask,
             published: head,
             publish_every: (capacity / 8).min(PUBLISH_MAX),
-            last_len: 0,
             held: 0,
             memory,
         };
@@ -470,9 +467,6 @@ impl<M: RingMemory> Reader<M> {
     #[inline(never)]
     fn turn(&mut self) {
         let was_array = self.head.in_array;
-        if self.head.len != 0 {
-            self.last_len = self.head.len;
-        }
         if was_array {
             self.head.front = self.array.at + self.array.size;
             self.head.in_array = false;
@@ -491,6 +485,8 @@ impl<M: RingMemory> Reader<M> {
     #[cold]
     #[inline(never)]
     fn turn_and_publish(&mut self) -> bool {
+        // Behind an array nothing is expected, whoever has turned there already.
+        let len = if self.head.len == 0 { self.array.shape.each() } else { self.head.len };
         self.turn();
         // A batch that was forgotten went along.
         self.held = 0;
@@ -500,7 +496,7 @@ impl<M: RingMemory> Reader<M> {
         let told = is_due && self.publish_head();
         if is_due {
             // No call found the ring empty since the last time, or this would not be due yet.
-            self.head.ahead = ahead::for_reader(self.last_len, self.mask + 1);
+            self.head.ahead = ahead::for_reader(len, self.mask + 1);
         }
         told
     }
