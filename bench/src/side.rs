@@ -35,14 +35,32 @@ pub(crate) trait Rx {
     /// Waits for the next message, reads it and what else the system hands out at once, and gives
     /// all of it back.
     #[inline(always)]
-    fn recv_some(&mut self, mut each: impl FnMut(Seen)) -> Result<(), Fault> {
-        each(self.recv()?);
+    fn recv_some(&mut self, mut look: impl Look) -> Result<(), Fault> {
+        look.at(self.recv()?);
         Ok(())
     }
 
     /// Messages so far that the system said this end would not get.
     fn missed(&self) -> u64 {
         0
+    }
+}
+
+/// Who is shown what a receiving end found.
+pub(crate) trait Look {
+    fn at(&mut self, seen: Seen);
+
+    /// Eight messages in a row.
+    #[inline(always)]
+    fn at_eight(&mut self, seen: [Seen; 8]) {
+        seen.into_iter().for_each(|seen| self.at(seen));
+    }
+}
+
+impl<F: FnMut(Seen)> Look for F {
+    #[inline(always)]
+    fn at(&mut self, seen: Seen) {
+        self(seen);
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::clock::now_ns;
 use crate::payload::{MARK, SEQ, STOP, Seen};
 use crate::plan::{Fault, Flow, Outcome};
-use crate::side::{Rx, Side, Tx};
+use crate::side::{Look, Rx, Side, Tx};
 use std::time::Duration;
 
 /// The sending party. Its end is moved into the loop's frame for a round, as it would be in a
@@ -52,23 +52,50 @@ impl<R: Rx> Side for Sink<R> {
         let mut rx = self.0.take().ok_or_else(spent)?;
         let missed_before = rx.missed();
         let mut tally = Tally::default();
-        let mut next = 1;
-        let mut last = None;
-        while last.is_none() {
-            rx.recv_some(|seen| {
-                // One comparison a message; marks, gaps and altered bytes are told apart elsewhere.
-                if (seen.word ^ next) | seen.altered != 0 {
-                    match tally.odd(seen, next & SEQ) {
-                        Odd::GoOn { word } => next = word,
-                        Odd::Last { seq } => last = Some(seq),
-                    }
-                }
-                next += 1;
-            })?;
+        let mut watch = Watch { tally: &mut tally, next: 1, last: None };
+        while watch.last.is_none() {
+            rx.recv_some(&mut watch)?;
         }
         let missed = rx.missed() - missed_before;
         self.0 = Some(rx);
+        let Watch { next, last, .. } = watch;
         Ok(tally.outcome(last.unwrap_or(next & SEQ), missed))
+    }
+}
+
+/// What a sink looks at messages with, in registers. With the tally in it, which a call is handed now and then, all of
+/// it would be in memory: a tenth of a stream of 8 bytes.
+struct Watch<'a> {
+    tally: &'a mut Tally,
+    /// The word of the next message.
+    next: u64,
+    /// The sequence number of the last one, when that has come.
+    last: Option<u64>,
+}
+
+impl Look for &mut Watch<'_> {
+    /// One comparison a message; marks, gaps and altered bytes are told apart elsewhere.
+    #[inline(always)]
+    fn at(&mut self, seen: Seen) {
+        if (seen.word ^ self.next) | seen.altered != 0 {
+            match self.tally.odd(seen, self.next & SEQ) {
+                Odd::GoOn { word } => self.next = word,
+                Odd::Last { seq } => self.last = Some(seq),
+            }
+        }
+        self.next += 1;
+    }
+
+    /// One comparison for all of them. With one for each the loop is so short that a message of 8 bytes takes it one
+    /// cycle or two, as the linker puts it within a cache line or across two: 1.3 or 1.0 billion a second.
+    #[inline(always)]
+    fn at_eight(&mut self, seen: [Seen; 8]) {
+        let odd = |odd, (seen, word): (&Seen, u64)| odd | (seen.word ^ word) | seen.altered;
+        if seen.iter().zip(self.next..).fold(0, odd) == 0 {
+            self.next += 8;
+        } else {
+            seen.into_iter().for_each(|seen| self.at(seen));
+        }
     }
 }
 
@@ -245,6 +272,37 @@ mod tests {
         let measured = words.iter().position(|word| word & MARK != 0).expect("a measured part");
         assert!(words[measured..].iter().all(|word| word & MARK != 0));
         assert!(words[..words.len() - 1].iter().all(|word| word & STOP == 0));
+    }
+
+    /// The same as one by one, whatever is wrong and wherever.
+    #[test]
+    fn eight_in_a_row_are_looked_at_as_one_by_one() {
+        let sound: [Seen; 8] = std::array::from_fn(|i| Seen { word: 5 + i as u64, altered: 0 });
+        let mut outcomes = 0;
+        for at in 0..8 {
+            for wrong in [
+                sound[at],
+                Seen { word: sound[at].word + 3, altered: 0 },
+                Seen { word: sound[at].word - 1, altered: 0 },
+                Seen { altered: 1, ..sound[at] },
+                Seen { word: sound[at].word | MARK | STOP, altered: 0 },
+            ] {
+                let mut seen = sound;
+                seen[at] = wrong;
+                let facts = |look: fn(&mut Watch, [Seen; 8])| {
+                    let mut tally = Tally::default();
+                    let mut watch = Watch { tally: &mut tally, next: 5, last: None };
+                    look(&mut watch, seen);
+                    (watch.next, watch.last, tally.skipped, tally.altered)
+                };
+                let together = facts(|mut watch, seen| watch.at_eight(seen));
+                let apart =
+                    facts(|mut watch, seen| seen.into_iter().for_each(|seen| watch.at(seen)));
+                assert_eq!(together, apart, "message {at}");
+                outcomes += u64::from(together == (13, None, 0, 0));
+            }
+        }
+        assert_eq!(outcomes, 8, "nothing else looks as if all were well");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::floor_tcp::{connect, fault, is_later, write_all};
 use crate::clock::now_ns;
 use crate::payload::{MARK, STOP, Seen, check, fill};
 use crate::plan::Fault;
-use crate::side::{Lane, Link, Place, Rx, Side, Tx, sized};
+use crate::side::{Lane, Link, Look, Place, Rx, Side, Tx, sized};
 use std::io::Read;
 use std::net::TcpStream;
 
@@ -168,10 +168,10 @@ impl<const N: usize> Rx for Reader<N> {
     }
 
     #[inline(always)]
-    fn recv_some(&mut self, mut each: impl FnMut(Seen)) -> Result<(), Fault> {
+    fn recv_some(&mut self, mut look: impl Look) -> Result<(), Fault> {
         self.more()?;
         while self.end - self.start >= HEADER + N {
-            each(self.next());
+            look.at(self.next());
         }
         Ok(())
     }

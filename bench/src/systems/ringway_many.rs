@@ -6,7 +6,7 @@ use super::ringway_channel::{address, fault};
 use super::ringway_raw;
 use crate::payload::{Seen, check, fill};
 use crate::plan::Fault;
-use crate::side::{Lane, Link, Place, Rx, Side, Tx, sized};
+use crate::side::{Lane, Link, Look, Place, Rx, Side, Tx, sized};
 use ringway::{Receiver, RecvError, Sender};
 use std::array;
 
@@ -127,10 +127,10 @@ impl<const N: usize> Rx for InBatches<Receiver<[u8]>, N> {
     }
 
     #[inline(always)]
-    fn recv_some(&mut self, mut each: impl FnMut(Seen)) -> Result<(), Fault> {
+    fn recv_some(&mut self, mut look: impl Look) -> Result<(), Fault> {
         let mut batch = self.0.recv_batch(BATCH).map_err(fault)?;
         while let Some(message) = batch.next().map_err(fault)? {
-            each(check::<N>(&message));
+            look.at(check::<N>(&message));
         }
         Ok(())
     }

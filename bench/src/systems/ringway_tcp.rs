@@ -7,7 +7,7 @@ use super::ringway_channel::fault;
 use super::ringway_typed::{Beat, Order, Payload, Tick};
 use crate::payload::{Seen, check, fill};
 use crate::plan::Fault;
-use crate::side::{Lane, Link, Place, Rx, Side, Tx, open as open_link, sized};
+use crate::side::{Lane, Link, Look, Place, Rx, Side, Tx, open as open_link, sized};
 use ringway::{Backend, Builder, Io, Receiver, Sender};
 use std::marker::PhantomData;
 use std::net::SocketAddr;
@@ -237,14 +237,14 @@ impl<C: Content, M: Manner> Rx for Receiving<C, M> {
     }
 
     #[inline(always)]
-    fn recv_some(&mut self, mut each: impl FnMut(Seen)) -> Result<(), Fault> {
+    fn recv_some(&mut self, mut look: impl Look) -> Result<(), Fault> {
         if !M::QUEUES && !M::THREAD {
-            each(self.recv()?);
+            look.at(self.recv()?);
             return Ok(());
         }
         let mut batch = self.rx.recv_batch(self.batch).map_err(fault)?;
         while let Some(message) = batch.next().map_err(fault)? {
-            each(C::seen(&*message));
+            look.at(C::seen(&*message));
         }
         Ok(())
     }

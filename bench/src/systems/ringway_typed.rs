@@ -4,7 +4,7 @@
 use super::ringway_channel::{address, fault};
 use crate::payload::{Seen, judge};
 use crate::plan::Fault;
-use crate::side::{Lane, Link, Place, Rx, Side, Tx, open as open_link};
+use crate::side::{Lane, Link, Look, Place, Rx, Side, Tx, open as open_link};
 use ringway::{Describe, Message, Receiver, Sender, rkyv};
 use std::marker::PhantomData;
 
@@ -120,15 +120,19 @@ impl<T: Payload, const B: usize> Rx for Receiving<T, B> {
     }
 
     #[inline(always)]
-    fn recv_some(&mut self, mut each: impl FnMut(Seen)) -> Result<(), Fault> {
+    fn recv_some(&mut self, mut look: impl Look) -> Result<(), Fault> {
         if B == 1 {
-            each(self.recv()?);
+            look.at(self.recv()?);
             return Ok(());
         }
         let mut batch = self.0.recv_batch(B).map_err(fault)?;
         while let Some(messages) = batch.next_run().map_err(fault)? {
-            for message in messages {
-                each(T::seen(message));
+            let (eights, rest) = messages.as_chunks();
+            for eight in eights {
+                look.at_eight(eight.each_ref().map(T::seen));
+            }
+            for message in rest {
+                look.at(T::seen(message));
             }
         }
         Ok(())
