@@ -10,6 +10,7 @@ use crate::layout::{
     RECORD_PADDING, RUN_MAX, RecordHeader, SEQUENCE_MASK,
 };
 use crate::memory::{Access, Boundary, RingMemory};
+use crate::sync::Word;
 
 /// Positions are multiples of it.
 const POSITION_UNIT: u64 = 16;
@@ -272,7 +273,11 @@ impl<M: RingMemory> Writer<M> {
     fn grant(&mut self, len: u64, size: u64) -> Claim {
         let at = self.tail.front;
         self.ask_ahead(at, len, size);
-        let end = at + size;
+        self.claimed(len, at, at + size)
+    }
+
+    #[inline(always)]
+    fn claimed(&self, len: u64, at: u64, end: u64) -> Claim {
         Claim { len, ring: self.memory.payload(0), at, end, likely: (len, end) }
     }
 
@@ -558,14 +563,83 @@ impl<M: RingMemory> Writer<M> {
         count: u64,
         publish: Publish,
     ) -> Result<(), Foreign> {
-        let quick = match publish {
+        let usual = match publish {
             Publish::Now => ALONE,
             Publish::Later => IN_BATCH,
         };
-        if self.tail.quick != quick {
+        if self.tail.quick != usual {
             // In pieces: the claim itself would go by way of memory, and not only when it goes there.
-            return self.commit_slowly(claim.len, claim.at, claim.end, kind, count, publish);
+            let Claim { len, at, end, .. } = claim;
+            return match publish {
+                Publish::Now => self.commit_last(len, at, end, kind, count),
+                Publish::Later => self.commit_first(len, at, end, kind, count),
+            };
         }
+        self.commit_quickly(&claim, kind, count, |header, value| match publish {
+            // R1, pairs with A1 in Reader::is_ready, Reader::enters_alike and Reader::look.
+            Publish::Now => header.store_release(value),
+            Publish::Later => {
+                header.store_relaxed(value);
+                crate::fault::point(crate::fault::Point::MidBatch);
+            }
+        });
+        Ok(())
+    }
+
+    /// The first record of a batch, unless there is more to do. This and [`Self::commit_last`] are calls of their own,
+    /// because in the caller's line they would make that of each other message longer; but not as long as
+    /// [`Self::commit_slowly`], which took 15 ns of a batch of 32 messages of 8 bytes.
+    #[inline(never)]
+    fn commit_first(
+        &mut self,
+        len: u64,
+        at: u64,
+        end: u64,
+        kind: u8,
+        count: u64,
+    ) -> Result<(), Foreign> {
+        if self.tail.quick != ALONE {
+            return self.commit_slowly(len, at, end, kind, count, Publish::Later);
+        }
+        let sequence = self.sequence();
+        let claim = self.claimed(len, at, end);
+        let header = self.commit_quickly(&claim, kind, count, |_, _| {});
+        self.withhold(header, at, sequence);
+        Ok(())
+    }
+
+    /// The last record of a batch, which publishes it, unless there is more to do.
+    #[inline(never)]
+    fn commit_last(
+        &mut self,
+        len: u64,
+        at: u64,
+        end: u64,
+        kind: u8,
+        count: u64,
+    ) -> Result<(), Foreign> {
+        if self.tail.quick != IN_BATCH {
+            return self.commit_slowly(len, at, end, kind, count, Publish::Now);
+        }
+        let claim = self.claimed(len, at, end);
+        self.commit_quickly(&claim, kind, count, |header, value| {
+            header.store_relaxed(value);
+            crate::fault::point(crate::fault::Point::MidBatch);
+        });
+        self.flush();
+        Ok(())
+    }
+
+    /// A record with nothing else to do but its own header, which `put` writes, if it is not withheld. Returns
+    /// that.
+    #[inline(always)]
+    fn commit_quickly(
+        &mut self,
+        claim: &Claim,
+        kind: u8,
+        count: u64,
+        put: impl FnOnce(&Word, u64),
+    ) -> u64 {
         debug_assert!(claim.at == self.tail.front, "a claim of another time, or another ring");
         // Where they are is known before the first store, after which it would be looked up again.
         // SAFETY: where this memory's ring begins, as it was asked for the claim.
@@ -579,20 +653,21 @@ impl<M: RingMemory> Writer<M> {
         // The terminator goes before the header that leads to it: whoever sees the record finds a
         // zero behind it.
         terminator.store_relaxed(0);
-        match publish {
-            // R1, pairs with A1 in Reader::is_ready, Reader::enters_alike and Reader::look.
-            Publish::Now => header.store_release(value),
-            Publish::Later => {
-                header.store_relaxed(value);
-                crate::fault::point(crate::fault::Point::MidBatch);
-            }
-        }
+        put(header, value);
         next.store_relaxed(upcoming.later(count).0);
-        Ok(())
+        value
     }
 
-    /// The first and the last record of a batch, what comes behind padding, what ends with the lap, and what
-    /// is long.
+    /// Begins a batch: this header, of the record with this number, is what its flush publishes.
+    #[inline(always)]
+    fn withhold(&mut self, header: u64, at: u64, sequence: u64) {
+        self.withheld = header;
+        self.withheld_at = at;
+        self.withheld_sequence = sequence;
+        self.settle_pace();
+    }
+
+    /// What comes behind padding, what ends with the lap, and what is long.
     #[cold]
     #[inline(never)]
     fn commit_slowly(
@@ -629,9 +704,7 @@ impl<M: RingMemory> Writer<M> {
             // R1, pairs with A1 in Reader::is_ready, Reader::enters_alike and Reader::look.
             self.memory.word(first_at).store_release(first);
         } else {
-            self.withheld = first;
-            self.withheld_at = first_at;
-            self.withheld_sequence = sequence;
+            self.withhold(first, first_at, sequence);
         }
         self.settle_pace();
         self.memory.producer().counters.next.store_relaxed(upcoming.later(count).0);
