@@ -30,17 +30,18 @@ use std::time::Instant;
 
 use crate::error::{Fault, Lag, Peer};
 use crate::layout::{
-    ARRAY_OFFSET, ARRAY_SHAPE, ATTACHED, ArrayShape, BELL_BARRIER, Board, ConsumerPage, FINISHED,
-    MARKS, MAX_PARTICIPANTS, Mark, RECORD_ARRAY, RECORD_MESSAGE, RECORD_PADDING, RUN_MAX,
+    ARRAY_SHAPE, ATTACHED, ArrayShape, BELL_BARRIER, Board, ConsumerPage, FINISHED, MARKS,
+    MAX_PARTICIPANTS, Mark, RECORD_ARRAY, RECORD_HEADER, RECORD_MESSAGE, RECORD_PADDING, RUN_MAX,
     RecordHeader, RoleRecord, Roster, SEQUENCE_MASK, SIDE_RECEIVES,
 };
 use crate::memory::{Boundary, RingMemory};
 use crate::spsc::Geometry;
+use crate::spsc::sizes::Sizes;
 use crate::sync::{Dekker, compiler_fence, fence_acquire, fence_release, fence_store_load};
 use crate::wait;
 
-/// Positions are multiples of it.
-const POSITION_UNIT: u64 = 16;
+/// Positions are multiples of it, in some rings of more: who has no geometry can ask for no more.
+const POSITION_UNIT: u64 = RECORD_HEADER;
 
 /// No ring lives to see it; with it, no sum of positions can overflow.
 const LIMIT: u64 = 1 << 63;
@@ -248,30 +249,32 @@ fn step(
     from: Boundary,
 ) -> Result<Option<Boundary>, Fault> {
     let capacity = memory.capacity();
+    let sizes = Sizes::of(geometry);
     let Boundary { mut position, sequence } = from;
     loop {
         let offset = position & (capacity - 1);
         // A1, pairs with R1 in Writer::commit_record and Writer::flush.
         let header = RecordHeader(memory.word(offset).load_published());
         let to_end = capacity - offset;
-        let (start, count) = match header.kind() {
+        let size = match header.kind() {
             _ if header.0 == 0 && position == from.position => return Ok(None),
             RECORD_PADDING if offset != 0 && position == from.position => {
                 position += to_end;
                 continue;
             }
-            RECORD_MESSAGE => (geometry.payload_offset, 1),
-            RECORD_ARRAY => {
-                let shape = ArrayShape(memory.word(offset + ARRAY_SHAPE).load_relaxed());
-                (ARRAY_OFFSET, shape.count())
-            }
+            RECORD_MESSAGE => sizes.message(header.body_len()),
+            RECORD_ARRAY => sizes.array(header.body_len()),
             _ => return Err(Fault::Kind),
         };
-        let align = geometry.record_align - 1;
-        let size = (start + header.body_len() + align) & !align;
         if size > to_end {
             return Err(Fault::Length);
         }
+        let count = if header.kind() == RECORD_MESSAGE {
+            1
+        } else {
+            // Within the ring, as all of the record is.
+            ArrayShape(memory.word(offset + ARRAY_SHAPE).load_relaxed()).count()
+        };
         if count == 0 || count > RUN_MAX {
             return Err(Fault::Array);
         }
@@ -390,7 +393,7 @@ impl Gate {
         let roster = hall.roster();
         state.members.follow(roster);
         let (mut least, mut slowest) = (state.entry.position, None);
-        let gate = state.gate;
+        let (gate, sizes) = (state.gate, Sizes::of(self.geometry));
         state.members.list.retain_mut(|member| {
             let Some(epoch) = reads(&roster.records[member.id]) else { return false };
             member.epoch = epoch;
@@ -405,7 +408,7 @@ impl Gate {
             // A2, pairs with R2 in Reader::publish_head and in take_place.
             let head = page.gate.head.load_acquire();
             let went_back = head < gate && page.progress.attached.load_acquire() == 1;
-            if went_back || head > published.position || head & (POSITION_UNIT - 1) != 0 {
+            if went_back || head > published.position || !sizes.is_position(head) {
                 // Its cursor alone is wrong: the others go on, and it is told.
                 expelled.store_release(epoch);
                 return true;

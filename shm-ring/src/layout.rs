@@ -15,7 +15,7 @@ pub const SEGMENT_MAGIC: [u8; 8] = *b"RWAYSEG\0";
 /// First bytes of a channel's control file.
 pub const CONTROL_MAGIC: [u8; 8] = *b"RWAYCTL\0";
 /// Raised when an older reader would misread the memory.
-pub const ABI_MAJOR: u16 = 5;
+pub const ABI_MAJOR: u16 = 6;
 /// Raised when something is added that an older reader may ignore.
 pub const ABI_MINOR: u16 = 0;
 /// Reads back as another number on a machine of the other byte order.

@@ -258,8 +258,8 @@ pub struct Options {
     pub directory: Option<PathBuf>,
     /// Bytes of ring: a power of two from 4 KiB to 4 GiB. Default 1 MiB.
     pub capacity: Option<u64>,
-    /// Bytes that records are aligned to: 16 packs small messages, 64 gives each a cache line of
-    /// its own. Default 16.
+    /// Bytes that records are aligned to: 16 packs messages, those of more than 56 bytes by 8; 64 gives each
+    /// a cache line of its own. Default 16.
     pub record_align: Option<u32>,
     /// How both sides wait. Default adaptive.
     pub wait: Option<Wait>,

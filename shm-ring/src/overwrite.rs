@@ -26,6 +26,7 @@ use crate::layout::{
     RECORD_MESSAGE, RECORD_PADDING, RUN_MAX, RecordHeader, SEQUENCE_MASK,
 };
 use crate::memory::{Boundary, RingMemory};
+use crate::spsc::sizes::Sizes;
 use crate::spsc::{Geometry, max_record};
 use crate::sync::{Word, fence_acquire, fence_release};
 
@@ -122,8 +123,7 @@ impl From<Fault> for Trouble {
 pub struct Follower<M> {
     memory: M,
     mask: u64,
-    align_mask: u64,
-    payload_offset: u64,
+    sizes: Sizes,
     /// Only the last message of all that are there is wanted.
     wants_newest: bool,
     /// The record to look at next.
@@ -158,8 +158,7 @@ impl<M: Posted> Follower<M> {
         let capacity = memory.capacity();
         Self {
             mask: capacity - 1,
-            align_mask: geometry.record_align - 1,
-            payload_offset: geometry.payload_offset,
+            sizes: Sizes::of(geometry),
             wants_newest: false,
             cursor: start.position,
             next: start.sequence,
@@ -365,8 +364,11 @@ impl<M: Posted> Follower<M> {
             RECORD_ARRAY => true,
             _ => return Err(Fault::Kind),
         };
-        let start = if is_array { ARRAY_OFFSET } else { self.payload_offset };
-        let size = (start + len + self.align_mask) & !self.align_mask;
+        let (start, size) = if is_array {
+            (ARRAY_OFFSET, self.sizes.array(len))
+        } else {
+            (self.sizes.start(), self.sizes.message(len))
+        };
         if size > max_record(self.mask + 1) || size > to_end {
             return Err(Fault::Length);
         }

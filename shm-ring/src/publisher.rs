@@ -358,7 +358,7 @@ pub struct CopiedArray<'a> {
 }
 
 impl CopiedArray<'_> {
-    /// All elements' bytes, without gaps; the first starts on 16 bytes.
+    /// All elements' bytes, without gaps; the first starts on 8 bytes, or on 16 where messages need that.
     #[inline(always)]
     pub fn bytes(&mut self) -> &mut [u8] {
         &mut self.publisher.scratch.as_flattened_bytes_mut()[..self.len * self.count]

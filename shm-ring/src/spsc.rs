@@ -14,6 +14,7 @@
 
 mod ahead;
 mod reader;
+pub(crate) mod sizes;
 mod writer;
 
 pub use crate::home::Foreign;
@@ -23,7 +24,8 @@ pub use writer::{Claim, ClaimError, Publish, Writer};
 /// How the records of a ring are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
-    /// Records start at multiples of it: 16 or 64, at most a quarter of the capacity.
+    /// What sizes of records are multiples of: 16 or 64, at most a quarter of the capacity. With 16, those of records
+    /// with more than 56 bytes in them are multiples of 8, unless messages need more.
     pub record_align: u64,
     /// Where a message starts in its record: 8, or 16 for messages that need that alignment.
     pub payload_offset: u64,

@@ -156,9 +156,9 @@ fn the_headers_of_a_channel() {
     let segment = scratch.segment(1);
     assert_eq!(segment.len(), SEGMENT_LEN);
     assert_eq!(&segment[..8], b"RWAYSEG\0");
-    assert_eq!(&segment[8..20], [5, 0, 0, 0, 0, 1, 0, 0, 4, 3, 2, 1]);
+    assert_eq!(&segment[8..20], [6, 0, 0, 0, 0, 1, 0, 0, 4, 3, 2, 1]);
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/SEGMENT.md");
-    assert!(std::fs::read_to_string(page).unwrap().contains("Version **5.0**."), "{page}");
+    assert!(std::fs::read_to_string(page).unwrap().contains("Version **6.0**."), "{page}");
     assert_eq!(half(&segment, 20), 1, "kind: SPSC");
     assert_eq!(half(&segment, 24), 2, "wait: park");
     assert_eq!(half(&segment, 28), 64 | 8 << 16, "record_align, payload_offset");
@@ -210,6 +210,63 @@ fn records_of_16_bytes_alignment() {
     golden.put(48, &[3, 0, 0, 0, 1, 2, 0, 0]);
     golden.put(56, b"you");
     golden.assert_is(&scratch);
+}
+
+/// Up to a line with their header they are packed by 16 bytes, longer ones by 8, and so are arrays.
+#[test]
+fn long_records_of_16_bytes_alignment() {
+    let scratch = Scratch::new();
+    let mut producer =
+        Producer::open(&Options { record_align: Some(16), ..scratch.options() }).unwrap();
+    send(&mut producer, &[0x11; 49]);
+    send(&mut producer, &[0x22; 57]);
+    send(&mut producer, &[0x33; 64]);
+    let mut claim = producer.try_claim_array(19, 3).unwrap();
+    claim.bytes().fill(0x44);
+    claim.commit(3).unwrap();
+    let mut claim = producer.try_claim_array(19, 2).unwrap();
+    claim.bytes().fill(0x55);
+    claim.commit(2).unwrap();
+    send(&mut producer, b"end");
+    let mut golden = Ring::zeroed();
+    golden.put(0, &[49, 0, 0, 0, 1, 0, 0, 0]);
+    golden.put(8, &[0x11; 49]);
+    golden.put(64, &[57, 0, 0, 0, 1, 1, 0, 0]);
+    golden.put(72, &[0x22; 57]);
+    golden.put(136, &[64, 0, 0, 0, 1, 2, 0, 0]);
+    golden.put(144, &[0x33; 64]);
+    // 16 + 57 bytes, to the next multiple of 8.
+    golden.put(208, &[57, 0, 0, 0, 3, 3, 0, 0, 19, 0, 0, 0, 3, 0, 0, 0]);
+    golden.put(224, &[0x44; 57]);
+    // 16 + 38, to the next multiple of 16 bytes from where it begins.
+    golden.put(288, &[38, 0, 0, 0, 3, 6, 0, 0, 19, 0, 0, 0, 2, 0, 0, 0]);
+    golden.put(304, &[0x55; 38]);
+    golden.put(352, &[3, 0, 0, 0, 1, 8, 0, 0]);
+    golden.put(360, b"end");
+    golden.assert_is(&scratch);
+}
+
+/// Of the 8 bytes that may be left before the end of the ring.
+#[test]
+fn the_least_padding() {
+    let scratch = Scratch::new();
+    let options = Options { record_align: Some(16), ..scratch.options() };
+    let mut producer = Producer::open(&options).unwrap();
+    let mut consumer = Consumer::open(&options).unwrap();
+    send(&mut producer, &[0x11; 64]);
+    consumer.try_recv().unwrap();
+    let (records, last) = ((CAPACITY - 72) / 16, CAPACITY - 8);
+    for _ in 0..records {
+        send(&mut producer, b"");
+        consumer.try_recv().unwrap();
+    }
+    send(&mut producer, b"y");
+    let sequence = records as u64 + 1;
+    let at = |offset| word(&scratch.segment(1), RING + offset);
+    // No bytes behind its header, kind 2, the sequence of the message at the start.
+    assert_eq!(at(last), 2 << 32 | sequence << 40);
+    assert_eq!(at(0), 1 | 1 << 32 | sequence << 40);
+    assert_eq!(*consumer.try_recv().unwrap(), *b"y");
 }
 
 #[test]

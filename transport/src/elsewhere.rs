@@ -242,6 +242,7 @@ fn finish_one<E: Outlet>(
     len: usize,
     publish: Publish,
 ) -> Result<(), SendError> {
+    // The claim that the end has open, again: it is of as much, since a run of free bytes is as long as a record.
     let claim = end.claim(room, Patience::None).map_err(Into::into)?;
     claim.finish(len, publish).map_err(Into::into)
 }

@@ -106,7 +106,7 @@ pub struct ArrayClaim<'a> {
 }
 
 impl ArrayClaim<'_> {
-    /// All elements' bytes, without gaps; the first starts on 16 bytes.
+    /// All elements' bytes, without gaps; the first starts on 8 bytes, or on 16 where messages need that.
     #[inline(always)]
     pub fn bytes(&mut self) -> &mut [u8] {
         let payload = self.producer.writer.array_payload(&self.claim);

@@ -3,6 +3,7 @@
 
 use std::ptr::NonNull;
 
+use super::sizes::Sizes;
 use super::{Geometry, ahead, max_record};
 use crate::error::Fault;
 use crate::home::{Homed, Homing};
@@ -61,8 +62,7 @@ pub struct Reader<M> {
     memory: M,
     head: Homed<Head>,
     mask: u64,
-    align_mask: u64,
-    payload_offset: u64,
+    sizes: Sizes,
     /// The array that is being read, or was last.
     array: Array,
     /// Position of the ring's first byte in this lap.
@@ -79,8 +79,8 @@ pub struct Reader<M> {
 /// and every step stops.
 #[derive(Debug)]
 struct Head {
-    /// Ring offset of the next record; within an array, of the next element less `payload_offset`, so
-    /// that the bytes are `payload_offset` behind it in either case.
+    /// Ring offset of the next record; within an array, of the next element less [`Sizes::start`], so
+    /// that the bytes are so many behind it in either case.
     front: u64,
     /// Bytes of one message; 0 when nothing is expected.
     len: u64,
@@ -180,7 +180,7 @@ impl<M: RingMemory> Reader<M> {
         let head = memory.consumer().gate.head.load_acquire();
         // No ring lives to see the limit; with it, no sum below can overflow.
         const LIMIT: u64 = 1 << 63;
-        if head & (geometry.record_align - 1) != 0 || head >= LIMIT || received >= LIMIT {
+        if !Sizes::of(geometry).is_position(head) || head >= LIMIT || received >= LIMIT {
             return Err(Fault::Position);
         }
         let mut reader = Self::starting_at(memory, geometry, head);
@@ -209,8 +209,7 @@ impl<M: RingMemory> Reader<M> {
                 in_array: false,
             }),
             mask,
-            align_mask: geometry.record_align - 1,
-            payload_offset: geometry.payload_offset,
+            sizes: Sizes::of(geometry),
             array: Array::NONE,
             lap: head & !mask,
             published: head,
@@ -323,7 +322,7 @@ impl<M: RingMemory> Reader<M> {
     pub fn found(&self) -> Found {
         let Head { front, len, step, .. } = *self.head;
         Found {
-            payload: self.memory.payload(front + self.payload_offset).cast_const(),
+            payload: self.memory.payload(front + self.sizes.start()).cast_const(),
             len: len as usize,
             step: Step { next: front + step, head: self.head.place() },
         }
@@ -333,7 +332,7 @@ impl<M: RingMemory> Reader<M> {
     #[inline(always)]
     fn touch(&self, messages: u64) {
         let Head { front, len, .. } = *self.head;
-        self.memory.touch(front + self.payload_offset, len * messages, Access::Read);
+        self.memory.touch(front + self.sizes.start(), len * messages, Access::Read);
     }
 
     /// The message that was found, by itself.
@@ -575,7 +574,7 @@ impl<M: RingMemory> Reader<M> {
     /// What `front` is at the first message of an array.
     #[inline(always)]
     fn first_element(&self, array: u64) -> u64 {
-        array + ARRAY_OFFSET - self.payload_offset
+        array + ARRAY_OFFSET - self.sizes.start()
     }
 
     /// Reads and checks the record at `position`, skipping padding. Every number from the ring is
@@ -601,8 +600,8 @@ impl<M: RingMemory> Reader<M> {
                 kind @ (RECORD_MESSAGE | RECORD_ARRAY) => {
                     let len = header.body_len();
                     let is_array = kind == RECORD_ARRAY;
-                    let start = if is_array { ARRAY_OFFSET } else { self.payload_offset };
-                    let size = (start + len + self.align_mask) & !self.align_mask;
+                    let size =
+                        if is_array { self.sizes.array(len) } else { self.sizes.message(len) };
                     if size > max_record(self.mask + 1) || size > to_end {
                         return Err(Fault::Length);
                     }

@@ -2,6 +2,7 @@
 //! published.
 
 use super::ahead::{self, Ahead};
+use super::sizes::{RECORD_MIN, RUN_MIN, Sizes};
 use super::{Geometry, max_record};
 use crate::error::Fault;
 use crate::home::{Foreign, Homed, Homing};
@@ -11,9 +12,6 @@ use crate::layout::{
 };
 use crate::memory::{Access, Boundary, RingMemory};
 use crate::sync::Word;
-
-/// Positions are multiples of it.
-const POSITION_UNIT: u64 = 16;
 
 /// Why a claim was not granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,12 +71,7 @@ pub enum Publish {
 pub struct Writer<M> {
     memory: M,
     tail: Homed<Tail>,
-    /// Minus the record alignment, which as a mask rounds down to it.
-    align: u64,
-    /// Where a message starts in its record.
-    payload_offset: u64,
-    /// What is added to a message's length before it is rounded down to its record's size.
-    round: u64,
+    sizes: Sizes,
     /// capacity - 1.
     mask: u64,
     /// Position of the ring's first byte in this lap.
@@ -126,10 +119,10 @@ const ALONE: u64 = 1;
 /// A batch has begun: what is to be published with it.
 const IN_BATCH: u64 = 2;
 
-/// Most bytes that are written between two counts: single messages, which take 16 at least, and no more than
+/// Most bytes that are written between two counts: single messages, which take [`RECORD_MIN`], and no more than
 /// one array, after which it is counted. Together they are fewer than the numbers in headers tell apart.
 const COUNTED_WITHIN: u64 = 128 << 20;
-const _: () = assert!(COUNTED_WITHIN / POSITION_UNIT + RUN_MAX < SEQUENCE_MASK);
+const _: () = assert!(COUNTED_WITHIN / RECORD_MIN + RUN_MAX < SEQUENCE_MASK);
 
 /// No length that is asked for is above it; sums with it do not overflow.
 const LEN_LIMIT: u64 = 1 << 40;
@@ -140,9 +133,7 @@ impl<M: RingMemory> Writer<M> {
         let capacity = memory.capacity();
         let mut writer = Self {
             tail: Homed::new(Tail { front: 0, bound: 0, quick: NOTHING }),
-            align: geometry.record_align.wrapping_neg(),
-            payload_offset: geometry.payload_offset,
-            round: geometry.payload_offset + geometry.record_align - 1,
+            sizes: Sizes::of(geometry),
             mask: capacity - 1,
             lap: 0,
             limit: capacity,
@@ -177,7 +168,7 @@ impl<M: RingMemory> Writer<M> {
     /// Longest message.
     #[inline(always)]
     pub fn max_len(&self) -> usize {
-        (max_record(self.mask + 1) - self.payload_offset) as usize
+        (max_record(self.mask + 1) - self.sizes.start()) as usize
     }
 
     /// The most bytes that messages sent as one array may have together.
@@ -222,7 +213,8 @@ impl<M: RingMemory> Writer<M> {
     /// does not do.
     #[inline(always)]
     pub fn try_claim(&mut self, len: usize) -> Result<Claim, ClaimError> {
-        self.claim_record(len as u64, self.round)
+        let len = len as u64;
+        self.claim_record(len, self.sizes.message(len))
     }
 
     /// Room for a record of `count` messages of `len` bytes each, both at least 1, together no
@@ -231,7 +223,7 @@ impl<M: RingMemory> Writer<M> {
     pub fn try_claim_array(&mut self, len: usize, count: usize) -> Result<Claim, ClaimError> {
         match (len as u64).checked_mul(count as u64) {
             Some(total) if total > 0 && count as u64 <= RUN_MAX => {
-                self.claim_record(total, self.round_behind(ARRAY_OFFSET))
+                self.claim_record(total, self.sizes.array(total))
             }
             _ => Err(ClaimError::TooLarge),
         }
@@ -244,7 +236,7 @@ impl<M: RingMemory> Writer<M> {
         if total == 0 || count as u64 > RUN_MAX {
             return None;
         }
-        let size = total.wrapping_add(self.round_behind(ARRAY_OFFSET)) & self.align;
+        let size = self.sizes.array(total);
         if !self.fits_at_once(total, size) {
             return None;
         }
@@ -256,8 +248,7 @@ impl<M: RingMemory> Writer<M> {
     /// assembled waits behind those to contested lines (a stream of 8-byte messages ran at a quarter
     /// of its rate).
     #[inline(always)]
-    fn claim_record(&mut self, len: u64, round: u64) -> Result<Claim, ClaimError> {
-        let size = (len.wrapping_add(round)) & self.align;
+    fn claim_record(&mut self, len: u64, size: u64) -> Result<Claim, ClaimError> {
         if !self.fits_at_once(len, size) {
             self.make_room(len, size)?;
         }
@@ -282,16 +273,17 @@ impl<M: RingMemory> Writer<M> {
     }
 
     /// The longest run of free bytes in one piece at the tail, as known: for a serialiser that
-    /// learns the length by writing. `None`: not even an empty message. `likely` is what the message will
+    /// learns the length by writing. `None`: too few bytes for what any length of them would take; a claim of a length
+    /// finds what there is. `likely` is what the message will
     /// take if all goes as usual: nothing depends on it but which lines are asked for.
     #[inline(always)]
     pub fn claim_run(&mut self, likely: usize) -> Option<Claim> {
         let at = self.tail.front;
-        let len = self.tail.bound.checked_sub(at + self.payload_offset)?;
+        let end = self.tail.bound;
+        let len = end.checked_sub(at + RUN_MIN)? + (RUN_MIN - self.sizes.start());
         let likely = likely as u64;
-        let likely_size = likely.wrapping_add(self.round) & self.align;
+        let likely_size = self.sizes.message(likely);
         self.ask_ahead(at, likely, likely_size);
-        let end = at + self.payload_offset + len;
         Some(Claim {
             len,
             ring: self.memory.payload(0),
@@ -321,14 +313,14 @@ impl<M: RingMemory> Writer<M> {
     /// Where the payload of `claim` goes: `claim.room()` bytes, nobody else's until the commit.
     #[inline(always)]
     pub fn payload(&self, claim: &Claim) -> *mut u8 {
-        self.touch_written(claim, self.payload_offset);
+        self.touch_written(claim, self.sizes.start());
         self.memory.payload(self.payload_at(claim))
     }
 
     /// Where in the ring that is.
     #[inline(always)]
     pub fn payload_at(&self, claim: &Claim) -> u64 {
-        claim.at + self.payload_offset
+        claim.at + self.sizes.start()
     }
 
     /// Where element 0 of an array claim goes; the others follow without gaps.
@@ -355,7 +347,7 @@ impl<M: RingMemory> Writer<M> {
     /// [`Foreign`]: it was claimed before the fork, and is the parent's.
     #[inline(always)]
     pub fn commit(&mut self, claim: Claim, publish: Publish) -> Result<(), Foreign> {
-        self.touch_written(&claim, self.payload_offset);
+        self.touch_written(&claim, self.sizes.start());
         self.commit_record(claim, RECORD_MESSAGE, 1, publish)
     }
 
@@ -374,7 +366,7 @@ impl<M: RingMemory> Writer<M> {
         debug_assert!(len <= claim.len);
         let end = match claim.likely {
             (likely, end) if likely == len => end,
-            _ => claim.at + ((len + self.round) & self.align),
+            _ => claim.at + self.sizes.message(len),
         };
         self.commit(Claim { len, end, ..claim }, publish)
     }
@@ -403,7 +395,7 @@ impl<M: RingMemory> Writer<M> {
             self.flushes += 1;
         }
         let len = each * count;
-        let size = (len + self.round_behind(ARRAY_OFFSET)) & self.align;
+        let size = self.sizes.array(len);
         let claim = Claim { len, end: claim.at + size, ..claim };
         self.touch_written(&claim, ARRAY_OFFSET);
         self.commit_record(claim, RECORD_ARRAY, count, publish)?;
@@ -434,7 +426,7 @@ impl<M: RingMemory> Writer<M> {
         let seen = self.limit - capacity;
         let published = self.published();
         let head = self.memory.released(published)?;
-        if head < seen || head > published.position || head & (POSITION_UNIT - 1) != 0 {
+        if head < seen || head > published.position || !self.sizes.is_position(head) {
             return Err(Fault::Gate);
         }
         self.limit = head + capacity;
@@ -469,12 +461,6 @@ impl<M: RingMemory> Writer<M> {
         self.position() - (self.tail.front.wrapping_sub(self.withheld_at) & self.mask)
     }
 
-    /// What makes a record's size of a length, if the bytes begin at `offset`.
-    #[inline(always)]
-    fn round_behind(&self, offset: u64) -> u64 {
-        offset + !self.align
-    }
-
     /// Room for `bytes` at the tail, and for the terminator behind them. Without the latter a
     /// terminator in a full ring would zero the oldest unread header.
     fn fits(&self, bytes: u64) -> bool {
@@ -492,11 +478,11 @@ impl<M: RingMemory> Writer<M> {
 
     /// Sets the bound, from everything else.
     fn settle_bound(&mut self) {
-        // The alignment below the lap's end: a record that ends with the lap has its terminator at the
+        // A unit below the lap's end: a record that ends with the lap has its terminator at the
         // ring's start.
-        let lap_end = self.mask & self.align;
-        // Never below the tail: that is a multiple of the alignment, and a terminator fits there.
-        let free_end = ((self.limit - RECORD_HEADER) & self.align) - self.lap;
+        let lap_end = self.mask & self.sizes.mask();
+        // Never below the tail: that is a multiple of the unit, and a terminator fits there.
+        let free_end = ((self.limit - RECORD_HEADER) & self.sizes.mask()) - self.lap;
         let longest = self.tail.front + max_record(self.mask + 1).min(COUNTED_WITHIN);
         let bound = lap_end.min(free_end).min(longest);
         self.tail.bound = if self.broken.is_some() { 0 } else { bound };
@@ -605,6 +591,7 @@ impl<M: RingMemory> Writer<M> {
         let claim = self.claimed(len, at, end);
         let header = self.commit_quickly(&claim, kind, count, |_, _| {});
         self.withhold(header, at, sequence);
+        self.settle_pace();
         Ok(())
     }
 
@@ -664,7 +651,6 @@ impl<M: RingMemory> Writer<M> {
         self.withheld = header;
         self.withheld_at = at;
         self.withheld_sequence = sequence;
-        self.settle_pace();
     }
 
     /// What comes behind padding, what ends with the lap, and what is long.
@@ -691,7 +677,7 @@ impl<M: RingMemory> Writer<M> {
             self.settle_bound();
         }
         self.ahead.committed(at, end - at);
-        // As in `commit_record`.
+        // As in `commit_quickly`.
         self.memory.word(self.tail.front).store_relaxed(0);
         let (first_at, first) = if self.padding == 0 { (at, header) } else { self.pad(at, header) };
         if self.withheld != 0 {

@@ -46,8 +46,12 @@ fn page_of(place: usize) -> usize {
 
 #[test]
 fn a_cursor_that_makes_no_sense() {
-    // Ahead of what was sent, unaligned, behind what it gave back, off the scale.
-    for bad in [1 << 20, 8, 1, 0, u64::MAX, u64::MAX - 15, 1 << 63] {
+    // Of a hundred messages, in a ring where records are aligned to 64.
+    const SENT: u64 = 100 * 128;
+    // Ahead of what was sent, unaligned, behind what it gave back, off the scale, and where no record begins among those
+    // that may still be there.
+    for bad in [1 << 20, 8, 1, 0, u64::MAX, u64::MAX - 15, 1 << 63, SENT - 56, SENT - 48, SENT - 32]
+    {
         let scratch = Scratch::new();
         let options = options(&scratch, Overflow::Block);
         let mut producer = Producer::open(&options).unwrap();
