@@ -613,7 +613,9 @@ impl<'a> MpmcArrayClaim<'a> {
     #[inline(always)]
     fn new(sender: &'a mut MpmcSender, len: usize, count: usize) -> Self {
         let free = sender.sender.claimed() - sender.sender.filled();
-        sender.sender.ask_for_run(len as u64);
+        if sender.sender.filled() == 0 {
+            sender.sender.ask_for_run(len as u64);
+        }
         Self { sender, len, count: count.clamp(1, free as usize) }
     }
 

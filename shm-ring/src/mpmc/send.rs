@@ -230,8 +230,9 @@ impl<M: SlotMemory> Sender<M> {
         }
     }
 
-    /// For who has claimed slots for messages of so many bytes each, side by side: asks for the lines of all of them,
-    /// and, unless that is round a small queue, of as many behind, where the next such claim will be. Hints. Measured,
+    /// For who has just claimed slots for messages of so many bytes each: asks for their lines, as far as a page or,
+    /// where slots are apart, four lines of each, and the queue's end; and, unless that is round a small queue, for those
+    /// of as many behind, where the next such claim will be. Hints. Measured,
     /// with 32 messages a claim, one sender to one receiver: 8 bytes 4.1 and 3.6 ns, 64 bytes 7.2 and 6.8; with its
     /// own alone 3.6 and 7.2.
     #[inline(always)]
