@@ -1,5 +1,6 @@
 //! The seam between the scenarios and the systems. A system says how one message is sent and how
-//! one is received; what is done with them, and how it is timed, is the same for all.
+//! one is received; what is done with them, and how it is timed, is the same for all, but that eight may be shown
+//! together where a system hands out a slice.
 
 use crate::arena::Region;
 use crate::cpu::preemptions;

@@ -86,8 +86,8 @@ impl Look for &mut Watch<'_> {
         self.next += 1;
     }
 
-    /// One comparison for all of them. With one for each the loop is so short that a message of 8 bytes takes it one
-    /// cycle or two, as the linker puts it within a cache line or across two: 1.3 or 1.0 billion a second.
+    /// One comparison for all of them. With one for each the loop is so short that where the linker puts it, within a
+    /// cache line or across two, decides: 1.3 or 1.0 billion messages of 8 bytes a second.
     #[inline(always)]
     fn at_eight(&mut self, seen: [Seen; 8]) {
         let odd = |odd, (seen, word): (&Seen, u64)| odd | (seen.word ^ word) | seen.altered;

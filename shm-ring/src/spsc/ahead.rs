@@ -6,8 +6,8 @@ use super::sizes::LINE;
 use crate::layout::RECORD_HEADER;
 use crate::memory::RingMemory;
 
-/// How far ahead lines are asked for, in bytes. Who writes a record asks for as many lines as it fills, so that each
-/// is asked for once. On a Sapphire Rapids, with 512, 1024 and 2048, a message of 64 bytes took 6.2,
+/// How far ahead lines are asked for, in bytes. Who writes a record of up to [`NEAR`] bytes asks so far ahead for as
+/// many lines as it fills; for its own it asks again, unless it is short. On a Sapphire Rapids, with 512, 1024 and 2048, a message of 64 bytes took 6.2,
 /// 5.3 and 5.2 ns in a ring of 1 MiB, 7.1, 6.1 and 4.9 in one of 16 MiB; one of a type 14.0, 14.0 and 14.6 to 15.6 in
 /// one of 64 KiB, where the lines so far ahead of a writer that waits for room are those that the reader is at. In a
 /// loop that is not in the tree; `ringway-bench stream --size 64 --capacity 1MiB --systems ringway-shm-raw` measures the
@@ -32,14 +32,14 @@ const READER_CAPACITY: u64 = 16 * READER_DISTANCE;
 /// 2 KiB through a ring of 4 MiB at 1.2 times the rate that they had with half of it.
 const LONG_DISTANCE: u64 = 4096;
 
-/// Most lines that either side asks for behind one record: a page. With 256 a round trip of 64 KiB took 0.86 instead of
+/// Most lines that either side asks for at once: a page. With 256 a round trip of 64 KiB took 0.86 instead of
 /// 0.97 of what it took without, in the same loop, but a stream of them in 4 MiB went at 0.90 instead of 0.98.
 const MOST: u64 = 64;
 
 /// Messages of up to so many bytes are short: one line ahead is enough.
 const SHORT: u64 = 2 * LINE - RECORD_HEADER;
 
-/// Records of more bytes are long: lines are asked for when they were published. Measured as above, of 1 KiB: long, a
+/// Records of more bytes are long: lines behind them are asked for when they were published. Measured as above, of 1 KiB: long, a
 /// round trip takes 830 to 844 ns, and not long 795 to 851, and a message of a stream in a ring of 4 MiB 65 and 48.
 const MIDDLING: u64 = 1536;
 
