@@ -223,7 +223,7 @@ impl Consumer {
             return false;
         };
         let reader = &self.reader;
-        wait::poll_first(pauses, courtesy, || reader.is_empty()) && reader.is_ready()
+        wait::poll_first(pauses, courtesy, || reader.is_still_empty()) && reader.is_ready()
     }
 
     #[cold]
@@ -339,7 +339,7 @@ impl Listener for Consumer {
 
     #[inline(always)]
     fn sees_nothing(&self) -> bool {
-        self.reader.is_empty()
+        self.reader.is_still_empty()
     }
 
     fn seen(&self) -> u64 {

@@ -23,6 +23,8 @@ pub const ENDIAN_TAG: u32 = 0x0102_0304;
 /// The unit of mapping and of write permission: what one side writes shares no page with what the
 /// other side writes.
 pub const PAGE: u64 = 4096;
+/// Bytes that caches hand around together, where hints and the packing of records go by them.
+pub const LINE: u64 = 64;
 
 /// [`FileHeader::kind`]: one producer, one consumer, variable-length records.
 pub const KIND_SPSC: u32 = 1;

@@ -75,6 +75,8 @@ mod recover;
 #[cfg(not(loom))]
 mod registry;
 #[cfg(not(loom))]
+mod runahead;
+#[cfg(not(loom))]
 pub mod say;
 #[cfg(not(loom))]
 mod segment;

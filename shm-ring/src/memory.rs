@@ -62,6 +62,13 @@ pub unsafe trait RingMemory {
     fn prefetch_read(&self, offset: u64) {
         let _ = offset;
     }
+    /// The word at `offset`, for those who look again and again: orders nothing. If it is on its way from another core, the
+    /// lines behind its own may be asked for, up to the one of the byte at `last`.
+    #[inline(always)]
+    fn look_again(&self, offset: u64, last: u64) -> u64 {
+        let _ = last;
+        self.word(offset).load_relaxed()
+    }
     /// Tells a model that the bytes are written or read between now and the next atomic operation.
     #[inline(always)]
     fn touch(&self, offset: u64, len: u64, access: Access) {

@@ -129,7 +129,7 @@ impl MpmcReceiver {
         }
         let pauses = self.pauses();
         let receiver = &self.receiver;
-        wait::poll_first(pauses, &self.party.courtesy, || receiver.sees_nothing())
+        wait::poll_first(pauses, &self.party.courtesy, || receiver.still_sees_nothing())
     }
 
     /// Up to `limit` messages (and no more than 255, or half the queue) that are there, claimed with one
@@ -490,7 +490,7 @@ impl Waiter for Waiting<'_> {
 
     #[inline(always)]
     fn sees_nothing(&self) -> bool {
-        self.receiver.receiver.sees_nothing()
+        self.receiver.receiver.still_sees_nothing()
     }
 
     fn glance(&mut self) -> Result<(), RecvError> {

@@ -23,14 +23,14 @@ use crate::liveness::Identity;
 use crate::memory::Access;
 use crate::mpmc::SlotMemory;
 use crate::prefetch::ask_for;
+use crate::runahead;
 use crate::segment;
 use crate::sync::Word;
 
 /// The number of the segment.
 const NUMBER: u32 = 1;
 
-/// Bytes of a cache line, for hints only.
-const LINE: usize = 64;
+const LINE: usize = crate::layout::LINE as usize;
 
 /// Bytes of a slot that are asked for in advance: of longer messages the processor sees by itself where
 /// they go on.
@@ -366,6 +366,12 @@ unsafe impl SlotMemory for QueueMemory {
         for slot in 0..count {
             ask_for_all(first.wrapping_add(slot * self.size), used.min(PREFETCHED), access);
         }
+    }
+
+    #[inline(always)]
+    fn look_again(&self, index: u64, bytes: u64) -> u64 {
+        let end = self.payload(index).wrapping_add(bytes as usize);
+        runahead::look(self.flag(index), end.wrapping_sub(1))
     }
 
     #[inline(always)]

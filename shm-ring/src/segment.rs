@@ -27,6 +27,7 @@ use crate::options::Overflow;
 use crate::overwrite::Leash;
 use crate::participants::Table;
 use crate::prefetch::{ask_for, ask_to_write};
+use crate::runahead;
 use crate::spsc::Geometry;
 use crate::sync::{Word, Word32};
 
@@ -350,6 +351,11 @@ unsafe impl RingMemory for SegmentMemory {
     #[inline(always)]
     fn prefetch_read(&self, offset: u64) {
         ask_for(self.payload(offset), Access::Read);
+    }
+
+    #[inline(always)]
+    fn look_again(&self, offset: u64, last: u64) -> u64 {
+        runahead::look(self.word(offset), self.payload(last))
     }
 
     #[inline]

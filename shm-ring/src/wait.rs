@@ -340,7 +340,7 @@ pub trait Waiter {
 
     /// Whether it is there: a look at the ring; cheap.
     fn poll(&mut self) -> Result<bool, Self::Error>;
-    /// Whether a poll would hardly find it: a load and a compare, for a spin from which it is not far to the
+    /// Whether a poll would hardly find it: cheaper than a poll, for a spin from which it is not far to the
     /// message. Polls come now and then all the same.
     #[inline(always)]
     fn sees_nothing(&self) -> bool {

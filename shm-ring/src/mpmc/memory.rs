@@ -125,6 +125,13 @@ pub unsafe trait SlotMemory {
     fn prefetch_taken_run(&self, index: u64, count: u64, access: Access) {
         let _ = (index, count, access);
     }
+    /// The flag, for those who look again and again: orders nothing. If it is on its way from another core, the
+    /// lines of so many bytes of the message may be asked for.
+    #[inline(always)]
+    fn look_again(&self, index: u64, bytes: u64) -> u64 {
+        let _ = bytes;
+        self.flag(index).load_relaxed()
+    }
     /// Tells a model that, of what the running call has read so far, nothing matters from here on but what
     /// is in the handle and in `kept`.
     #[inline(always)]

@@ -373,10 +373,20 @@ impl<M: SlotMemory> Receiver<M> {
         std::mem::take(&mut self.streak) == STREAK
     }
 
-    /// Whether [`Self::try_take`] would find nothing: one load, for those who look again and again.
+    /// Whether [`Self::try_take`] would find nothing: one load.
     #[inline(always)]
     pub fn sees_nothing(&self) -> bool {
         word::is_settled(self.next_flag(), self.cursor.lap().before()) && !self.may_return
+    }
+
+    /// The same for those who have found nothing and look again. A message as long as the last is asked for while its
+    /// flag is on its way.
+    #[inline(always)]
+    pub fn still_sees_nothing(&self) -> bool {
+        let next = self.cursor.next();
+        let last = self.memory.flag(self.geometry.index(next.wrapping_sub(1))).load_relaxed();
+        let flag = self.memory.look_again(self.geometry.index(next), word::ready_len(last));
+        word::is_settled(flag, self.cursor.lap().before()) && !self.may_return
     }
 
     /// Whether there is a message after those claimed, unless another receiver takes it.

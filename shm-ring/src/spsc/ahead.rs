@@ -2,8 +2,7 @@
 //! instructions to come; asked for in time, many come at once. Hints only: nothing here can be wrong, but
 //! late or in the way.
 
-use super::sizes::LINE;
-use crate::layout::RECORD_HEADER;
+use crate::layout::{LINE, RECORD_HEADER};
 use crate::memory::RingMemory;
 
 /// How far ahead lines are asked for, in bytes. Who writes a record of up to [`NEAR`] bytes asks so far ahead for as

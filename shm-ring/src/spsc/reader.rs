@@ -266,10 +266,19 @@ impl<M: RingMemory> Reader<M> {
         self.is_ready().then_some(found)
     }
 
-    /// Whether there is nothing: one load, for those who look again and again.
+    /// Whether there is nothing: one load.
     #[inline(always)]
     pub fn is_empty(&self) -> bool {
         !self.head.in_array && self.memory.word(self.head.front).load_published() == 0
+    }
+
+    /// The same for those who have found it empty and look again. A message as long as the last is asked for while
+    /// its header is on its way. Orders nothing.
+    #[inline(always)]
+    pub fn is_still_empty(&self) -> bool {
+        let Head { front, len, in_array, .. } = *self.head;
+        let last = front + self.sizes.start() + len - 1;
+        !in_array && self.memory.look_again(front, last) == 0
     }
 
     /// Whether there certainly is a message: one as long as the last.

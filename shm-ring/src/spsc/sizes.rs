@@ -2,13 +2,10 @@
 //! have it from. Nothing here touches the ring.
 
 use super::Geometry;
-use crate::layout::{ARRAY_OFFSET, RECORD_HEADER};
+use crate::layout::{ARRAY_OFFSET, LINE, RECORD_HEADER};
 
 /// Least bytes of a record.
 pub(crate) const RECORD_MIN: u64 = 16;
-
-/// Bytes that caches hand around together.
-pub(super) const LINE: u64 = 64;
 
 /// A message of up to so many bytes fits into a line with its header, and where all records have 16, 32 or 64, none is
 /// in two lines. A longer one is in two or more anyway, and what counts is how many lines a stream fills: with 64 bytes
