@@ -51,8 +51,8 @@ fn look_and_ask(word: &Word, last: *const u8) -> u64 {
             "call 2f",
             // Where the processor runs ahead to. 40 multiplications take 120 cycles: the other lines come no later than
             // the word's own, which the writer has to get first. With 4 they were done before a look that found its
-            // line; with 10 to 80 round trips took as long where the cores are near, with 40 and 60 least where they
-            // are far.
+            // line. Where lines were quick, 10 to 40 made no difference; where they were slow, 40 and 60 were best, and
+            // with 130 little was left of it.
             "xor {line:e}, {line:e}",
             ".rept {delay}",
             "imul {line}, {line}",
