@@ -157,6 +157,14 @@ impl Producer {
         claim.map(|claim| Claim::new(self, claim))
     }
 
+    /// Room for a message of `len` bytes, where it is known of without a look at the consumer. `None`
+    /// says nothing but that [`Self::try_claim`] has to look further.
+    #[inline(always)]
+    pub fn claim_at_once(&mut self, len: usize) -> Option<Claim<'_>> {
+        let claim = self.writer.claim_at_once(len);
+        claim.map(|claim| Claim::new(self, claim))
+    }
+
     /// Room for up to `count` messages of `len` bytes each under one record header: the cheapest
     /// way to send many equal messages. Never blocks.
     ///

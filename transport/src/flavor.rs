@@ -49,6 +49,11 @@ pub(crate) trait Outlet {
     /// What is free in one piece, for a message of a length that is known by writing it, and `likely`
     /// this; `None`: ask [`Self::claim`].
     fn claim_run(&mut self, likely: usize) -> Result<Option<Self::Claim<'_>>, Self::Error>;
+    /// The same for a message that is probably of this length, and no longer.
+    #[inline(always)]
+    fn claim_at_once(&mut self, len: usize) -> Result<Option<Self::Claim<'_>>, Self::Error> {
+        self.claim_run(len)
+    }
     fn claim(&mut self, len: usize, patience: Patience) -> Result<Self::Claim<'_>, Self::Error>;
 }
 
@@ -170,6 +175,11 @@ impl Outlet for Producer {
     #[inline(always)]
     fn claim_run(&mut self, likely: usize) -> Result<Option<Claim<'_>>, ShmSendError> {
         Ok(self.claim_run(likely))
+    }
+
+    #[inline(always)]
+    fn claim_at_once(&mut self, len: usize) -> Result<Option<Claim<'_>>, ShmSendError> {
+        Ok(self.claim_at_once(len))
     }
 
     #[inline(always)]

@@ -33,6 +33,11 @@ pub trait Message: Describe {
     /// What the receiver sees: rkyv's archived form, or `[u8]`.
     type View: ?Sized;
 
+    /// Whether messages may well take more bytes than [`Self::inline_len`] says. A guess: those that do although it
+    /// says no are encoded twice.
+    #[doc(hidden)]
+    const MAY_BE_LONGER: bool;
+
     /// Bytes that this message takes if nothing in it lies out of line.
     #[doc(hidden)]
     fn inline_len(&self) -> usize;
@@ -82,6 +87,9 @@ where
     T::Archived: Portable + for<'a> CheckBytes<LowValidator<'a, Failure>>,
 {
     type View = T::Archived;
+
+    /// Who has parts out of line mostly has to free them.
+    const MAY_BE_LONGER: bool = std::mem::needs_drop::<T>();
 
     #[inline(always)]
     fn inline_len(&self) -> usize {
@@ -188,6 +196,8 @@ where
 
 impl Message for [u8] {
     type View = [u8];
+
+    const MAY_BE_LONGER: bool = false;
 
     #[inline(always)]
     fn inline_len(&self) -> usize {

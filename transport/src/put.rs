@@ -10,8 +10,9 @@ use crate::error::{BatchError, SendError};
 use crate::flavor::{ArrayRoom, BatchOutlet, Outlet, Room};
 use crate::message::{FLAT_MAX, Message, Scratch};
 
-/// Serialises straight into the free run at the tail. Only when that is too short, now and then in a lap and when
-/// the ring is full, room is claimed for the length that came out, and the message serialised again.
+/// Serialises straight into the free run at the tail, or, if the length is certain enough beforehand, into room for just
+/// that. Only when that is too short, now and then in a lap and when the ring is full, room is claimed for the length
+/// that came out, and the message serialised again.
 ///
 /// A message that was just put together goes nowhere but there: to be handed to a call it would have to be whole in
 /// memory first, whether the call comes or not, which is as much to write again as the ring gets. With 64 bytes
@@ -30,7 +31,8 @@ pub(crate) fn put<E: Outlet, T: Message + ?Sized>(
         end.expect(queued).map_err(Into::into)?;
     }
     let inline = message.inline_len();
-    let len = match end.claim_run(inline).map_err(Into::into)? {
+    let room = if T::MAY_BE_LONGER { end.claim_run(inline) } else { end.claim_at_once(inline) };
+    let len = match room.map_err(Into::into)? {
         Some(mut run) => {
             let len = scratch.encode(message, &mut run)?;
             if len <= run.len() {

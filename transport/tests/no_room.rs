@@ -16,6 +16,16 @@ struct Page {
     words: [u64; 63],
 }
 
+/// Owns nothing that it would have to free, and has a part out of line all the same.
+#[derive(rkyv::Archive, rkyv::Serialize, Describe)]
+#[rkyv(crate = ringway::rkyv)]
+struct Lent {
+    number: u32,
+    #[rkyv(with = rkyv::with::InlineAsBox)]
+    #[describe(opaque = "text")]
+    text: &'static str,
+}
+
 /// Channels with room for a few hundred ticks at most, none of which loses anything.
 const CHANNELS: [&str; 3] = [
     "shm://full?capacity=4KiB",
@@ -94,4 +104,17 @@ fn what_can_never_fit_is_too_large() {
     let long = Book { product: "x".repeat(4096), ..Book::number(1) };
     is_refused("shm://narrow?capacity=4KiB", &long);
     is_refused("shm://narrow?kind=broadcast&capacity=4KiB", &long);
+}
+
+#[test]
+fn messages_longer_than_was_guessed_go_through() {
+    const TEXTS: [&str; 3] =
+        ["", "short", "longer than anything that would fit into the room for the rest"];
+    fills_and_goes_on(
+        |n| Lent { number: n as u32, text: TEXTS[n % 3] },
+        |view, n| {
+            assert_eq!(view.number.to_native(), n as u32);
+            assert_eq!(*view.text, *TEXTS[n % 3]);
+        },
+    );
 }

@@ -229,6 +229,14 @@ impl<M: RingMemory> Writer<M> {
         }
     }
 
+    /// As [`Self::try_claim`], of room that is known of. `None` says nothing but that it has to be asked.
+    #[inline(always)]
+    pub fn claim_at_once(&mut self, len: usize) -> Option<Claim> {
+        let len = len as u64;
+        let size = self.sizes.message(len);
+        self.fits_at_once(len, size).then(|| self.grant(len, size))
+    }
+
     /// As [`Self::try_claim_array`], of room that is known of. `None` says nothing but that it has to be asked.
     #[inline(always)]
     pub fn claim_array_at_once(&mut self, len: usize, count: usize) -> Option<Claim> {
