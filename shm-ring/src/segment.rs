@@ -317,7 +317,7 @@ unsafe impl RingMemory for SegmentMemory {
     fn word(&self, offset: u64) -> &Word {
         debug_assert!(offset.is_multiple_of(8) && offset < self.capacity);
         // SAFETY: inside the ring and 8-aligned: the writer's offsets are of records that `try_claim`
-        // granted, which end below `Tail::bound` and so below the capacity, or are masked by it; the
+        // granted, or will, which end below `Writer::free_to` and so below the capacity, or are masked by it; the
         // reader's are masked, or within a record that `look` checked, and before `Head::stop`. A Word is
         // an atomic, so other processes may write it.
         unsafe { &*self.ring.as_ptr().add(offset as usize).cast::<Word>() }

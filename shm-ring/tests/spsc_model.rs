@@ -12,6 +12,9 @@ use ringway_shm::layout::{ARRAY_SHAPE, ArrayShape, RECORD_ARRAY, RUN_MAX, Record
 use ringway_shm::memory::{Boundary, BoxedMemory, RingMemory, sent_by};
 use ringway_shm::spsc::{ClaimError, Geometry, Publish, Reader, Writer};
 
+/// What a claim is full of that is given up, or behind what is committed of it: what no record begins with.
+const SCRIBBLE: u8 = 0xee;
+
 /// As most channels are.
 const PACKED: Geometry = Geometry { record_align: 16, payload_offset: 8 };
 
@@ -67,6 +70,7 @@ impl Pair {
         let bytes = self.bytes(len.saturating_sub(shorter));
         // SAFETY: `bytes` is no longer than the claim.
         unsafe {
+            self.writer.payload(&claim).write_bytes(SCRIBBLE, len);
             self.writer.payload(&claim).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
         }
         self.writer.commit_len(claim, bytes.len(), publish).unwrap();
@@ -79,7 +83,10 @@ impl Pair {
         if claim.room() >= len {
             let bytes = self.bytes(len);
             // SAFETY: as above.
-            unsafe { self.writer.payload(&claim).copy_from_nonoverlapping(bytes.as_ptr(), len) };
+            unsafe {
+                self.writer.payload(&claim).write_bytes(SCRIBBLE, claim.room());
+                self.writer.payload(&claim).copy_from_nonoverlapping(bytes.as_ptr(), len);
+            }
             self.writer.commit_len(claim, len, Publish::Now).unwrap();
             self.committed([bytes], Publish::Now);
         }
@@ -97,6 +104,22 @@ impl Pair {
         }
         self.writer.commit_array(claim, len, count, publish).unwrap();
         self.committed(messages, publish);
+    }
+
+    /// Claims, writes all that was claimed, and gives it up.
+    fn abort(&mut self, len: usize, how: Verb) {
+        let claim = match how {
+            Verb::Message => self.writer.try_claim(len).ok(),
+            Verb::Run => self.writer.claim_run(len),
+            Verb::Array => self.writer.try_claim_array(len, 1).ok(),
+        };
+        let Some(claim) = claim else { return };
+        let to = match how {
+            Verb::Array => self.writer.array_payload(&claim),
+            _ => self.writer.payload(&claim),
+        };
+        // SAFETY: within the claim.
+        unsafe { to.write_bytes(SCRIBBLE, claim.room()) };
     }
 
     fn flush(&mut self) {
@@ -130,6 +153,12 @@ impl Pair {
         assert_eq!(self.reader.next_sequence() + self.remaining(), self.writer.sequence());
     }
 
+    /// Behind all that is published, a batch that is not apart, and padding.
+    fn expect_terminator(&self) {
+        let end = self.writer.published().position;
+        assert_eq!(self.memory.word(end & (self.memory.capacity() - 1)).load_relaxed(), 0);
+    }
+
     fn remaining(&self) -> u64 {
         (self.visible.len() + self.queued.len()) as u64
     }
@@ -140,12 +169,19 @@ impl Pair {
     }
 }
 
+#[derive(Clone, Copy, Debug)]
+enum Verb {
+    Message,
+    Run,
+    Array,
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Send { len: usize, shorter: usize, later: bool },
     SendRun(usize),
     Array { len: usize, count: usize, later: bool },
-    Abort(usize),
+    Abort(usize, Verb),
     Flush,
     Receive(usize),
     RestartReader,
@@ -159,7 +195,11 @@ fn step() -> impl Strategy<Value = Step> {
         // Often enough as the one before.
         3 => (prop_oneof![Just(16_usize), 1..40_usize], prop_oneof![Just(3_usize), 1..9_usize], any::<bool>())
             .prop_map(|(len, count, later)| Step::Array { len, count, later }),
-        1 => (0..300_usize).prop_map(Step::Abort),
+        // Many of one length, some of them one by one.
+        6 => prop_oneof![Just(8_usize), Just(48), Just(56)]
+            .prop_map(|len| Step::Send { len, shorter: 0, later: false }),
+        2 => (0..300_usize, prop_oneof![Just(Verb::Message), Just(Verb::Run), Just(Verb::Array)])
+            .prop_map(|(len, how)| Step::Abort(len, how)),
         2 => Just(Step::Flush),
         6 => (1..6_usize).prop_map(Step::Receive),
         1 => Just(Step::RestartReader),
@@ -171,7 +211,7 @@ proptest! {
 
     #[test]
     fn behaves_as_a_queue(
-        (shift, wide, far) in (6..11_u32, any::<bool>(), any::<bool>()),
+        (shift, wide, far) in (6..13_u32, any::<bool>(), any::<bool>()),
         steps in proptest::collection::vec(step(), 1..200),
     ) {
         let capacity = 1 << shift;
@@ -186,16 +226,12 @@ proptest! {
                 }
                 Step::SendRun(len) => pair.send_run(len),
                 Step::Array { len, count, later } => pair.send_array(len, count, publish(later)),
-                Step::Abort(len) => {
-                    if let Ok(claim) = pair.writer.try_claim(len) {
-                        // SAFETY: within the claim. An aborted claim may have been written.
-                        unsafe { pair.writer.payload(&claim).write_bytes(0xee, len) };
-                    }
-                }
+                Step::Abort(len, how) => pair.abort(len, how),
                 Step::Flush => pair.flush(),
                 Step::Receive(count) => pair.receive(count),
                 Step::RestartReader => pair.restart_reader(),
             }
+            pair.expect_terminator();
         }
         pair.flush_all();
     }

@@ -19,6 +19,12 @@ const PACKED: u64 = 16;
 /// depends on the message, as short ones are rounded up further.
 pub(crate) const RUN_MIN: u64 = LINE + RECORD_HEADER;
 
+/// Whether a message of so many bytes fits into a line with its header. Of the message, whose length is mostly a constant.
+#[inline(always)]
+pub(super) const fn is_within_line(len: u64) -> bool {
+    len <= WITHIN_LINE
+}
+
 /// The sizes of a ring's records.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sizes {
@@ -87,6 +93,6 @@ impl Sizes {
 
     #[inline(always)]
     const fn rounding(&self, len: u64) -> Rounding {
-        if len <= WITHIN_LINE { self.short } else { self.long }
+        if is_within_line(len) { self.short } else { self.long }
     }
 }
