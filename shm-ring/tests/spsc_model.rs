@@ -57,6 +57,11 @@ impl Pair {
 
     /// Returns whether there was room.
     fn send(&mut self, len: usize, shorter: usize, publish: Publish) -> bool {
+        self.send_behind(len, shorter, publish, false)
+    }
+
+    /// With a flush, if so, of what was queued before, between claim and commit.
+    fn send_behind(&mut self, len: usize, shorter: usize, publish: Publish, flush: bool) -> bool {
         let claim = match self.writer.try_claim(len) {
             Ok(claim) => claim,
             Err(ClaimError::Full) => return false,
@@ -72,6 +77,9 @@ impl Pair {
         unsafe {
             self.writer.payload(&claim).write_bytes(SCRIBBLE, len);
             self.writer.payload(&claim).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        }
+        if flush {
+            self.flush();
         }
         self.writer.commit_len(claim, bytes.len(), publish).unwrap();
         self.committed([bytes], publish);
@@ -178,7 +186,7 @@ enum Verb {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Send { len: usize, shorter: usize, later: bool },
+    Send { len: usize, shorter: usize, later: bool, flush: bool },
     SendRun(usize),
     Array { len: usize, count: usize, later: bool },
     Abort(usize, Verb),
@@ -189,15 +197,15 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        6 => (0..600_usize, 0..20_usize, any::<bool>())
-            .prop_map(|(len, shorter, later)| Step::Send { len, shorter, later }),
+        6 => (0..600_usize, 0..20_usize, any::<bool>(), any::<bool>())
+            .prop_map(|(len, shorter, later, flush)| Step::Send { len, shorter, later, flush }),
         2 => (0..300_usize).prop_map(Step::SendRun),
         // Often enough as the one before.
         3 => (prop_oneof![Just(16_usize), 1..40_usize], prop_oneof![Just(3_usize), 1..9_usize], any::<bool>())
             .prop_map(|(len, count, later)| Step::Array { len, count, later }),
         // Many of one length, some of them one by one.
         6 => prop_oneof![Just(8_usize), Just(48), Just(56)]
-            .prop_map(|len| Step::Send { len, shorter: 0, later: false }),
+            .prop_map(|len| Step::Send { len, shorter: 0, later: false, flush: false }),
         2 => (0..300_usize, prop_oneof![Just(Verb::Message), Just(Verb::Run), Just(Verb::Array)])
             .prop_map(|(len, how)| Step::Abort(len, how)),
         2 => Just(Step::Flush),
@@ -221,8 +229,9 @@ proptest! {
         let publish = |later| if later { Publish::Later } else { Publish::Now };
         for step in steps {
             match step {
-                Step::Send { len, shorter, later } => {
-                    pair.send(len % (capacity as usize / 2 + 2), shorter, publish(later));
+                Step::Send { len, shorter, later, flush } => {
+                    let len = len % (capacity as usize / 2 + 2);
+                    pair.send_behind(len, shorter, publish(later), flush);
                 }
                 Step::SendRun(len) => pair.send_run(len),
                 Step::Array { len, count, later } => pair.send_array(len, count, publish(later)),

@@ -443,7 +443,10 @@ impl<M: RingMemory> Writer<M> {
         self.memory.word(self.withheld_at).store_release(self.withheld);
         self.withheld = 0;
         self.flushes += 1;
-        self.settle_pace();
+        if self.tail.quick == IN_BATCH {
+            // Otherwise a claim is out that is to be looked at: it may end with the lap.
+            self.tail.quick = ALONE;
+        }
         self.ahead.published(&self.memory, self.tail.front);
         true
     }
