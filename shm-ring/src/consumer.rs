@@ -466,8 +466,8 @@ impl Drop for Received<'_> {
 #[derive(Debug)]
 pub struct Batch<'a> {
     consumer: &'a mut Consumer,
-    /// Messages that may still be taken out of the ring.
-    left: usize,
+    /// Messages from this number on are not for it.
+    end: u64,
     /// Messages below this number may have been seen by a consumer that died.
     redelivered_below: u64,
 }
@@ -503,7 +503,8 @@ impl<'a> Batch<'a> {
     fn new(consumer: &'a mut Consumer, limit: usize) -> Self {
         let redelivered_below =
             consumer.current.as_ref().map_or(0, |current| current.redelivered_below);
-        Self { consumer, left: limit.min(RUN_MAX as usize), redelivered_below }
+        let end = consumer.sequence().saturating_add(RUN_MAX.min(limit as u64));
+        Self { consumer, end, redelivered_below }
     }
 
     /// The next message of the batch, if there is one.
@@ -513,15 +514,18 @@ impl<'a> Batch<'a> {
     #[inline(always)]
     #[allow(clippy::should_implement_trait, reason = "lends, which Iterator can't")]
     pub fn next(&mut self) -> Result<Option<BatchMessage<'_>>, RecvError> {
-        if !self.has_more()? {
+        if self.is_full() {
             return Ok(None);
         }
-        let run = self.consumer.reader.one();
-        self.take(run);
+        let run = match self.consumer.reader.ready_one() {
+            Some(run) => run,
+            None if self.has_more()? => self.consumer.reader.one(),
+            None => return Ok(None),
+        };
+        let redelivered = self.take(&run);
         // SAFETY: the run is of the reader, who checked that its bytes lie in the ring;
         // they are released when `self` is dropped, which the result borrows, and only by `self`.
         let payload = unsafe { std::slice::from_raw_parts(run.payload, run.len) };
-        let redelivered = run.sequence < self.redelivered_below;
         Ok(Some(BatchMessage { payload, sequence: run.sequence, redelivered }))
     }
 
@@ -532,35 +536,45 @@ impl<'a> Batch<'a> {
     /// As [`Self::next`].
     #[inline(always)]
     pub fn next_run(&mut self) -> Result<Option<BatchRun<'_>>, RecvError> {
-        if !self.has_more()? {
+        if self.is_full() || !self.has_more()? {
             return Ok(None);
         }
         let run = self.consumer.reader.run();
-        let run = Run { count: run.count.min(self.left), ..run };
-        self.take(run);
+        let left = self.end - run.sequence;
+        let run = Run { count: run.count.min(left as usize), ..run };
+        let redelivered = self.take(&run);
         // SAFETY: as in `next`; a run's messages lie side by side.
         let payload = unsafe { std::slice::from_raw_parts(run.payload, run.len * run.count) };
-        let redelivered = run.sequence < self.redelivered_below;
         let (len, count, sequence) = (run.len, run.count, run.sequence);
         Ok(Some(BatchRun { payload, len, count, sequence, redelivered }))
     }
 
-    /// Whether there is a message that the batch may have.
+    /// Whether it has as many messages as it may.
+    #[inline(always)]
+    fn is_full(&self) -> bool {
+        self.consumer.sequence() >= self.end
+    }
+
+    /// Whether there is another message.
     #[inline(always)]
     fn has_more(&mut self) -> Result<bool, RecvError> {
         let reader = &mut self.consumer.reader;
-        Ok(self.left != 0 && (reader.is_ready() || reader.enters_alike() || self.look_closely()?))
+        Ok(reader.is_ready() || reader.enters_alike() || self.look_closely()?)
     }
 
-    /// Takes what was found out of the ring.
+    /// Takes what was found out of the ring. Returns whether the first of it was seen before.
     #[inline(always)]
-    fn take(&mut self, run: Run) {
-        self.left -= run.count;
-        // Before they are shown: a successor must know which may have been seen.
-        let lent = self.redelivered_below.max(run.sequence.wrapping_add(run.count as u64));
+    fn take(&mut self, run: &Run) -> bool {
+        let redelivered = run.sequence < self.redelivered_below;
+        let behind = run.sequence.wrapping_add(run.count as u64);
         let reader = &mut self.consumer.reader;
-        reader.memory().consumer().progress.lent.store_release(lent);
+        // First: behind the store to shared memory all that it looks at would be read again.
         reader.advance(run.count);
+        // Before they are shown: a successor must know which may have been seen. Of those below `redelivered_below` it does.
+        if !redelivered || behind > self.redelivered_below {
+            reader.memory().consumer().progress.lent.store_release(behind);
+        }
+        redelivered
     }
 
     #[cold]

@@ -71,8 +71,6 @@ pub struct Reader<M> {
     published: u64,
     /// Bytes released before the head is published.
     publish_every: u64,
-    /// Messages stepped over and not released, those apart that a release behind them took along.
-    held: u64,
 }
 
 /// What every message changes or is compared with. In a forked child nothing is there that is expected,
@@ -214,7 +212,6 @@ impl<M: RingMemory> Reader<M> {
             lap: head & !mask,
             published: head,
             publish_every: (capacity / 8).min(PUBLISH_MAX),
-            held: 0,
             memory,
         };
         reader.set_stop();
@@ -243,7 +240,8 @@ impl<M: RingMemory> Reader<M> {
     /// Whether messages were stepped over and not released yet.
     #[inline(always)]
     pub fn holds_any(&self) -> bool {
-        self.held != 0
+        // This reader's own store.
+        self.memory.consumer().progress.received.load_relaxed() != self.head.next
     }
 
     /// The next message, if one is there. Looking twice without stepping on shows the same.
@@ -264,6 +262,17 @@ impl<M: RingMemory> Reader<M> {
         let found = self.found();
         self.memory.prefetch_read(self.head.front.wrapping_add(self.head.ahead));
         self.is_ready().then_some(found)
+    }
+
+    /// The same for those who take many, one by one: within an array as well.
+    #[inline(always)]
+    pub fn ready_one(&self) -> Option<Run> {
+        if self.head.in_array {
+            return Some(self.one());
+        }
+        let Found { payload, len, .. } = self.ready()?;
+        self.touch(1);
+        Some(Run { payload, len, count: 1, sequence: self.next_sequence() })
     }
 
     /// Whether there is nothing: one load.
@@ -423,7 +432,6 @@ impl<M: RingMemory> Reader<M> {
     pub fn advance(&mut self, count: usize) {
         let count = count as u64;
         debug_assert!(count > 0);
-        self.held += count;
         self.head.next = self.head.next.wrapping_add(count);
         self.head.front += self.head.step * count;
         if self.head.front >= self.head.stop {
@@ -435,7 +443,6 @@ impl<M: RingMemory> Reader<M> {
     /// writer, who may be asleep waiting for it.
     #[inline(always)]
     pub fn release(&mut self) -> bool {
-        self.held = 0;
         // R3, pairs with A3 in Reader::attach.
         self.memory.consumer().progress.received.store_release(self.head.next);
         crate::fault::point(crate::fault::Point::MidRelease);
@@ -448,7 +455,7 @@ impl<M: RingMemory> Reader<M> {
     pub fn publish_head(&mut self) -> bool {
         self.head.ahead = 0;
         let head = self.position();
-        if self.published == head || self.held != 0 {
+        if self.published == head || self.holds_any() {
             return false;
         }
         // R2, pairs with A2 in RingMemory::released.
@@ -496,8 +503,6 @@ impl<M: RingMemory> Reader<M> {
         // Behind an array nothing is expected, whoever has turned there already.
         let len = if self.head.len == 0 { self.array.shape.each() } else { self.head.len };
         self.turn();
-        // A batch that was forgotten went along.
-        self.held = 0;
         // Rarely enough that the writer's line moves seldom, often enough that a writer of large
         // records does not run dry.
         let is_due = self.position() - self.published >= self.publish_every;
