@@ -356,6 +356,21 @@ const ALL: &[System] = &[
         open: ringway_many::open,
     },
     System {
+        name: "ringway-broadcast-typed-batch",
+        about: "rkyv messages to every subscriber, send_batch of 32",
+        scenarios: &[Scenario::Fanout],
+        waits: ANY_WAIT,
+        of_many: true,
+        exists: if_ringway_knows,
+        fits: ringway_typed::fits,
+        against: |wait| match wait {
+            Wait::Spin => const { &[spinning("ringway-broadcast-block")] },
+            Wait::Adaptive | Wait::Park => const { &[spinning("ringway-broadcast-typed-batch")] },
+        },
+        arena_len: ringway_channel::arena_len,
+        open: ringway_typed::open_batch,
+    },
+    System {
         name: "ringway-mpmc",
         about: "bytes in slots, one call per message",
         scenarios: TO_ONE,

@@ -39,7 +39,9 @@ pub(crate) fn knows(system: &str) -> bool {
 /// What a system's addresses say beside what every address here does; nothing for channels of two.
 pub(super) fn kind(system: &str, size: usize) -> Option<String> {
     Some(match system {
-        "ringway-broadcast-block" => "kind=broadcast&overflow=block".into(),
+        "ringway-broadcast-block" | "ringway-broadcast-typed-batch" => {
+            "kind=broadcast&overflow=block".into()
+        }
         "ringway-broadcast-overwrite" => "kind=broadcast&overflow=overwrite".into(),
         "ringway-mpmc" | "ringway-mpmc-batch" => {
             // A slot's own word is in it.
