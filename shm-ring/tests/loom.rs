@@ -82,6 +82,30 @@ fn commit_and_recv() {
     });
 }
 
+/// The terminator of the next message is written behind the header of the one before, until one of another size
+/// comes. Memory holds what no record begins with, so a reader that gets there before the zero finds a fault.
+#[test]
+fn terminators_are_ahead() {
+    explore(|| {
+        let (mut writer, mut reader) = pair(128);
+        let memory = writer.memory().clone();
+        for offset in (8..128).step_by(8) {
+            memory.word(offset).store_relaxed(u64::MAX);
+        }
+        let sender = loom::thread::spawn(move || {
+            for fill in 1..=3 {
+                put(&mut writer, 8, fill, Publish::Now);
+            }
+            put(&mut writer, 16, 4, Publish::Now);
+        });
+        for (len, fill) in [(8, 1), (8, 2), (8, 3), (16, 4)] {
+            take(&mut reader, len, fill);
+        }
+        assert!(reader.is_drained().unwrap());
+        sender.join().unwrap();
+    });
+}
+
 /// The ring is too small for the messages at once: the writer needs the gate, pads at the end and
 /// reuses what the reader has released.
 #[test]
