@@ -7,12 +7,12 @@ use crate::layout::{LINE, RECORD_HEADER};
 use crate::memory::RingMemory;
 
 /// How far ahead lines are asked for, in bytes. Who writes a record of up to [`NEAR`] bytes asks so far ahead for as
-/// many lines as it fills; for its own it asks again, unless it is short. On a Sapphire Rapids, with 512, 1024 and 2048, a message of 64 bytes took 6.2,
-/// 5.3 and 5.2 ns in a ring of 1 MiB, 7.1, 6.1 and 4.9 in one of 16 MiB; one of a type 14.0, 14.0 and 14.6 to 15.6 in
-/// one of 64 KiB, where the lines so far ahead of a writer that waits for room are those that the reader is at. In a
-/// loop that is not in the tree; `ringway-bench stream --size 64 --capacity 1MiB --systems ringway-shm-raw` measures the
-/// same. On a Cascade Lake 256 to 4096 made no difference beyond 7 %.
-const DISTANCE: usize = 2048;
+/// many lines as it fills; for its own it asks again, unless it is short. On a Sapphire Rapids, with 2048, 4096 and 8192
+/// (and [`READER_DISTANCE`]), a message of 64 bytes took 4.04, 3.70 and 3.74 ns in a ring of 1 MiB, 3.56, 3.56 and 4.7 in
+/// one of 4 MiB, 4.15, 2.94 and 2.8 to 5 in one of 16 MiB; in batches of 32 in one of 64 KiB 5.9, 6.2 and 6.3. In a loop
+/// that is not in the tree; `ringway-bench stream --size 64 --capacity 1MiB --systems ringway-shm-raw` measures the same.
+/// On a Cascade Lake 256 to 4096 made no difference beyond 7 %.
+const DISTANCE: usize = 4096;
 
 /// Messages of up to so many bytes are near each other, so that lines are asked for ahead when room is claimed. Of
 /// longer ones only their own: with those ahead of 1 KiB as well a round trip took 822 to 870 ns, without 790 to 815, and
@@ -20,13 +20,18 @@ const DISTANCE: usize = 2048;
 const NEAR: u64 = 512;
 
 /// How far ahead a reader asks for lines in a stream of short messages, in bytes. Its instructions for one message are
-/// too many for the processor to find the loads of the next lines among them by itself. Measured as above, of 8 bytes:
-/// without 3.4 ns, with 256 the same, with 512 and 1024 2.85, with 2048 and 4096 2.75; of 1 KiB, without 54.7, with
-/// 2048 57. Only in a stream: who has found the ring empty would take lines from a writer that is about to write them.
-const READER_DISTANCE: u64 = 2048;
+/// too many for the processor to find the loads of the next lines among them by itself, and lines of a ring that is
+/// larger than the writer's own cache come from further away. Measured as above, of 64 bytes with 1024, 2048, 4096 and
+/// 8192: in a ring of 4 MiB 6.0, 5.0 to 5.2, 3.6 and 3.6 ns, in one of 1 MiB 4.2, 4.2, 4.0 and 4.0. Only in a stream: who
+/// has found the ring empty would take lines from a writer that is about to write them.
+const READER_DISTANCE: u64 = 8192;
 
-/// In rings of less, so far ahead of a reader is where the writer may be.
-const READER_CAPACITY: u64 = 16 * READER_DISTANCE;
+/// A smaller share of the ring, as further ahead of a reader is where the writer may be: in one of 64 KiB, 8 bytes took
+/// 2.05 ns with 2048, 2.15 with 4096 and 2.33 with 8192; in one of 256 KiB the same with all three.
+const READER_SHARE: u64 = 32;
+
+/// In rings of less a reader asks for nothing ahead.
+const READER_CAPACITY: u64 = 32 << 10;
 
 /// Behind long records, if a quarter of the ring is not less: a loop that is not in the tree sent batches of
 /// 2 KiB through a ring of 4 MiB at 1.2 times the rate that they had with half of it.
@@ -56,7 +61,11 @@ pub(super) fn is_short(len: u64) -> bool {
 /// How far ahead a reader asks from now on that has had messages for an eighth of a lap without a gap, of so many bytes
 /// each, in a ring of that capacity. It asks for nothing round the ring's end.
 pub(super) fn for_reader(len: u64, capacity: u64) -> u64 {
-    if is_short(len) && capacity >= READER_CAPACITY { READER_DISTANCE } else { 0 }
+    if is_short(len) && capacity >= READER_CAPACITY {
+        READER_DISTANCE.min(capacity / READER_SHARE)
+    } else {
+        0
+    }
 }
 
 /// What was asked for, and what is still to be.
