@@ -12,6 +12,7 @@ use crate::plan::Fault;
 use crate::poll::{Paused, Poll, Tight};
 use crate::side::{Lane, Link, Place, Rx, Side, Tx, sized};
 use std::marker::PhantomData;
+use std::ops::RangeInclusive;
 use std::slice;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,6 +20,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const HEADER: usize = 8;
 /// In a header: the rest of the lap is unused, go on at its start.
 const PAD: u64 = 1 << 32;
+
+/// Messages about a line long have the lines ahead of them asked for. Without, a ring that is larger than a core's own
+/// cache is slower than `rtrb`, and no floor: 0.6 of its rate at 64 B in 4 MiB. Shorter ones don't need it.
+const LINE_LONG: RangeInclusive<usize> = 48..=256;
+
+/// How far ahead: by the producer, and by a consumer in a stream, who asks for at most a 32nd of the ring. 8 B at the
+/// consumer's distance were half as fast in 1 MiB.
+const WRITES_AHEAD: usize = 4096;
+const READS_AHEAD: usize = 8192;
 
 /// Polled as Ringway's ring polls.
 pub(crate) fn open_paused(place: &Place<'_>) -> Result<Box<dyn Side>, Fault> {
@@ -58,8 +68,33 @@ impl<const N: usize, P: Poll + 'static> Link for Ring<N, P> {
 
     fn rx(place: &Place<'_>, lane: Lane) -> Result<Consumer<N, P>, Fault> {
         let shared = Shared::of(place, lane);
-        Ok(Consumer { shared, head: 0, told: 0, guess: 0, poll: P::default() })
+        Ok(Consumer { shared, head: 0, told: 0, guess: 0, ahead: 0, poll: P::default() })
     }
+}
+
+/// Asks for a line to be written soon: a hint, which does nothing by itself.
+#[inline(always)]
+fn ask_to_write(line: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch changes nothing that the program could tell, and never faults, whatever the address.
+    unsafe {
+        std::arch::asm!("prefetchw [{line}]", line = in(reg) line, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
+}
+
+/// The same of one to be read.
+#[inline(always)]
+fn ask_to_read(line: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as in `ask_to_write`.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(line.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
 }
 
 /// Positions count bytes for ever; their place in the ring is the position modulo the capacity.
@@ -141,6 +176,9 @@ impl<const N: usize, P: Poll> Tx for Producer<N, P> {
         self.room(stride(N));
         let start = self.tail;
         self.tail += stride(N) as u64;
+        if LINE_LONG.contains(&N) {
+            ask_to_write(self.shared.at(start + WRITES_AHEAD as u64));
+        }
         // SAFETY: `room` and `wrap` made sure that these N bytes are in one piece and that the
         // consumer has given them back; it does not look at them before the header is stored.
         let payload = unsafe { slice::from_raw_parts_mut(self.shared.at(start).add(HEADER), N) };
@@ -158,6 +196,8 @@ struct Consumer<const N: usize, P> {
     told: u64,
     /// The last record's length: the next is likely as long, and a guess is not waited for.
     guess: usize,
+    /// How far ahead it asks for lines: not at all where it has found nothing lately, for those are the producer's.
+    ahead: u64,
     poll: P,
 }
 
@@ -177,6 +217,7 @@ impl<const N: usize, P: Poll> Rx for Consumer<N, P> {
         loop {
             let header = self.shared.header(self.head).load(Ordering::Acquire); // R2: pairs with R1
             if header == 0 {
+                self.ahead = 0;
                 self.tell();
                 self.poll.missed();
                 continue;
@@ -195,8 +236,12 @@ impl<const N: usize, P: Poll> Rx for Consumer<N, P> {
                 unsafe { slice::from_raw_parts(self.shared.at(self.head).add(HEADER), self.guess) };
             let seen = check::<N>(payload);
             self.head += stride(self.guess) as u64;
+            if LINE_LONG.contains(&N) {
+                ask_to_read(self.shared.at(self.head + self.ahead));
+            }
             if self.head - self.told >= self.shared.capacity as u64 / 8 {
                 self.tell();
+                self.ahead = READS_AHEAD.min(self.shared.capacity / 32) as u64;
             }
             return Ok(seen);
         }
