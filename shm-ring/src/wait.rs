@@ -204,30 +204,40 @@ const SPIN_FOR: Duration = Duration::from_micros(50);
 /// Each look takes the line from the writer. One pause is best for a round trip. But a reader who is
 /// as fast as the writer would take every line while it is being written, and both would go at the
 /// pace of cache misses: 8-byte messages at 60 million a second instead of 220. So it waits in
-/// proportion to what it has just seen. A message after a burst is late by about what the burst took, at
-/// most.
+/// proportion to what it has just seen, and longer for each message than the writer needs for one that nobody takes from
+/// it: only then bursts grow until the writer is left alone for as long as is of use. A message after a burst is late by
+/// that, at most.
 #[derive(Debug)]
 pub struct Burst {
     /// Messages seen when the last wait began.
     before: u64,
     ns_per_message: u64,
     most_ns: u64,
+    /// The same after a burst of less than [`MANY`] messages.
+    most_ns_of_few: u64,
     pause: Pause,
 }
 
+/// Where so many messages come in the time of a wait, more of them would not stay in the nearest cache until they are read.
+const MANY: u64 = 400;
+
 impl Burst {
-    /// For a ring of one writer. Measured in a loop that is not in the tree, through 1 MiB, with so many ns at most,
-    /// in millions of messages: 300 87 of 8 bytes and 83 of 64, 1,200 122 and 91, 2,500 115 and 99, 5,000 132 and
-    /// 96. Where the cores had nobody beside them, 5,000 and twice as much a message cost messages of a type a
-    /// tenth: what is unread should stay in the nearest cache.
+    /// For a ring of one writer. Measured through 1 MiB, in millions of messages, on an EPYC whose cores share a cache, with
+    /// 5 ns a message and 2,500 at most, 20 and 2,500, 20 and 6,000: 72, 110 and 171 of 8 bytes, 32, 48 and 71 of 64
+    /// (`ringway-bench stream --size 8,64 --capacity 1MiB --systems ringway-shm-raw`). On a Cascade Lake, with 5 ns a
+    /// message and 300, 1,200, 2,500 and 5,000 at most: 87, 122, 115 and 132, 83, 91, 99 and 96. Where messages take less than
+    /// 5 ns, 5,000 at most cost messages of a type a tenth.
     pub fn in_ring() -> Self {
-        Self { before: 0, ns_per_message: 5, most_ns: 2_500, pause: Pause::measured() }
+        let pause = Pause::measured();
+        Self { before: 0, ns_per_message: 20, most_ns: 2_500, most_ns_of_few: 6_000, pause }
     }
 
-    /// For a queue of many, whose messages take several times as long. Measured likewise, one to one: 300 18 and 19,
-    /// 1,200 26 and 23, 4,700 29 and 25, 9,400 29 and 25.
+    /// For a queue of many, whose messages take several times as long. Measured likewise, one to one, with 20 ns a
+    /// message and 300, 1,200, 4,700 and 9,400 at most: 18, 26, 29 and 29 of 8 bytes, 19, 23, 25 and 25 of 64. On the EPYC with 20, 60
+    /// and 200 a message: 62, 63 and 66, 22, 25 and 24; where its cores were of two complexes, 4.2, 4.5 and 6.5 of 64.
     pub fn in_queue() -> Self {
-        Self { before: 0, ns_per_message: 20, most_ns: 8_000, pause: Pause::measured() }
+        let pause = Pause::measured();
+        Self { before: 0, ns_per_message: 60, most_ns: 8_000, most_ns_of_few: 8_000, pause }
     }
 
     /// Pauses before the second look, for a reader that found nothing after `seen` messages in all.
@@ -236,7 +246,8 @@ impl Burst {
         self.before = seen;
         // A single message says nothing of a next one.
         let more = burst.saturating_sub(1);
-        self.pause.times_in(more.saturating_mul(self.ns_per_message).min(self.most_ns))
+        let most_ns = if burst < MANY { self.most_ns_of_few } else { self.most_ns };
+        self.pause.times_in(more.saturating_mul(self.ns_per_message).min(most_ns))
     }
 }
 
