@@ -36,7 +36,7 @@ const READER_CAPACITY: u64 = 32 << 10;
 /// How many arrays ahead a reader in a stream asks for their lines. On a Sapphire Rapids, with 1 and with 3, arrays of 32
 /// messages of 8 bytes: in a ring of 64 KiB 651 to 656 and 872 to 900 million messages a second, of 1 MiB 1,560 to 1,609
 /// and 1,716 to 1,736, of 4 MiB 990 to 1,009 and 1,206 to 1,232; of 64 bytes in one of 32 KiB 140 and 130 to 138, of 1 MiB
-/// 270 to 279 and 280 to 286. Where the cores are an EPYC's of two complexes, no difference beyond 5 %
+/// 270 to 279 and 280 to 286. Where the cores are of two complexes of an EPYC, medians differ by 5 % at most
 /// (`ringway-bench stream --size 8,64 --systems ringway-shm-typed-batch`).
 const ARRAYS_AHEAD: u64 = 3;
 
@@ -158,8 +158,8 @@ impl Ahead {
     }
 }
 
-/// A reader in a stream begins an array of `size` bytes, which ends at `end`: asks for as many lines as it has, where the
-/// array [`ARRAYS_AHEAD`] of it will be.
+/// A reader in a stream begins an array of `size` bytes, which ends at `end`: asks for as many lines as it has, so many
+/// arrays further on ([`ARRAYS_AHEAD`]).
 #[inline(always)]
 pub(super) fn entered_array(memory: &impl RingMemory, end: u64, size: u64) {
     let from = end + (ARRAYS_AHEAD - 1) * size;
